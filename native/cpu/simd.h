@@ -1,0 +1,153 @@
+// SIMD written once: GCC/Clang vector extensions, as wide as the instruction set this file is compiled for.
+// Everything lives in the instruction set's own namespace and is forced inline, so that no copy compiled for a newer
+// machine can be picked by the linker for an older one.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "core/kernel.h"
+
+namespace hadal {
+namespace HADAL_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int lanes = 16;
+#elif defined(__AVX2__)
+inline constexpr int lanes = 8;
+#else
+inline constexpr int lanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef int32_t IVec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef uint32_t UVec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef uint16_t HVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
+typedef _Float16 FVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
+
+HADAL_INLINE Vec splat(float x) { return Vec{} + x; }
+
+// ---- Scalars to and from fp32
+
+HADAL_INLINE float toFloat(float x) { return x; }
+HADAL_INLINE float toFloat(Bf16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float y;
+  std::memcpy(&y, &bits, 4);
+  return y;
+}
+HADAL_INLINE float toFloat(Fp16 x) { return static_cast<float>(x); }
+
+template <class T>
+HADAL_INLINE T fromFloat(float x);
+template <>
+HADAL_INLINE float fromFloat<float>(float x) {
+  return x;
+}
+template <>
+HADAL_INLINE Bf16 fromFloat<Bf16>(float x) {  // round to nearest even; NaN stays NaN
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return Bf16{static_cast<uint16_t>((bits >> 16) | 0x40)};
+  return Bf16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
+}
+template <>
+HADAL_INLINE Fp16 fromFloat<Fp16>(float x) {
+  return static_cast<Fp16>(x);
+}
+
+// ---- Vectors to and from memory, converting
+
+HADAL_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+HADAL_INLINE Vec load(const Bf16* p) {
+  const UVec bits = __builtin_convertvector(*reinterpret_cast<const HVec*>(p), UVec) << 16;
+  return reinterpret_cast<Vec>(bits);
+}
+HADAL_INLINE Vec load(const Fp16* p) { return __builtin_convertvector(*reinterpret_cast<const FVec*>(p), Vec); }
+
+HADAL_INLINE void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
+HADAL_INLINE void store(Bf16* p, Vec x) {
+  const UVec bits = reinterpret_cast<UVec>(x);
+  const UVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const UVec nan = (bits >> 16) | 0x40u;
+  const UVec isNan = reinterpret_cast<UVec>((bits & 0x7fffffffu) > 0x7f800000u);
+  *reinterpret_cast<HVec*>(p) = __builtin_convertvector((nan & isNan) | (rounded & ~isNan), HVec);
+}
+HADAL_INLINE void store(Fp16* p, Vec x) { *reinterpret_cast<FVec*>(p) = __builtin_convertvector(x, FVec); }
+
+// The first n < lanes numbers; the rest reads as `fill` and is not written.
+template <class T>
+HADAL_INLINE Vec loadPart(const T* p, int64_t n, float fill = 0) {
+  float part[lanes];
+  for (int i = 0; i < lanes; i++) part[i] = i < n ? toFloat(p[i]) : fill;
+  return load(part);
+}
+template <class T>
+HADAL_INLINE void storePart(T* p, int64_t n, Vec x) {
+  for (int64_t i = 0; i < n; i++) p[i] = fromFloat<T>(x[i]);
+}
+
+// ---- Arithmetic
+
+HADAL_INLINE Vec select(IVec mask, Vec yes, Vec no) {
+  return reinterpret_cast<Vec>((reinterpret_cast<IVec>(yes) & mask) | (reinterpret_cast<IVec>(no) & ~mask));
+}
+HADAL_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
+HADAL_INLINE Vec min(Vec a, Vec b) { return select(a < b, a, b); }
+
+HADAL_INLINE float sum(Vec x) {  // pairwise: fixed order
+  float part[lanes];
+  store(part, x);
+  for (int width = lanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) part[i] += part[i + width];
+  return part[0];
+}
+HADAL_INLINE float maximum(Vec x) {
+  float part[lanes];
+  store(part, x);
+  for (int i = 1; i < lanes; i++) part[0] = part[i] > part[0] ? part[i] : part[0];
+  return part[0];
+}
+
+// e^x to about 1 ulp: x = n ln 2 + r, degree-7 Taylor/minimax of e^r, scaled by 2^n in two steps (denormals, overflow).
+HADAL_INLINE Vec exp(Vec x) {
+  const Vec clamped = min(max(x, splat(-104.0f)), splat(89.0f));
+  const Vec shifted = clamped * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to integer
+  const Vec n = shifted - 12582912.0f;
+  const Vec r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const IVec whole = __builtin_convertvector(n, IVec);
+  const IVec half = whole >> 1;
+  const Vec a = reinterpret_cast<Vec>((half + 127) << 23), b = reinterpret_cast<Vec>((whole - half + 127) << 23);
+  const Vec y = p * a * b;
+  return select(x != x, x, y);
+}
+HADAL_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
+HADAL_INLINE Vec tanh(Vec x) {  // odd: computed for |x|; small x by series, where 1 - e would cancel
+  const Vec a = select(x < 0.0f, -x, x), e = exp(-2.0f * a), big = (1.0f - e) / (1.0f + e);
+  const Vec s = a * a;
+  const Vec small = a * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * (-0.0539682540f + s * 0.0218694885f))));
+  const Vec y = select(a < 0.25f, small, big);
+  return select(x < 0.0f, -y, y);
+}
+
+// Calls body with a value of the storage type of a float dtype: dispatch(p.dtype, [&](auto zero) { using T = decltype(zero); … })
+template <class Body>
+HADAL_INLINE void dispatch(DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::bf16:
+      return body(Bf16{});
+    case DType::fp16:
+      return body(Fp16{});
+    default:
+      return body(float{});
+  }
+}
+
+}  // namespace HADAL_ISA
+}  // namespace hadal

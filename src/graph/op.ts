@@ -1,0 +1,71 @@
+import type { DType } from '../core/dtype.js';
+import type { Shape } from '../core/shape.js';
+import type { Value } from './graph.js';
+
+/** Attributes of a node: fixed at trace time. What varies between steps is a Value, never an attribute. */
+export type Attrs = Readonly<Record<string, unknown>>;
+
+/** Inputs of a node; an optional input that is not given is null. An op's definition narrows this to a tuple. */
+export type Inputs = readonly (Value | null)[];
+
+/** Outputs of a node. An op's definition narrows this to a tuple. */
+export type Outputs = readonly Value[];
+
+type Nullable<T extends readonly unknown[]> = { readonly [K in keyof T]: Value | null };
+type Flags<T extends readonly unknown[]> = { readonly [K in keyof T]: boolean };
+
+/** Type of one output. */
+export interface TypeSpec {
+  shape: Shape;
+  dtype: DType;
+  /** int32 [1] Value, or which output of the same node, that says how many of dim 0's entries are in use. */
+  extent?: Value | { output: number } | null;
+}
+
+/** What running a node once takes. */
+export interface Cost {
+  flops: number;
+  bytesRead: number;
+  bytesWritten: number;
+}
+
+/** A native kernel call; params are packed by name into the kernel's struct, buffers follow its declared order. */
+export interface KernelCall {
+  kernel: string;
+  params: Readonly<Record<string, number | DType | readonly number[] | Uint8Array>>;
+  buffers: readonly (Value | null)[];
+}
+
+/** What a gradient rule is given. */
+export interface VjpContext<A, I extends Inputs = Inputs, O extends Outputs = Outputs> {
+  inputs: I;
+  outputs: O;
+  /** Gradient of the loss by each output; null where none flows. At least one is not null. */
+  gradients: Nullable<O>;
+  attrs: A;
+  /** Which inputs' gradients are wanted; a rule may return null for the others. */
+  needs: Flags<I>;
+}
+
+/** All that is known of an op, on one screen. */
+export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Outputs = Outputs> {
+  readonly name: string;
+  /** Types of the outputs; throws HADAL_ERR_SHAPE / HADAL_ERR_DTYPE naming op, expected, got. */
+  infer(inputs: I, attrs: A): TypeSpec[];
+  /** Vector-Jacobian product: a gradient per input, built of ops. Absent: not differentiable, or through `lower`. */
+  vjp?(context: VjpContext<A, I, O>): readonly (Value | null)[];
+  /** The same mathematics in simpler ops, outputs in the same order. Used where the op itself has no `vjp`. */
+  lower?(inputs: I, attrs: A): readonly Value[];
+  /** Default: no flops, all inputs read, all outputs written. */
+  cost?(inputs: I, outputs: O, attrs: A): Cost;
+  /** The kernel call that computes it. Absent for sources and views. */
+  kernel?(inputs: I, outputs: O, attrs: A): KernelCall;
+  /** Computes each output element from the same element of (broadcast) inputs. */
+  readonly isElementwise?: boolean;
+  /** Output 0 is input 0's memory under another shape; costs nothing. */
+  readonly isView?: boolean;
+  /** A source: value comes from outside (input, state slot, constant). */
+  readonly isSource?: boolean;
+  /** Pairs [output, input]: the output may take over the input's buffer when nobody else needs it. */
+  readonly inPlace?: readonly (readonly [output: number, input: number])[];
+}
