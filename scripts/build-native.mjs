@@ -26,13 +26,22 @@ function filesBelow(place) {
 
 /** Whether oneDNN can be compiled against. */
 export function hasOneDnn() {
-  const prefixes = ['/usr', '/usr/local', '/opt/homebrew', ...(process.env.CMAKE_PREFIX_PATH ?? '').split(path.delimiter)];
+  const prefixes = [
+    '/usr',
+    '/usr/local',
+    '/opt/homebrew',
+    ...(process.env.CMAKE_PREFIX_PATH ?? '').split(path.delimiter),
+  ];
   return prefixes.some((prefix) => prefix !== '' && existsSync(path.join(prefix, 'include', 'dnnl.h')));
 }
 
 /** What the binary depends on, as one string: it is built anew when this changes. */
 function nativeState() {
-  const build = hashOf('native') + createHash('sha256').update(readFileSync(path.join(root, 'CMakeLists.txt'))).digest('hex');
+  const build =
+    hashOf('native') +
+    createHash('sha256')
+      .update(readFileSync(path.join(root, 'CMakeLists.txt')))
+      .digest('hex');
   return `${build} ${process.platform} ${process.arch} onednn=${hasOneDnn()}`;
 }
 
@@ -54,7 +63,8 @@ export function buildNative({ sanitize = false } = {}) {
   if (!cmakeJs('configure', options)) {
     // A cache of a checkout that has been moved, or of another compiler, cannot be configured again.
     rmSync(path.join(out, 'CMakeCache.txt'), { force: true });
-    if (!cmakeJs('configure', options)) throw new Error('cmake could not configure the native build (its output is above)');
+    if (!cmakeJs('configure', options))
+      throw new Error('cmake could not configure the native build (its output is above)');
   }
   if (!cmakeJs('build', [...options, '--parallel', String(os.availableParallelism())])) {
     throw new Error('the native build failed (the compiler’s output is above)');

@@ -21,8 +21,10 @@ function arePackagesCurrent() {
 
 function installPackages() {
   say('installing npm packages (npm ci)');
-  const npm = process.env.npm_execpath ? [process.execPath, process.env.npm_execpath] : ['npm'];
-  run([...npm, 'ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'], 'npm ci failed');
+  const args = ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'];
+  const npm = process.env.npm_execpath;
+  if (npm === undefined) run('npm', args, 'npm ci failed');
+  else run(process.execPath, [npm, ...args], 'npm ci failed');
 }
 
 /** Debian packages that the native build lacks. */
@@ -71,7 +73,7 @@ function compileTypeScript() {
   const state = typeScriptState();
   removeStaleOutput();
   const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-  run([process.execPath, tsc, '-p', 'tsconfig.build.json'], 'TypeScript does not compile');
+  run(process.execPath, [tsc, '-p', 'tsconfig.build.json'], 'TypeScript does not compile');
   writeFileSync(path.join(root, 'dist', '.stamp'), state);
 }
 
@@ -89,7 +91,7 @@ function quietly(command, args) {
   return spawnSync(command, args, { stdio: 'ignore', env, timeout: 600_000 }).status === 0;
 }
 
-function run([command, ...args], failure) {
+function run(command, args, failure) {
   // Everything goes to stderr: stdout belongs to the command that set-up runs for.
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] });
   if (status !== 0) throw new Error(`${failure}${error ? `: ${error.message}` : ' (its output is above)'}`);

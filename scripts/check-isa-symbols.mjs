@@ -1,0 +1,58 @@
+// Guards the choice of instruction set at run time. An inline function or template instance that is not forced inline
+// is emitted as a weak symbol by every object that uses it, and the linker keeps one copy for all. If that copy was
+// compiled for a newer instruction set, the portable path dies on older machines, and no test here would see it.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const objects = path.join(root, 'build', 'CMakeFiles');
+
+/** Object files by the instruction set they are compiled for; code that is compiled once counts as portable. */
+function objectsByIsa() {
+  const files = new Map();
+  for (const target of readdirSync(objects)) {
+    const isa = /^hadal(?:_cpu_(\w+))?\.dir$/.exec(target);
+    if (isa === null) continue;
+    const found = readdirSync(path.join(objects, target), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.o'))
+      .map((name) => path.join(objects, target, name));
+    const key = isa[1] ?? 'portable';
+    files.set(key, [...(files.get(key) ?? []), ...found]);
+  }
+  return files;
+}
+
+/** Names of the weak and unique symbols that the objects define. */
+function sharedSymbols(files) {
+  if (files.length === 0) return new Set();
+  const { status, stdout, stderr } = spawnSync('nm', ['--defined-only', '--demangle', '--format=posix', ...files], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 30,
+  });
+  if (status !== 0) throw new Error(`nm failed: ${stderr}`);
+  const lines = stdout.matchAll(/^(.+) [WVu] [0-9a-f]+ [0-9a-f]*$/gm);
+  return new Set([...lines].map(([, name]) => name));
+}
+
+if (process.platform !== 'linux' || spawnSync('nm', ['--version']).status !== 0) {
+  console.log('skipped: needs nm on Linux');
+} else if (!existsSync(objects)) {
+  console.error('check-isa-symbols: no object files in build/; run `npm run build:native`');
+  process.exitCode = 1;
+} else {
+  const owners = new Map();
+  for (const [isa, files] of objectsByIsa()) {
+    for (const name of sharedSymbols(files)) owners.set(name, [...(owners.get(name) ?? []), isa]);
+  }
+  const clashes = [...owners].filter(([, isas]) => isas.length > 1);
+  for (const [name, isas] of clashes) console.error(`${name}  (${isas.join(', ')})`);
+  if (clashes.length > 0) {
+    console.error(
+      `check-isa-symbols: ${clashes.length} symbols are compiled for several instruction sets and merged by the linker; ` +
+        'in kernel files make them HADAL_INLINE, put them into namespace HADAL_ISA, or do without the std:: template',
+    );
+    process.exitCode = 1;
+  }
+}
