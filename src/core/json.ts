@@ -15,7 +15,10 @@ const maxDepth = 128;
  *
  * @throws HadalError `options.code`, HADAL_ERR_FORMAT unless given
  */
-export function parseJson(source: string | Uint8Array, { part, what, code = 'HADAL_ERR_FORMAT' }: JsonOptions): unknown {
+export function parseJson(
+  source: string | Uint8Array,
+  { part, what, code = 'HADAL_ERR_FORMAT' }: JsonOptions,
+): unknown {
   const fail = (found: string, cause?: unknown): HadalError =>
     new HadalError(code, `[${part}] expected valid JSON in ${what}, got ${found}`, { cause });
   let text: string;

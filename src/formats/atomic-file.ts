@@ -56,7 +56,10 @@ export async function withAtomicDirectory<T>(dir: string, fill: (temporary: stri
 async function withTemporary<T>(target: string, fill: (temporary: string) => Promise<T>): Promise<T> {
   const temporary = `${target}.tmp-${process.pid}-${threadId}`;
   if (active.has(temporary)) {
-    throw new HadalError('HADAL_ERR_LOCKED', `[file] expected one writer of ${target}, got two at once; await the first`);
+    throw new HadalError(
+      'HADAL_ERR_LOCKED',
+      `[file] expected one writer of ${target}, got two at once; await the first`,
+    );
   }
   active.add(temporary);
   try {
@@ -95,7 +98,10 @@ function isAlive(pid: number): boolean {
 async function requireEmpty(dir: string): Promise<void> {
   const names = await readdir(dir).catch(ignoreMissing);
   if (names !== undefined && names.length > 0) {
-    throw new HadalError('HADAL_ERR_IO', `[file] expected ${dir} to be new or empty, got '${names[0]}' in it; choose another directory`);
+    throw new HadalError(
+      'HADAL_ERR_IO',
+      `[file] expected ${dir} to be new or empty, got '${names[0]}' in it; choose another directory`,
+    );
   }
 }
 

@@ -22,9 +22,13 @@ const reasons: Record<string, string> = {
 export function fileError(error: unknown, doing: string): unknown {
   const code = (error as NodeJS.ErrnoException | null)?.code;
   if (error instanceof HadalError || typeof code !== 'string' || !/^E[A-Z0-9]+$/.test(code)) return error;
-  return new HadalError('HADAL_ERR_IO', `[file] expected to ${doing}, got ${code}: ${reasons[code] ?? (error as Error).message}`, {
-    cause: error,
-  });
+  return new HadalError(
+    'HADAL_ERR_IO',
+    `[file] expected to ${doing}, got ${code}: ${reasons[code] ?? (error as Error).message}`,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** Runs a file operation; its system errors become HADAL_ERR_IO. */

@@ -1,0 +1,82 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join, relative, sep } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { z } from 'zod';
+import { HadalError } from '../core/errors.js';
+import { parseJson } from '../core/json.js';
+import { writeFileAtomic } from './atomic-file.js';
+import { withFileErrors } from './file-error.js';
+
+const manifestName = 'manifest.json';
+
+const manifestSchema = z.object({
+  files: z.array(
+    z.object({
+      path: z.string().refine((path) => !path.split(/[/\\]/).includes('..') && !/^([/\\]|[A-Za-z]:)/.test(path)),
+      bytes: z.number().int().nonnegative(),
+      sha256: z.string().regex(/^[0-9a-f]{64}$/),
+    }),
+  ),
+});
+
+/** Sizes and checksums of a directory's files; paths are relative, with forward slashes. */
+export type Manifest = z.infer<typeof manifestSchema>;
+
+/** SHA-256 of a file, hexadecimal. @throws HadalError HADAL_ERR_IO */
+export async function sha256OfFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await withFileErrors(`read ${path}`, () => pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash));
+  return hash.digest('hex');
+}
+
+/** Writes `manifest.json` over all files below `dir`, itself excluded. @throws HadalError HADAL_ERR_IO */
+export async function writeManifest(dir: string): Promise<Manifest> {
+  const entries = await withFileErrors(`read ${dir}`, () => readdir(dir, { recursive: true, withFileTypes: true }));
+  const paths = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(dir, join(entry.parentPath, entry.name)))
+    .filter((path) => path !== manifestName)
+    .sort();
+  const files: Manifest['files'] = [];
+  for (const path of paths) {
+    const full = join(dir, path);
+    const { size } = await withFileErrors(`read ${full}`, () => stat(full));
+    files.push({ path: path.split(sep).join('/'), bytes: size, sha256: await sha256OfFile(full) });
+  }
+  await writeFileAtomic(join(dir, manifestName), `${JSON.stringify({ files }, null, 2)}\n`);
+  return { files };
+}
+
+/**
+ * Checks `dir` against its `manifest.json`.
+ *
+ * @param options.checksums - false compares sizes alone, which costs no reading
+ * @throws HadalError HADAL_ERR_CHECKPOINT naming the first file that is missing or differs
+ */
+export async function verifyManifest(dir: string, options: { checksums?: boolean } = {}): Promise<Manifest> {
+  const damaged = (expected: string, got: string): HadalError =>
+    new HadalError(
+      'HADAL_ERR_CHECKPOINT',
+      `[manifest] expected ${expected} in ${dir}, got ${got}; use another checkpoint or copy`,
+    );
+  const text = await readFile(join(dir, manifestName)).catch((error: NodeJS.ErrnoException) => {
+    throw damaged(manifestName, error.code ?? String(error));
+  });
+  const json = parseJson(text, { part: 'manifest', what: join(dir, manifestName), code: 'HADAL_ERR_CHECKPOINT' });
+  const parsed = manifestSchema.safeParse(json);
+  if (!parsed.success) throw damaged('a manifest {files: [{path, bytes, sha256}]}', 'something else');
+  for (const { path, bytes, sha256 } of parsed.data.files) {
+    const full = join(dir, path);
+    const size = await stat(full).then(
+      (info) => info.size,
+      () => undefined,
+    );
+    if (size !== bytes)
+      throw damaged(`${path} of ${bytes} bytes`, size === undefined ? 'no such file' : `${size} bytes`);
+    if (options.checksums !== false && (await sha256OfFile(full)) !== sha256)
+      throw damaged(`${path} unchanged`, 'another checksum');
+  }
+  return parsed.data;
+}

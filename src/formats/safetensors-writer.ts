@@ -1,0 +1,115 @@
+import { join } from 'node:path';
+import { HadalError } from '../core/errors.js';
+import { formatShape, type Shape, sizeOf } from '../core/shape.js';
+import { withAtomicFile, writeFileAtomic } from './atomic-file.js';
+import { type SafetensorsDType, safetensorsDTypes } from './safetensors.js';
+
+/** A tensor to write. A function as `data` is called when its turn comes, so that not all need to be held at once. */
+export interface TensorToWrite {
+  readonly name: string;
+  readonly dtype: SafetensorsDType;
+  readonly shape: Shape;
+  /** Little-endian, row-major. */
+  readonly data: Uint8Array | (() => Promise<Uint8Array>);
+}
+
+const byteLengthOf = ({ dtype, shape }: TensorToWrite): number => sizeOf(shape) * safetensorsDTypes[dtype];
+
+/**
+ * Writes one safetensors file, whole or not at all. Tensors lie in the reference writer's order (widest element type
+ * first, then by name), which keeps each aligned to its element.
+ *
+ * @param metadata - `{ format: 'pt' }` unless given, which `transformers` asks for
+ * @throws HadalError HADAL_ERR_SHAPE when data and shape disagree or a name comes twice; HADAL_ERR_IO
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: Iterable<TensorToWrite>,
+  metadata: Readonly<Record<string, string>> = { format: 'pt' },
+): Promise<void> {
+  const sorted = [...tensors].sort(
+    (a, b) => safetensorsDTypes[b.dtype] - safetensorsDTypes[a.dtype] || (a.name < b.name ? -1 : 1),
+  );
+  const header = encodeHeader(sorted, metadata, path);
+  await withAtomicFile(path, async (handle) => {
+    await handle.writeFile(header);
+    for (const tensor of sorted) {
+      const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
+      if (data.byteLength !== byteLengthOf(tensor)) {
+        const expected = `${byteLengthOf(tensor)} bytes for '${tensor.name}' ${tensor.dtype} ${formatShape(tensor.shape)}`;
+        throw new HadalError('HADAL_ERR_SHAPE', `[safetensors] expected ${expected}, got ${data.byteLength}`);
+      }
+      await handle.writeFile(data);
+    }
+  });
+}
+
+function encodeHeader(
+  tensors: readonly TensorToWrite[],
+  metadata: Readonly<Record<string, string>>,
+  path: string,
+): Uint8Array {
+  const entries = new Map<string, unknown>([['__metadata__', metadata]]);
+  let end = 0;
+  for (const tensor of tensors) {
+    if (entries.has(tensor.name)) {
+      throw new HadalError(
+        'HADAL_ERR_SHAPE',
+        `[safetensors] expected each name once in ${path}, got '${tensor.name}' twice`,
+      );
+    }
+    const begin = end;
+    end += byteLengthOf(tensor);
+    entries.set(tensor.name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [begin, end] });
+  }
+  // Joined by hand: a plain object would reorder names that look like numbers and lose '__proto__'.
+  const json = `{${[...entries].map(([name, entry]) => `${JSON.stringify(name)}:${JSON.stringify(entry)}`).join(',')}}`;
+  const text = new TextEncoder().encode(json);
+  const header = new Uint8Array(8 + Math.ceil(text.byteLength / 8) * 8).fill(0x20);
+  new DataView(header.buffer).setBigUint64(0, BigInt(header.byteLength - 8), true);
+  header.set(text, 8);
+  return header;
+}
+
+/**
+ * Writes tensors into an existing directory as Hugging Face lays them out: one `<name>.safetensors`, or shards with
+ * `<name>.safetensors.index.json`. Each file appears whole or not at all; for the directory as one, call this within
+ * `withAtomicDirectory`.
+ *
+ * @param options.maxShardBytes - 5 GB unless given; a larger tensor gets a shard of its own
+ * @param options.name - `model` unless given
+ */
+export async function writeTensorDirectory(
+  dir: string,
+  tensors: Iterable<TensorToWrite>,
+  options: { maxShardBytes?: number; name?: string; metadata?: Readonly<Record<string, string>> } = {},
+): Promise<void> {
+  const { maxShardBytes = 5e9, name = 'model', metadata } = options;
+  const shards = splitIntoShards(tensors, maxShardBytes);
+  if (shards.length <= 1) return writeSafetensors(join(dir, `${name}.safetensors`), shards[0] ?? [], metadata);
+  const weightMap: Record<string, string> = {};
+  const number = (n: number): string => String(n).padStart(5, '0');
+  for (const [i, shard] of shards.entries()) {
+    const file = `${name}-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
+    for (const tensor of shard) weightMap[tensor.name] = file;
+    await writeSafetensors(join(dir, file), shard, metadata);
+  }
+  const totalBytes = shards.flat().reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
+  const index = { metadata: { total_size: totalBytes }, weight_map: weightMap };
+  await writeFileAtomic(join(dir, `${name}.safetensors.index.json`), `${JSON.stringify(index, null, 2)}\n`);
+}
+
+function splitIntoShards(tensors: Iterable<TensorToWrite>, maxShardBytes: number): TensorToWrite[][] {
+  const shards: TensorToWrite[][] = [];
+  let shardBytes = Number.POSITIVE_INFINITY;
+  for (const tensor of tensors) {
+    const bytes = byteLengthOf(tensor);
+    if (shardBytes + bytes > maxShardBytes) {
+      shards.push([]);
+      shardBytes = 0;
+    }
+    shards.at(-1)?.push(tensor);
+    shardBytes += bytes;
+  }
+  return shards;
+}
