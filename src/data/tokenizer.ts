@@ -1,0 +1,171 @@
+import { createHash } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { Tokenizer as Library } from 'tokenizers';
+import { z } from 'zod';
+import { HadalError } from '../core/errors.js';
+import { parseJson } from '../core/json.js';
+import { fileError, withFileErrors } from '../formats/file-error.js';
+
+/** Text to token ids and back, through Hugging Face's own tokenizers library. Safe to share; holds no open files. */
+export interface Tokenizer {
+  /** One more than the largest id. */
+  readonly vocabSize: number;
+  readonly bosId: number | undefined;
+  readonly eosId: number | undefined;
+  readonly padId: number | undefined;
+  /** SHA-256 of tokenizer.json, hexadecimal. */
+  readonly hash: string;
+  /** The text of tokenizer.json and tokenizer_config.json, to be stored beside a model. */
+  readonly files: { readonly json: string; readonly configJson: string | undefined };
+  /** Ids of a text, without bos or eos. Special tokens that the text spells out become their ids. */
+  encode(text: string): Promise<Int32Array>;
+  encodeBatch(texts: readonly string[]): Promise<Int32Array[]>;
+  /** Bytes that are no whole UTF-8 become U+FFFD. @param options.skipSpecialTokens - true unless given */
+  decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): Promise<string>;
+  /** Decodes ids one by one as they are generated. */
+  decodeStream(options?: { skipSpecialTokens?: boolean }): DecodeStream;
+  idOf(token: string): number | undefined;
+}
+
+/** Text as it grows: a character whose bytes are not all there yet is held back. */
+export interface DecodeStream {
+  /** New text that `id` completes, often a word, sometimes nothing. */
+  push(id: number): Promise<string>;
+  /** What is still held back, with U+FFFD for what never was completed. */
+  flush(): Promise<string>;
+}
+
+/**
+ * Loads a tokenizer from a directory with tokenizer.json (and tokenizer_config.json), or from that file itself.
+ *
+ * @throws HadalError HADAL_ERR_IO when it cannot be read, HADAL_ERR_FORMAT when it is no tokenizer
+ */
+export async function loadTokenizer(path: string): Promise<Tokenizer> {
+  const info = await withFileErrors(`read ${path}`, () => stat(path));
+  const file = info.isDirectory() ? join(path, 'tokenizer.json') : path;
+  const json = await withFileErrors(`read ${file}`, () => readFile(file, 'utf8'));
+  const configPath = join(dirname(file), 'tokenizer_config.json');
+  const configJson = await readFile(configPath, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw fileError(error, `read ${configPath}`);
+    return undefined;
+  });
+  return createTokenizer(json, configJson, file);
+}
+
+/**
+ * Makes a tokenizer from the contents of its files.
+ *
+ * @param what - names the source in error messages
+ * @throws HadalError HADAL_ERR_FORMAT
+ */
+export function createTokenizer(json: string, configJson?: string, what = 'tokenizer.json'): Tokenizer {
+  return new LibraryTokenizer(json, configJson, what);
+}
+
+const specialToken = z
+  .union([z.string(), z.object({ content: z.string() }).transform(({ content }) => content)])
+  .nullish();
+const configSchema = z.object({ bos_token: specialToken, eos_token: specialToken, pad_token: specialToken });
+
+/** What stands for bos, eos and pad when tokenizer_config.json is missing or silent. */
+const usualNames = {
+  bos: ['<|begin_of_sentence|>', '<｜begin▁of▁sentence｜>', '<|begin_of_text|>', '<s>', '<|endoftext|>'],
+  eos: ['<|end_of_sentence|>', '<｜end▁of▁sentence｜>', '<|end_of_text|>', '</s>', '<|endoftext|>'],
+  pad: ['<|pad|>', '<｜▁pad▁｜>', '<pad>'],
+};
+
+class LibraryTokenizer implements Tokenizer {
+  readonly vocabSize: number;
+  readonly bosId: number | undefined;
+  readonly eosId: number | undefined;
+  readonly padId: number | undefined;
+  readonly hash: string;
+  readonly files: { readonly json: string; readonly configJson: string | undefined };
+  private readonly library: Library;
+
+  constructor(json: string, configJson: string | undefined, what: string) {
+    try {
+      this.library = Library.fromString(json);
+    } catch (error) {
+      const found = (error as Error).message.slice(0, 200);
+      throw new HadalError('HADAL_ERR_FORMAT', `[tokenizer] expected a tokenizer.json in ${what}, got ${found}`, {
+        cause: error,
+      });
+    }
+    this.library.disablePadding();
+    this.library.disableTruncation();
+    this.files = { json, configJson };
+    this.hash = createHash('sha256').update(json).digest('hex');
+    this.vocabSize = Object.values(this.library.getVocab(true)).reduce((max, id) => Math.max(max, id), -1) + 1;
+    const config = parseConfig(configJson, what);
+    const find = (named: string | null | undefined, usual: readonly string[]): number | undefined =>
+      (named == null ? usual : [named]).map((token) => this.idOf(token)).find((id) => id !== undefined);
+    this.bosId = find(config.bos_token, usualNames.bos);
+    this.eosId = find(config.eos_token, usualNames.eos);
+    this.padId = find(config.pad_token, usualNames.pad);
+  }
+
+  async encode(text: string): Promise<Int32Array> {
+    const encoding = await this.library.encode(text, null, { addSpecialTokens: false });
+    return Int32Array.from(encoding.getIds());
+  }
+
+  async encodeBatch(texts: readonly string[]): Promise<Int32Array[]> {
+    const encodings = await this.library.encodeBatch([...texts], { addSpecialTokens: false });
+    return encodings.map((encoding) => Int32Array.from(encoding.getIds()));
+  }
+
+  async decode(ids: ArrayLike<number>, options: { skipSpecialTokens?: boolean } = {}): Promise<string> {
+    return this.library.decode(Array.from(ids), options.skipSpecialTokens ?? true);
+  }
+
+  decodeStream(options: { skipSpecialTokens?: boolean } = {}): DecodeStream {
+    return new WindowedDecodeStream((ids) => this.decode(ids, options));
+  }
+
+  idOf(token: string): number | undefined {
+    return this.library.tokenToId(token) ?? undefined;
+  }
+}
+
+function parseConfig(configJson: string | undefined, what: string): Partial<z.infer<typeof configSchema>> {
+  if (configJson === undefined) return {};
+  const where = `tokenizer_config.json beside ${what}`;
+  const parsed = configSchema.safeParse(parseJson(configJson, { part: 'tokenizer', what: where }));
+  if (parsed.success) return parsed.data;
+  throw new HadalError(
+    'HADAL_ERR_FORMAT',
+    `[tokenizer] expected token names in ${where}, got ${z.prettifyError(parsed.error)}`,
+  );
+}
+
+/**
+ * Decodes a short window again at every id and gives out what is new, because a decoder may treat the first token of
+ * a text differently. The window moves on whenever its text is whole. After `DecodeStream` of the Rust library.
+ */
+class WindowedDecodeStream implements DecodeStream {
+  private window: number[] = [];
+  /** Ids at the window's start whose text has been given out, and that text. */
+  private known = { ids: 0, text: '' };
+
+  constructor(private readonly decode: (ids: readonly number[]) => Promise<string>) {}
+
+  async push(id: number): Promise<string> {
+    this.window.push(id);
+    const text = await this.decode(this.window);
+    if (text.endsWith('\ufffd')) return '';
+    const fresh = text.slice(this.known.text.length);
+    this.window = this.window.slice(this.known.ids);
+    this.known = { ids: this.window.length, text: await this.decode(this.window) };
+    return fresh;
+  }
+
+  async flush(): Promise<string> {
+    const text = await this.decode(this.window);
+    const fresh = text.slice(this.known.text.length);
+    this.window = [];
+    this.known = { ids: 0, text: '' };
+    return fresh;
+  }
+}
