@@ -1,0 +1,110 @@
+#include "ops/layer-norm.h"
+
+#include <cmath>
+
+#include "core/threads.h"
+#include "cpu/lanes.h"
+#include "cpu/simd.h"
+
+namespace hadal {
+namespace HADAL_ISA {
+
+namespace {
+
+template <class T, class W>
+void forwardRows(const LayerNormParams& p, void* const* buffers, int64_t begin, int64_t end) {
+  const W* weight = static_cast<const W*>(buffers[1]);
+  const W* bias = static_cast<const W*>(buffers[2]);
+  for (int64_t row = begin; row < end; row++) {
+    const T* x = static_cast<const T*>(buffers[0]) + row * p.dim;
+    T* y = static_cast<T*>(buffers[3]) + row * p.dim;
+    Vec total = {};
+    forLanes(p.dim, [&](int64_t i, auto part) { total += load(x + i, part); });
+    const float mean = sum(total) / static_cast<float>(p.dim);
+    Vec squares = {};  // in a second pass: E[x²] − E[x]² would cancel
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      const Vec centred = load(x + i, part, mean) - mean;
+      squares += centred * centred;
+    });
+    const float rstd = 1.0f / std::sqrt(sum(squares) / static_cast<float>(p.dim) + static_cast<float>(p.eps));
+    static_cast<float*>(buffers[4])[row] = mean;
+    static_cast<float*>(buffers[5])[row] = rstd;
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      store(y + i, part, (load(x + i, part) - mean) * rstd * load(weight + i, part) + load(bias + i, part));
+    });
+  }
+}
+
+void forward(const LayerNormParams& p, void* const* buffers, RunContext& context) {
+  dispatch(p.dtype, [&](auto t) {
+    dispatch(p.weightDtype, [&](auto w) {
+      parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
+        forwardRows<decltype(t), decltype(w)>(p, buffers, begin, end);
+      });
+    });
+  });
+}
+
+// dx = rstd · (w·dy − mean(w·dy) − x̂ · mean(w·dy·x̂)), dweight = Σ_rows dy · x̂, dbias = Σ_rows dy, x̂ = (x − mean) · rstd.
+// Each thread sums its rows' share of dweight and dbias into its own workspace row; the rows are added in thread order.
+template <class T, class W>
+void backwardRows(const LayerNormParams& p, void* const* buffers, float* dweight, float* dbias, int64_t begin,
+                  int64_t end) {
+  const W* weight = static_cast<const W*>(buffers[2]);
+  for (int64_t row = begin; row < end; row++) {
+    const T* dy = static_cast<const T*>(buffers[0]) + row * p.dim;
+    const T* x = static_cast<const T*>(buffers[1]) + row * p.dim;
+    T* dx = static_cast<T*>(buffers[5]) + row * p.dim;
+    const float mean = static_cast<const float*>(buffers[3])[row], rstd = static_cast<const float*>(buffers[4])[row];
+    Vec sums = {}, dots = {};
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      const Vec g = load(dy + i, part), weighted = g * load(weight + i, part);
+      const Vec xhat = (load(x + i, part, mean) - mean) * rstd;
+      sums += weighted;
+      dots += weighted * xhat;
+      store(dweight + i, part, load(dweight + i, part) + g * xhat);
+      store(dbias + i, part, load(dbias + i, part) + g);
+    });
+    const float meanSum = sum(sums) / static_cast<float>(p.dim), meanDot = sum(dots) / static_cast<float>(p.dim);
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      const Vec xhat = (load(x + i, part) - mean) * rstd;
+      store(dx + i, part, rstd * (load(dy + i, part) * load(weight + i, part) - meanSum - xhat * meanDot));
+    });
+  }
+}
+
+int64_t backwardWorkspace(const LayerNormParams& p, int threads) { return 2 * p.dim * threads * 4; }
+
+template <class W>
+void addThreads(const float* partials, int64_t dim, int threads, W* out) {
+  for (int64_t i = 0; i < dim; i++) {
+    float total = 0;
+    for (int thread = 0; thread < threads; thread++) total += partials[2 * thread * dim + i];
+    out[i] = fromFloat<W>(total);
+  }
+}
+
+void backward(const LayerNormBackwardParams& p, void* const* buffers, RunContext& context) {
+  float* partials = static_cast<float*>(context.workspace);  // a thread: [dweight_D, dbias_D]
+  std::memset(partials, 0, static_cast<size_t>(backwardWorkspace(p, context.threads)));
+  dispatch(p.dtype, [&](auto t) {
+    dispatch(p.weightDtype, [&](auto w) {
+      using T = decltype(t);
+      using W = decltype(w);
+      parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int thread) {
+        float* mine = partials + 2 * thread * p.dim;
+        backwardRows<T, W>(p, buffers, mine, mine + p.dim, begin, end);
+      });
+      addThreads(partials, p.dim, context.threads, static_cast<W*>(buffers[6]));
+      addThreads(partials + p.dim, p.dim, context.threads, static_cast<W*>(buffers[7]));
+    });
+  });
+}
+
+}  // namespace
+
+HADAL_KERNEL(layerNorm, LayerNormParams, forward)
+HADAL_KERNEL_WITH_WORKSPACE(layerNormBackward, LayerNormBackwardParams, backward, backwardWorkspace)
+
+}  // namespace HADAL_ISA
+}  // namespace hadal

@@ -1,0 +1,55 @@
+// LayerNorm. Ba et al. 2016, arXiv:1607.06450.
+//   y = (x − mean) · rstd · weight + bias,  rstd = 1 / sqrt(mean((x − mean)²) + eps)
+// R rows, D features. x_RD, y_RD, dy_RD, dx_RD in dtype; weight_D, bias_D and their gradients in weightDtype;
+// mean_R, rstd_R fp32.
+// Bytes: forward reads R·D + 2·D, writes R·D + 8R. Backward reads 2·R·D + D + 8R, writes R·D + 2·D.
+#pragma once
+#include "core/kernel.h"
+
+namespace hadal {
+namespace {
+
+struct LayerNormParams {
+  int64_t rows, dim;
+  double eps;
+  DType dtype, weightDtype;
+
+  const char* check() const {
+    int64_t size;
+    if (rows < 0 || dim < 1) return "expected rows >= 0 and dim >= 1";
+    if (__builtin_mul_overflow(rows, dim * 4, &size)) return "expected rows * dim to fit in 64 bits";
+    if (!isFloat(dtype) || !isFloat(weightDtype)) return "expected float dtypes";
+    return nullptr;
+  }
+  int64_t matrix() const { return rows * dim * bytesOf(dtype); }
+  int64_t vector() const { return dim * bytesOf(weightDtype); }
+  BufferList buffers() const {
+    return BufferList()
+        .in("x", matrix())
+        .in("weight", vector())
+        .in("bias", vector())
+        .out("y", matrix())
+        .out("mean", rows * 4)
+        .out("rstd", rows * 4);
+  }
+};
+
+struct LayerNormBackwardParams : LayerNormParams {
+  BufferList buffers() const {
+    return BufferList()
+        .in("dy", matrix())
+        .in("x", matrix())
+        .in("weight", vector())
+        .in("mean", rows * 4)
+        .in("rstd", rows * 4)
+        .out("dx", matrix())
+        .out("dweight", vector())
+        .out("dbias", vector());
+  }
+};
+
+HADAL_CONTRACT(layerNorm, "layer-norm", LayerNormParams, rows, dim, eps, dtype, weightDtype);
+HADAL_CONTRACT(layerNormBackward, "layer-norm-backward", LayerNormBackwardParams, rows, dim, eps, dtype, weightDtype);
+
+}  // namespace
+}  // namespace hadal
