@@ -1,0 +1,38 @@
+// The one door to oneDNN: compiled once, for every instruction set (oneDNN chooses its own code at run time).
+// onednn.cpp stands behind it where the library is installed, no-onednn.cpp where it is not.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace hadal {
+
+// One factor of a product: op(x) is x, or its transpose. Row-major; `stride` counts elements between stored rows.
+struct Factor {
+  const void* data;
+  int64_t stride;
+  bool transposed;
+  DType dtype;
+};
+
+// c_MN = op(a)_MK · op(b)_KN, or c += … . Computed and accumulated in fp32.
+struct Product {
+  int64_t m, n, k;
+  Factor a, b;
+  void* c;
+  int64_t strideC;
+  DType dtypeC;
+  bool accumulate;
+};
+
+// "oneDNN 2.6.0", or why it does not serve.
+const char* onednnVersion() noexcept;
+
+// Whether oneDNN takes factors of these dtypes on this machine (never with HADAL_NO_ONEDNN=1).
+bool onednnTakes(DType a, DType b) noexcept;
+
+// Computes a product whose c is fp32. False when oneDNN refuses: then c is untouched. On OpenMP's current number of threads,
+// on one thread when called from within a parallel region.
+bool onednnProduct(const Product& product) noexcept;
+
+}  // namespace hadal
