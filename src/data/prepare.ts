@@ -32,14 +32,15 @@ export interface PrepareOptions extends SourceOptions {
   readonly onProgress?: (progress: { documents: number; tokens: number }) => void;
 }
 
-const partSchema = z.object({ documents: z.number(), tokens: z.number(), textBytes: z.number() });
-const summarySchema = z.object({ train: partSchema, heldOut: partSchema.nullable(), invalidUtf8: z.number() });
-
-/** Totals of one part of the data. */
-export type PreparedPart = z.infer<typeof partSchema> & {
+/** One part of the data. */
+export interface PreparedPart {
   /** Directory of its token shards. */
   readonly dir: string;
-};
+  readonly documents: number;
+  readonly tokens: number;
+  /** UTF-8 bytes of the text behind the tokens. */
+  readonly textBytes: number;
+}
 
 /** Token shards ready for a loader. */
 export interface PreparedData {
@@ -101,24 +102,24 @@ function withDefaults(
 }
 
 const summaryName = 'prepared.json';
+const summarySchema = z.object({ invalidUtf8: z.number() });
 
 /** The prepared data in `dir`, or undefined where there is none that is whole. */
 async function openPrepared(dir: string): Promise<Omit<PreparedData, 'reused'> | undefined> {
   try {
     const path = join(dir, summaryName);
-    const summary = summarySchema.parse(parseJson(await readFile(path), { part: 'data', what: path }));
-    const open = (part: z.infer<typeof partSchema>, name: string): PreparedPart => {
-      using shards = TokenShards.open(join(dir, name));
-      return { ...part, dir: shards.dir };
-    };
-    return {
-      train: open(summary.train, 'train'),
-      heldOut: summary.heldOut === null ? undefined : open(summary.heldOut, 'held-out'),
-      invalidUtf8: summary.invalidUtf8,
-    };
+    const { invalidUtf8 } = summarySchema.parse(parseJson(await readFile(path), { part: 'data', what: path }));
+    const heldOut = openPart(join(dir, 'held-out'));
+    return { train: openPart(join(dir, 'train')), heldOut: heldOut.documents > 0 ? heldOut : undefined, invalidUtf8 };
   } catch {
     return undefined;
   }
+}
+
+function openPart(dir: string): PreparedPart {
+  using shards = TokenShards.open(dir);
+  const { documents, tokens, textBytes } = shards;
+  return { dir, documents, tokens, textBytes };
 }
 
 async function fill(dir: string, options: PrepareOptions): Promise<void> {
@@ -163,12 +164,8 @@ async function fill(dir: string, options: PrepareOptions): Promise<void> {
   }
   await train.finish();
   await held.finish();
-  const summary = {
-    train: train.totals,
-    heldOut: held.totals.documents > 0 ? held.totals : null,
-    invalidUtf8: stats.invalidUtf8,
-  };
-  await writeFileAtomic(join(dir, summaryName), `${JSON.stringify(summary, null, 2)}\n`);
+  const summary: z.infer<typeof summarySchema> = { invalidUtf8: stats.invalidUtf8 };
+  await writeFileAtomic(join(dir, summaryName), `${JSON.stringify(summary)}\n`);
 }
 
 async function createWriter(dir: string, { vocabSize, hash }: Tokenizer): Promise<TokenShardWriter> {
