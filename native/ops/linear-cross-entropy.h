@@ -1,0 +1,50 @@
+// Linear layer and cross-entropy in one, never holding the logits of all rows.
+//   z_NV = hidden_ND · weight_VDᵀ,  lse = log Σ_j exp z_j
+//   losses_N = lse − (1 − ε)·z_label − (ε/V)·Σ_j z_j + zLoss·lse²   (0 where label = ignoreIndex)
+//   loss = scale · Σ losses
+//   dz = scale · (softmax(z)·(1 + 2·zLoss·lse) − (1 − ε)·onehot(label) − ε/V),  dhidden = dz·weight,  dweight = dzᵀ·hidden
+// ε is label smoothing (Szegedy et al. 2016, arXiv:1512.00567, §7); z-loss is of Chowdhery et al. 2022, arXiv:2204.02311, §5.
+// The gradients of `loss` are computed chunk by chunk with the logits at hand; either may be left out (null).
+// N rows, V vocabulary, D features. hidden, dhidden in dtypeH; weight, dweight in dtypeW; loss_1, losses_N, scale_1 fp32.
+// Bytes: reads N·D + chunks·V·D, writes N·D + chunks·V·D.
+#pragma once
+#include "core/kernel.h"
+#include "core/sizes.h"
+
+namespace hadal {
+namespace {
+
+struct LinearCrossEntropyParams {
+  int64_t rows, vocab, dim, ignoreIndex;
+  double labelSmoothing, zLoss;
+  DType dtypeH, dtypeW;
+
+  const char* check() const {
+    if (vocab < 1 || dim < 1 || vocab > INT32_MAX) return "expected vocab in 1..2^31-1 and dim >= 1";
+    if (!sizeFits(rows, dim, 4) || !sizeFits(vocab, dim, 4) || !sizeFits(rows, vocab, 4))
+      return "expected sizes >= 0 whose products fit in 56 bits";
+    if (!(labelSmoothing >= 0 && labelSmoothing <= 1) || !(zLoss >= 0))
+      return "expected labelSmoothing in 0..1, zLoss >= 0";
+    if (!isFloat(dtypeH) || !isFloat(dtypeW)) return "expected float dtypes";
+    return nullptr;
+  }
+  int64_t bytesHidden() const { return rows * dim * bytesOf(dtypeH); }
+  int64_t bytesWeight() const { return vocab * dim * bytesOf(dtypeW); }
+  BufferList buffers() const {
+    return BufferList()
+        .in("hidden", bytesHidden())
+        .in("weight", bytesWeight())
+        .in("labels", rows * 4)
+        .in("scale", 4)
+        .out("loss", 4)
+        .optional("dhidden", bytesHidden(), Access::out)
+        .optional("dweight", bytesWeight(), Access::out)
+        .optional("losses", rows * 4, Access::out);
+  }
+};
+
+HADAL_CONTRACT(linearCrossEntropy, "linear-cross-entropy", LinearCrossEntropyParams, rows, vocab, dim, ignoreIndex,
+               labelSmoothing, zLoss, dtypeH, dtypeW);
+
+}  // namespace
+}  // namespace hadal
