@@ -3,7 +3,7 @@ import { bytesOf } from '../core/dtype.js';
 import { HadalError, invariant } from '../core/errors.js';
 import { formatShape, type Shape, sameShape, sizeOf } from '../core/shape.js';
 import type { Attrs, Inputs, OpDefinition, Outputs, TypeSpec } from './op.js';
-import { constantOp, inputOp, slotOp } from './sources.js';
+import { aliasOp, constantOp, inputOp, slotOp } from './sources.js';
 
 /** Where an instruction runs: products and everything else, collectives, or transfers. */
 export type Queue = 'compute' | 'communication' | 'copy';
@@ -106,6 +106,11 @@ export class Graph {
     return this.add(constantOp, [], { data, shape })[0];
   }
 
+  /** The same value as a node of its own: a place where a gradient can be asked for. */
+  alias(value: Value): Value {
+    return this.add(aliasOp, [value], {})[0];
+  }
+
   /** The slot holds `value` after the run. */
   update(slotName: string, value: Value): void {
     const slot = this.slots.get(slotName);
@@ -129,6 +134,17 @@ export class Graph {
       return body();
     } finally {
       this.#scope = outer;
+    }
+  }
+
+  /** Nodes added by `body` belong where `node` does: layer path, predicate and queue. Gradient rules use it. */
+  beside<T>(node: Node, body: () => T): T {
+    const outer = [this.#scope, this.#predicate, this.#queue] as const;
+    [this.#scope, this.#predicate, this.#queue] = [node.scope, node.predicate, node.queue];
+    try {
+      return body();
+    } finally {
+      [this.#scope, this.#predicate, this.#queue] = outer;
     }
   }
 

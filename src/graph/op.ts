@@ -32,7 +32,7 @@ export interface Cost {
 /** A native kernel call; params are packed by name into the kernel's struct, buffers follow its declared order. */
 export interface KernelCall {
   kernel: string;
-  params: Readonly<Record<string, number | DType | readonly number[] | Uint8Array>>;
+  params: Readonly<Record<string, number | DType | readonly number[] | readonly DType[] | Uint8Array>>;
   buffers: readonly (Value | null)[];
 }
 
@@ -52,8 +52,13 @@ export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Ou
   readonly name: string;
   /** Types of the outputs; throws HADAL_ERR_SHAPE / HADAL_ERR_DTYPE naming op, expected, got. */
   infer(inputs: I, attrs: A): TypeSpec[];
-  /** Vector-Jacobian product: a gradient per input, built of ops. Absent: not differentiable, or through `lower`. */
+  /**
+   * Vector-Jacobian product: a gradient per input, built of ops; autodiff sums it over broadcast dims and casts it to
+   * the input's dtype. Absent: differentiated through `lower`, or not differentiable.
+   */
   vjp?(context: VjpContext<A, I, O>): readonly (Value | null)[];
+  /** Outputs whose gradients `vjp` can take (default: all). A gradient into another one goes through `lower`. */
+  readonly vjpOutputs?: readonly number[];
   /** The same mathematics in simpler ops, outputs in the same order. Used where the op itself has no `vjp`. */
   lower?(inputs: I, attrs: A): readonly Value[];
   /** Default: no flops, all inputs read, all outputs written. */

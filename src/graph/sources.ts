@@ -25,3 +25,11 @@ export const constantOp: OpDefinition<{ data: Float32Array | Int32Array; shape: 
   infer: (_, { data, shape }) => [{ shape, dtype: data instanceof Int32Array ? 'int32' : 'fp32' }],
   cost: () => ({ flops: 0, bytesRead: 0, bytesWritten: 0 }),
 };
+
+/** The same memory under another name. */
+export const aliasOp: OpDefinition<Record<never, never>, [x: Value], [Value]> = {
+  name: 'alias',
+  isView: true,
+  infer: ([x]) => [{ shape: x.shape, dtype: x.dtype, extent: x.extent }],
+  vjp: ({ gradients: [dy] }) => [dy],
+};

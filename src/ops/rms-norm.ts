@@ -47,7 +47,7 @@ const rmsNormBackwardOp = defineOp<RmsNormAttrs, [dy: Value, x: Value, weight: V
   // rstd is recomputed from x so that the lowered form depends on x through every path.
   lower([dy, x, weight], { eps }) {
     const last = x.shape.length - 1;
-    const rstd = rsqrt(add(mean(square(x), [last], true), eps);
+    const rstd = rsqrt(add(mean(square(x), [last], true), eps));
     const xhat = multiply(x, rstd);
     const weighted = multiply(dy, weight);
     const dx = multiply(rstd, subtract(weighted, multiply(xhat, mean(multiply(weighted, xhat), [last], true))));

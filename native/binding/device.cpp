@@ -1,0 +1,153 @@
+#include "binding/device.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "binding/program.h"
+#include "binding/storage.h"
+
+namespace hadal {
+
+// One asynchronous call: what it runs, what it keeps alive, and the promise it settles.
+struct DeviceHandle::Task {
+  explicit Task(Napi::Env env) : promise(Napi::Promise::Deferred::New(env)) {}
+  std::function<StepResult()> work;
+  Napi::Promise::Deferred promise;
+  std::vector<Napi::ObjectReference> kept;  // typed arrays and the device itself
+  StepResult result;
+  bool profile = false;
+};
+
+DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), environment_(&environmentOf(info.Env())) {
+  const int threads = info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : 0;
+  if (threads < 1 || threads > 1024) throw Napi::TypeError::New(info.Env(), "[native] expected 1 to 1024 threads");
+  executor_ = std::make_unique<Executor>(threads);
+  callback_ = Callback::New(info.Env(), "hadal step", 0, 1, this);
+  callback_.Unref(info.Env());
+  environment_->devices.insert(this);
+}
+
+DeviceHandle::~DeviceHandle() {
+  shutdown();
+  environment_->devices.erase(this);
+}
+
+void DeviceHandle::shutdown() {
+  if (!executor_) return;
+  executor_->shutdown();
+  executor_.reset();
+  callback_.Release();
+}
+
+Napi::Value DeviceHandle::post(Task* task) {
+  task->kept.push_back(Napi::Persistent(Value()));
+  const Napi::Promise promise = task->promise.Promise();
+  if (pending_++ == 0) callback_.Ref(Env());
+  executor_->post([this, task] {
+    task->result = task->work();
+    task->work = nullptr;  // lets go of storages and programs here
+    callback_.NonBlockingCall(task);
+  });
+  return promise;
+}
+
+void DeviceHandle::settle(Napi::Env env, Napi::Function, DeviceHandle* device, Task* task) {
+  std::unique_ptr<Task> owned(task);
+  if (!env) {  // the environment is gone: its references went with it
+    for (auto& reference : task->kept) reference.SuppressDestruct();
+    return;
+  }
+  Napi::HandleScope scope(env);
+  if (--device->pending_ == 0 && device->executor_) device->callback_.Unref(env);
+  const StepResult& result = task->result;
+  if (result.cancelled || !result.error.empty()) {
+    auto error = Napi::Error::New(env, result.cancelled ? "[native] the device was shut down" : result.error);
+    error.Set("entry", Napi::Number::New(env, static_cast<double>(result.failedEntry)));
+    error.Set("instruction", Napi::Number::New(env, static_cast<double>(result.failedInstruction)));
+    return task->promise.Reject(error.Value());
+  }
+  if (!task->profile) return task->promise.Resolve(env.Undefined());
+  auto times = Napi::Float64Array::New(env, result.instructionMs.size());
+  std::copy(result.instructionMs.begin(), result.instructionMs.end(), times.Data());
+  task->promise.Resolve(times);
+}
+
+Napi::Value DeviceHandle::run(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
+  if (!info[0].IsArray()) throw Napi::TypeError::New(env, "[native] expected a schedule: a list of entries");
+  const auto arena = unwrap<StorageHandle>(info[1], environment_->storage, "Storage")->storage();
+  auto task = std::make_unique<Task>(env);
+  task->profile = info[2].ToBoolean();
+  const auto list = info[0].As<Napi::Array>();
+  std::vector<ScheduleEntry> schedule;
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    const Napi::Value item = list.Get(i);
+    if (!item.IsObject()) throw Napi::TypeError::New(env, "[native] expected schedule entries to be objects");
+    const auto object = item.As<Napi::Object>();
+    const Napi::Value slots = object.Get("slots"), inputs = object.Get("inputs");
+    if (!slots.IsArray() || !inputs.IsArray())
+      throw Napi::TypeError::New(env, "[native] expected lists of slots and inputs");
+    ScheduleEntry entry;
+    entry.program = unwrap<ProgramHandle>(object.Get("program"), environment_->program, "Program")->program();
+    for (uint32_t s = 0; s < slots.As<Napi::Array>().Length(); s++)
+      entry.bindings.slots.push_back(
+          unwrap<StorageHandle>(slots.As<Napi::Array>().Get(s), environment_->storage, "Storage")->storage());
+    for (uint32_t s = 0; s < inputs.As<Napi::Array>().Length(); s++) {
+      const Napi::Value input = inputs.As<Napi::Array>().Get(s);
+      const Bytes bytes = bytesOf(input, "an input");
+      entry.bindings.inputs.push_back({bytes.data, static_cast<int64_t>(bytes.size)});
+      task->kept.push_back(Napi::Persistent(input.As<Napi::Object>()));
+    }
+    const std::string wrong = entry.program->checkBindings(entry.bindings);
+    if (!wrong.empty()) throw Napi::Error::New(env, "[native] " + wrong);
+    if (arena->bytes() < entry.program->arenaBytes()) throw Napi::Error::New(env, "[native] the arena is too small");
+    schedule.push_back(std::move(entry));
+  }
+  task->work = [executor = executor_.get(), schedule = std::move(schedule), arena, profile = task->profile] {
+    return executor->run(schedule, arena->data(), profile);
+  };
+  return post(task.release());
+}
+
+Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript) {
+  Napi::Env env = info.Env();
+  if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
+  const auto storage = unwrap<StorageHandle>(info[0], environment_->storage, "Storage")->storage();
+  const double offset = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : -1;
+  const Bytes bytes = bytesOf(info[2], "the array to copy");
+  if (!(offset >= 0) || offset + static_cast<double>(bytes.size) > static_cast<double>(storage->bytes()))
+    throw Napi::RangeError::New(env, "[native] the copy lies outside the tensor");
+  auto task = std::make_unique<Task>(env);
+  task->kept.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
+  task->work = [storage, at = static_cast<int64_t>(offset), bytes, toScript] {
+    char* native = static_cast<char*>(storage->data()) + at;
+    if (toScript) {
+      std::memcpy(bytes.data, native, bytes.size);
+    } else {
+      std::memcpy(native, bytes.data, bytes.size);
+    }
+    return StepResult{};
+  };
+  return post(task.release());
+}
+
+Napi::Value DeviceHandle::threads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), executor_ ? executor_->threads() : 0);
+}
+
+Napi::Function defineDevice(Napi::Env env) {
+  return DeviceHandle::DefineClass(
+      env, "Device",
+      {DeviceHandle::InstanceMethod<&DeviceHandle::run>("run"), DeviceHandle::InstanceMethod<&DeviceHandle::read>("read"),
+       DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
+       DeviceHandle::InstanceMethod<&DeviceHandle::shutdownFromScript>("shutdown"),
+       DeviceHandle::InstanceAccessor<&DeviceHandle::threads>("threads")});
+}
+
+void shutdownDevices(Environment& environment) {
+  for (DeviceHandle* device : environment.devices) device->shutdown();
+}
+
+}  // namespace hadal

@@ -1,0 +1,38 @@
+// JavaScript handle of a device: an executor and the way its results come back to the event loop.
+#pragma once
+#include "binding/environment.h"
+#include "core/executor.h"
+
+namespace hadal {
+
+class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
+ public:
+  explicit DeviceHandle(const Napi::CallbackInfo& info);
+  ~DeviceHandle() override;
+
+  // run(schedule: {program, slots: Storage[], inputs: TypedArray[]}[], arena: Storage, profile: boolean)
+  //   → Promise<Float64Array | undefined> (milliseconds per instruction)
+  Napi::Value run(const Napi::CallbackInfo& info);
+  // read(storage, offset, target: TypedArray) and write(storage, offset, source: TypedArray) → Promise<void>,
+  // in order with the steps.
+  Napi::Value read(const Napi::CallbackInfo& info) { return transfer(info, true); }
+  Napi::Value write(const Napi::CallbackInfo& info) { return transfer(info, false); }
+  Napi::Value threads(const Napi::CallbackInfo& info);
+  void shutdownFromScript(const Napi::CallbackInfo&) { shutdown(); }
+  // Ends the step in progress and joins. Pending promises stay pending: the environment is ending.
+  void shutdown();
+
+ private:
+  struct Task;
+  Napi::Value post(Task* task);
+  Napi::Value transfer(const Napi::CallbackInfo& info, bool toScript);
+  static void settle(Napi::Env env, Napi::Function, DeviceHandle* device, Task* task);
+  using Callback = Napi::TypedThreadSafeFunction<DeviceHandle, Task, &DeviceHandle::settle>;
+
+  Environment* environment_;
+  std::unique_ptr<Executor> executor_;
+  Callback callback_;
+  int pending_ = 0;
+};
+
+}  // namespace hadal

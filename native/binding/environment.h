@@ -1,0 +1,50 @@
+// What one JavaScript environment (main thread or worker) holds: class constructors and its devices.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+#include <set>
+
+namespace hadal {
+
+class DeviceHandle;
+
+struct Environment {
+  Napi::FunctionReference storage, program, device;
+  std::set<DeviceHandle*> devices;
+};
+
+inline Environment& environmentOf(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
+
+// The native object behind a JavaScript one, or a thrown TypeError.
+template <class T>
+T* unwrap(const Napi::Value& value, const Napi::FunctionReference& constructor, const char* what) {
+  if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(constructor.Value()))
+    throw Napi::TypeError::New(value.Env(), std::string("[native] expected a ") + what + " handle");
+  return T::Unwrap(value.As<Napi::Object>());
+}
+
+// Start and size of a typed array's memory (also of a view of a SharedArrayBuffer).
+struct Bytes {
+  uint8_t* data;
+  size_t size;
+};
+inline Bytes bytesOf(const Napi::Value& value, const char* what) {
+  if (!value.IsTypedArray()) throw Napi::TypeError::New(value.Env(), std::string("[native] expected ") + what + " as a typed array");
+  napi_typedarray_type type;
+  size_t length, offset;
+  void* data;
+  napi_value buffer;
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, &buffer, &offset) != napi_ok)
+    throw Napi::Error::New(value.Env(), std::string("[native] cannot read ") + what);
+  const size_t size = value.As<Napi::TypedArray>().ElementSize() * length;
+  return {static_cast<uint8_t*>(data), size};
+}
+
+void defineKernelFunctions(Napi::Env env, Napi::Object exports);
+Napi::Function defineStorage(Napi::Env env);
+Napi::Function defineProgram(Napi::Env env);
+Napi::Function defineDevice(Napi::Env env);
+void shutdownDevices(Environment& environment);
+
+}  // namespace hadal

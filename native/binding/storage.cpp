@@ -1,0 +1,31 @@
+#include "binding/storage.h"
+
+namespace hadal {
+
+StorageHandle::StorageHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  if (!(bytes >= 0 && bytes <= 9007199254740992.0))
+    throw Napi::TypeError::New(info.Env(), "[native] expected a number of bytes >= 0");
+  storage_ = Storage::allocate(static_cast<int64_t>(bytes));
+  if (!storage_)
+    throw Napi::Error::New(info.Env(), "[native] out of memory allocating " + std::to_string(static_cast<int64_t>(bytes)) + " bytes");
+}
+
+const std::shared_ptr<Storage>& StorageHandle::storage() const {
+  if (!storage_) throw Napi::Error::New(Env(), "[native] the tensor was disposed of");
+  return storage_;
+}
+
+Napi::Value StorageHandle::bytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), storage_ ? static_cast<double>(storage_->bytes()) : 0);
+}
+
+void StorageHandle::dispose(const Napi::CallbackInfo&) { storage_.reset(); }
+
+Napi::Function defineStorage(Napi::Env env) {
+  return StorageHandle::DefineClass(env, "Storage",
+                                    {StorageHandle::InstanceMethod<&StorageHandle::dispose>("dispose"),
+                                     StorageHandle::InstanceAccessor<&StorageHandle::bytes>("bytes")});
+}
+
+}  // namespace hadal

@@ -1,0 +1,144 @@
+#include "core/executor.h"
+
+#include <omp.h>
+
+#include <chrono>
+
+namespace hadal {
+
+TaskThread::TaskThread(std::function<void()> onStart) : onStart_(std::move(onStart)) {}
+
+TaskThread::~TaskThread() { stop(); }
+
+uint64_t TaskThread::post(std::function<void()> task) {
+  std::lock_guard lock(mutex_);
+  if (stopping_) return 0;
+  if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
+  tasks_.push_back(std::move(task));
+  posted_.notify_one();
+  return ++postedCount_;
+}
+
+void TaskThread::waitFor(uint64_t task) {
+  std::unique_lock lock(mutex_);
+  finished_.wait(lock, [&] { return finishedCount_ >= task || (stopping_ && !running_); });
+}
+
+void TaskThread::stop() {
+  std::deque<std::function<void()>> dropped;  // destroyed outside the lock
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    dropped.swap(tasks_);
+    posted_.notify_all();
+    finished_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void TaskThread::loop() {
+  if (onStart_) onStart_();
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    posted_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
+    if (stopping_) return;
+    auto task = std::move(tasks_.front());
+    tasks_.pop_front();
+    running_ = true;
+    lock.unlock();
+    task();
+    task = nullptr;
+    lock.lock();
+    running_ = false;
+    finishedCount_++;
+    finished_.notify_all();
+  }
+}
+
+Executor::Executor(int threads)
+    : threads_(threads), compute_([threads] {
+        omp_set_dynamic(0);
+        omp_set_num_threads(threads);
+      }) {}
+
+Executor::~Executor() { shutdown(); }
+
+void Executor::shutdown() {
+  cancelled_ = true;
+  communication_.stop();
+  copy_.stop();
+  compute_.stop();
+}
+
+StepResult Executor::run(const std::vector<ScheduleEntry>& schedule, void* arena, bool profile) {
+  StepResult result;
+  for (size_t i = 0; i < schedule.size() && result.error.empty() && !result.cancelled; i++) {
+    runEntry(schedule[i], arena, profile, result);
+    if (!result.error.empty()) result.failedEntry = static_cast<int64_t>(i);
+  }
+  return result;
+}
+
+void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, StepResult& result) {
+  using Clock = std::chrono::steady_clock;
+  const auto& instructions = entry.program->instructions();
+  struct Started {
+    TaskThread* queue = nullptr;
+    uint64_t task = 0;
+  };
+  std::vector<Started> started(instructions.size());
+  std::mutex errorMutex;
+  const auto note = [&](std::string error, size_t at) {
+    if (error.empty()) return;
+    std::lock_guard lock(errorMutex);
+    if (!result.error.empty()) return;
+    result.error = std::move(error);
+    result.failedInstruction = static_cast<int64_t>(at);
+  };
+  const auto failed = [&] {
+    std::lock_guard lock(errorMutex);
+    return !result.error.empty();
+  };
+  for (size_t i = 0; i < instructions.size() && !failed(); i++) {
+    if (cancelled_) {
+      result.cancelled = true;
+      break;
+    }
+    const Instruction& instruction = instructions[i];
+    for (uint32_t w = 0; w < instruction.waitCount; w++) {
+      const Started& other = started[entry.program->waits(instruction)[w]];
+      if (other.queue) other.queue->waitFor(other.task);
+    }
+    if (instruction.queue != QueueId::compute) {
+      TaskThread& queue = instruction.queue == QueueId::copy ? copy_ : communication_;
+      started[i] = {&queue, queue.post([&, i] { note(runInstruction(entry, instructions[i], arena), i); })};
+      if (profile) result.instructionMs.push_back(0);
+      continue;
+    }
+    const auto begin = Clock::now();
+    note(runInstruction(entry, instruction, arena), i);
+    if (profile) result.instructionMs.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+  }
+  // Nothing may still work on the arena when the step is over.
+  for (const Started& other : started)
+    if (other.queue) other.queue->waitFor(other.task);
+}
+
+std::string Executor::runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena) {
+  const Program& program = *entry.program;
+  if (instruction.predicated) {
+    const auto* flag = static_cast<const int32_t*>(program.resolve(instruction.predicate, entry.bindings, arena));
+    if (*flag == 0) return {};
+  }
+  void* buffers[BufferList::maxBuffers];
+  for (uint32_t i = 0; i < instruction.bufferCount; i++)
+    buffers[i] = program.resolve(program.buffers(instruction)[i], entry.bindings, arena);
+  RunContext context;
+  context.threads = instruction.queue == QueueId::compute ? threads_ : 1;
+  context.workspaceBytes = instruction.workspaceBytes;
+  if (instruction.workspaceBytes) context.workspace = static_cast<char*>(arena) + instruction.workspaceOffset;
+  instruction.kernel->run(instruction.params, buffers, context);
+  return context.failed ? std::string(context.message) : std::string();
+}
+
+}  // namespace hadal

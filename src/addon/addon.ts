@@ -1,0 +1,111 @@
+// Loads the native binary and mirrors its exports. Nothing else requires it.
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { HadalError } from '../core/errors.js';
+
+/** A block of native memory. */
+export interface NativeStorage {
+  readonly bytes: number;
+  dispose(): void;
+}
+
+/** Decoded instructions. */
+export interface NativeProgram {
+  readonly arenaBytes: number;
+}
+
+/** One entry of a schedule. */
+export interface NativeScheduleEntry {
+  program: NativeProgram;
+  slots: NativeStorage[];
+  inputs: NodeJS.TypedArray[];
+}
+
+/** An executor thread with its own OpenMP pool. Calls run in the order they were made. */
+export interface NativeDevice {
+  readonly threads: number;
+  run(schedule: NativeScheduleEntry[], arena: NativeStorage, profile: boolean): Promise<Float64Array | undefined>;
+  read(storage: NativeStorage, offset: number, target: NodeJS.TypedArray): Promise<void>;
+  write(storage: NativeStorage, offset: number, source: NodeJS.TypedArray): Promise<void>;
+  shutdown(): void;
+}
+
+/** A params field of a kernel. */
+export interface KernelField {
+  name: string;
+  type: 'int64' | 'float64' | 'dtype' | 'bytes';
+  offset: number;
+  count: number;
+}
+
+/** A kernel's params layout and the instruction set it is compiled for. */
+export interface KernelInfo {
+  paramsBytes: number;
+  fields: KernelField[];
+  isa: 'portable' | 'avx2' | 'avx512';
+}
+
+/** A buffer a kernel touches; 0 bytes: may be absent. */
+export interface BufferInfo {
+  name: string;
+  bytes: number;
+  access: 'in' | 'out' | 'inout';
+}
+
+/** What the binary exports. */
+export interface Addon {
+  Storage: new (bytes: number) => NativeStorage;
+  Program: new (words: Float64Array, params: Uint8Array, constants: Uint8Array, kernels: string[]) => NativeProgram;
+  Device: new (threads: number) => NativeDevice;
+  kernels(): Record<string, KernelInfo>;
+  workspaceBytes(kernel: string, params: Uint8Array, threads: number): number;
+  bufferList(kernel: string, params: Uint8Array): BufferInfo[];
+  features(): { isa: string; onednn: boolean };
+  shutdown(): void;
+}
+
+let loaded: Addon | undefined;
+
+/**
+ * The native binary: `HADAL_NATIVE` (a path), else the prebuilt one, else the one built in this checkout.
+ *
+ * @throws HadalError HADAL_ERR_NATIVE listing what was tried and what to do
+ */
+export function loadAddon(): Addon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Addon {
+  // A spinning OpenMP pool would starve the data workers; libgomp reads this when it is loaded.
+  process.env.OMP_WAIT_POLICY ??= 'passive';
+  const require = createRequire(import.meta.url);
+  const root = fileURLToPath(new URL('../../', import.meta.url));
+  const named = process.env.HADAL_NATIVE;
+  const tried: string[] = [];
+  const attempts: [string, () => unknown][] = named
+    ? [[named, () => require(named)]]
+    : [
+        [`${root}build/Release/hadal.node`, () => require(`${root}build/Release/hadal.node`)],
+        [`${root}prebuilds`, () => (existsSync(`${root}prebuilds`) ? require('node-gyp-build')(root) : notThere())],
+      ];
+  for (const [path, attempt] of attempts) {
+    try {
+      const addon = attempt() as Addon;
+      // Without it, a step in progress crashes the process that exits under it.
+      process.on('exit', () => addon.shutdown());
+      return addon;
+    } catch (error) {
+      tried.push(`  ${path}: ${(error as Error).message.split('\n')[0]}`);
+    }
+  }
+  throw new HadalError(
+    'HADAL_ERR_NATIVE',
+    `[native] expected the native binary for ${process.platform}-${process.arch}, found none that loads:\n${tried.join('\n')}\nbuild it with: npm run build:native (needs cmake and g++)`,
+  );
+}
+
+function notThere(): never {
+  throw new Error('no such folder');
+}

@@ -1,0 +1,157 @@
+// Ops that move numbers without changing them.
+import { bytesOf, type DType } from '../core/dtype.js';
+import { HadalError } from '../core/errors.js';
+import { formatShape, type Shape, sameShape, sizeOf, stridesOf } from '../core/shape.js';
+import type { Value } from '../graph/graph.js';
+import { defineOp } from './define-op.js';
+import { elementwiseCall } from './elementwise-expression.js';
+
+const reshapeOp = defineOp<{ shape: Shape }, [x: Value], [Value]>({
+  name: 'reshape',
+  isView: true,
+  infer: ([x], { shape }) => [{ shape, dtype: x.dtype, extent: shape[0] === x.shape[0] ? x.extent : null }],
+  vjp: ({ inputs: [x], gradients: [dy] }) => [dy && reshape(dy, x.shape)],
+});
+
+/** The same numbers under another shape of equal size; −1 stands for what is left. */
+export function reshape(x: Value, shape: Shape): Value {
+  const known = shape.reduce((product, dim) => (dim === -1 ? product : product * dim), 1);
+  const whole = shape.map((dim) => (dim === -1 ? x.size / known : dim));
+  if (sizeOf(whole) !== x.size || whole.some((dim) => !Number.isInteger(dim))) {
+    throw new HadalError('HADAL_ERR_SHAPE', `[reshape] expected a shape of ${x.size} elements, got ${formatShape(shape)}`);
+  }
+  return sameShape(whole, x.shape) ? x : reshapeOp.apply([x], { shape: whole })[0];
+}
+
+const transposeOp = defineOp<{ permutation: readonly number[] }, [x: Value], [Value]>({
+  name: 'transpose',
+  infer: ([x], { permutation }) => [{ shape: permutation.map((axis) => x.shape[axis] as number), dtype: x.dtype }],
+  vjp: ({ gradients: [dy], attrs: { permutation } }) => [dy && transpose(dy, permutation.map((_, i) => permutation.indexOf(i)))],
+  kernel: ([x], [y], { permutation }) => {
+    const strides = stridesOf(x.shape);
+    const walk = { strides: permutation.map((axis) => strides[axis] as number), offset: 0 };
+    return elementwiseCall(y, [x], [{ input: 0 }], [walk]);
+  },
+});
+
+/** Dims in another order: dim i of the result is dim permutation[i] of x. */
+export function transpose(x: Value, permutation: readonly number[]): Value {
+  const sorted = [...permutation].sort((a, b) => a - b);
+  if (sorted.length !== x.shape.length || sorted.some((axis, i) => axis !== i)) {
+    throw new HadalError('HADAL_ERR_SHAPE', `[transpose] expected an order of the dims of ${x.type}, got [${permutation.join(', ')}]`);
+  }
+  return permutation.every((axis, i) => axis === i) ? x : transposeOp.apply([x], { permutation })[0];
+}
+
+const broadcastOp = defineOp<{ shape: Shape; dtype: DType }, [x: Value], [Value]>({
+  name: 'broadcast',
+  infer: (_, { shape, dtype }) => [{ shape, dtype }],
+  vjp: ({ gradients: [dy] }) => [dy], // autodiff sums it to x's shape
+  kernel: ([x], [y]) => elementwiseCall(y, [x], [{ input: 0 }]),
+});
+
+/** x repeated along new dims and dims of size 1, as NumPy broadcasts. */
+export function broadcastTo(x: Value, shape: Shape, dtype: DType = x.dtype): Value {
+  const missing = shape.length - x.shape.length;
+  if (missing < 0 || x.shape.some((dim, i) => dim !== 1 && dim !== shape[i + missing])) {
+    throw new HadalError('HADAL_ERR_SHAPE', `[broadcast] expected a shape that ${x.type} broadcasts to, got ${formatShape(shape)}`);
+  }
+  return sameShape(x.shape, shape) && x.dtype === dtype ? x : broadcastOp.apply([x], { shape, dtype })[0];
+}
+
+type SliceAttrs = { axis: number; start: number; end: number };
+
+const sliceOp = defineOp<SliceAttrs, [x: Value], [Value]>({
+  name: 'slice',
+  infer: ([x], { axis, start, end }) => [
+    { shape: x.shape.map((dim, i) => (i === axis ? end - start : dim)), dtype: x.dtype, extent: axis > 0 ? x.extent : null },
+  ],
+  vjp: ({ inputs: [x], gradients: [dy], attrs: { axis, start } }) => [
+    dy && unsliceOp.apply([dy], { axis, start, size: x.shape[axis] as number })[0],
+  ],
+  kernel: ([x], [y], { axis, start }) => {
+    const strides = stridesOf(x.shape);
+    return elementwiseCall(y, [x], [{ input: 0 }], [{ strides, offset: start * (strides[axis] as number) }]);
+  },
+});
+
+/** Entries [start, end) along one dim. */
+export function slice(x: Value, axis: number, start: number, end: number): Value {
+  const size = x.shape[axis];
+  if (size === undefined || start < 0 || end > size || start > end) {
+    throw new HadalError('HADAL_ERR_SHAPE', `[slice] expected a range within dim ${axis} of ${x.type}, got [${start}, ${end})`);
+  }
+  return start === 0 && end === size ? x : sliceOp.apply([x], { axis, start, end })[0];
+}
+
+/** Zeros of the whole size with x at `start`: the gradient of a slice. */
+const unsliceOp = defineOp<{ axis: number; start: number; size: number }, [x: Value], [Value]>({
+  name: 'unslice',
+  infer: ([x], { axis, size }) => [
+    { shape: x.shape.map((dim, i) => (i === axis ? size : dim)), dtype: x.dtype, extent: axis > 0 ? x.extent : null },
+  ],
+  vjp: ({ inputs: [x], gradients: [dy], attrs: { axis, start } }) => [
+    dy && slice(dy, axis, start, start + (x.shape[axis] as number)),
+  ],
+  kernel: ([x], [y], { axis, start, size }) => {
+    const entry = bytesOf(x.dtype, sizeOf(x.shape.slice(axis + 1)));
+    return {
+      kernel: 'unslice',
+      params: {
+        outer: sizeOf(x.shape.slice(0, axis)),
+        inBytes: entry * (x.shape[axis] as number),
+        startBytes: entry * start,
+        outBytes: entry * size,
+      },
+      buffers: [x, y],
+    };
+  },
+});
+
+/** As in native/ops/shape.h. */
+const concatInputs = 16;
+
+const concatOp = defineOp<{ axis: number }, readonly Value[], [Value]>({
+  name: 'concat',
+  infer: (inputs, { axis }) => {
+    const first = inputs[0] as Value;
+    const size = inputs.reduce((total, input) => total + (input.shape[axis] as number), 0);
+    return [
+      { shape: first.shape.map((dim, i) => (i === axis ? size : dim)), dtype: first.dtype, extent: axis > 0 ? first.extent : null },
+    ];
+  },
+  vjp({ inputs, gradients: [dy], attrs: { axis } }) {
+    let start = 0;
+    return inputs.map((input) => {
+      const from = start;
+      start += input.shape[axis] as number;
+      return dy && slice(dy, axis, from, start);
+    });
+  },
+  kernel: (inputs, [y], { axis }) => {
+    const pad = concatInputs - inputs.length;
+    const rowBytes = inputs.map((input) => bytesOf(input.dtype, sizeOf(input.shape.slice(axis))));
+    return {
+      kernel: 'concat',
+      params: {
+        outer: sizeOf(y.shape.slice(0, axis)),
+        inputs: inputs.length,
+        rowBytes: [...rowBytes, ...new Array<number>(pad).fill(0)],
+      },
+      buffers: [...inputs, ...new Array<null>(pad).fill(null), y],
+    };
+  },
+});
+
+/** Values one after the other along one dim; the other dims and the dtype are equal. */
+export function concat(values: readonly Value[], axis: number): Value {
+  const first = values[0];
+  const fits = (value: Value) =>
+    value.dtype === first?.dtype && value.shape.length === first.shape.length && value.shape.every((dim, i) => i === axis || dim === first.shape[i]);
+  if (!first || axis < 0 || axis >= first.shape.length || !values.every(fits)) {
+    throw new HadalError('HADAL_ERR_SHAPE', `[concat] expected values alike but for dim ${axis}, got ${values.map((value) => value.type).join(' and ')}`);
+  }
+  if (values.length === 1) return first;
+  if (values.length <= concatInputs) return concatOp.apply(values, { axis })[0];
+  return concat([concat(values.slice(0, concatInputs), axis), ...values.slice(concatInputs)], axis);
+}

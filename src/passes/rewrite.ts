@@ -1,0 +1,45 @@
+import { Graph, type Node, type Value } from '../graph/graph.js';
+
+/** How a pass sees the graph it builds. */
+export interface Rewriter {
+  readonly graph: Graph;
+  /** The new value of an old one. */
+  of(value: Value): Value;
+}
+
+/**
+ * Copies a graph node by node.
+ *
+ * @param visit - returns the new outputs of a node, or null to copy it as it is, or 'drop' when nobody uses it
+ */
+export function rewrite(
+  source: Graph,
+  visit: (node: Node, rewriter: Rewriter) => readonly Value[] | null | 'drop',
+): Graph {
+  const graph = new Graph();
+  const map = new Map<Value, Value>();
+  const of = (value: Value) => map.get(value) as Value;
+  for (const node of source.nodes) {
+    const before = graph.nodes.length;
+    const made = visit(node, { graph, of });
+    if (made === 'drop') continue;
+    const outputs = made ?? copy(node, graph, of);
+    for (let id = before; id < graph.nodes.length; id++) {
+      const copied = graph.nodes[id] as Node;
+      copied.scope = node.scope;
+      copied.predicate = node.predicate && of(node.predicate);
+      copied.queue = node.queue;
+    }
+    for (const [i, output] of node.outputs.entries()) map.set(output, outputs[i] as Value);
+  }
+  for (const [name, value] of source.updates) graph.update(name, of(value));
+  for (const [name, value] of source.outputs) graph.output(name, of(value));
+  return graph;
+}
+
+function copy(node: Node, graph: Graph, of: (value: Value) => Value): readonly Value[] {
+  const { name, shape, dtype } = node.attrs as { name: string; shape: number[]; dtype: Value['dtype'] };
+  if (node.op.name === 'input') return [graph.input(name, shape, dtype)];
+  if (node.op.name === 'slot') return [graph.slot(name, shape, dtype)];
+  return graph.add(node.op, node.inputs.map((input) => input && of(input)), node.attrs);
+}
