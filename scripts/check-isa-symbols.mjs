@@ -2,31 +2,26 @@
 // is emitted as a weak symbol by every object that uses it, and the linker keeps one copy for all. If that copy was
 // compiled for a newer instruction set, the portable path dies on older machines, and no test here would see it.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const objects = path.join(root, 'build', 'CMakeFiles');
+const commands = path.join(root, 'build', 'compile_commands.json');
 
 /** Object files by the instruction set they are compiled for; code that is compiled once counts as portable. */
 function objectsByIsa() {
   const files = new Map();
-  for (const target of readdirSync(objects)) {
-    const isa = /^hadal(?:_cpu_(\w+))?\.dir$/.exec(target);
-    if (isa === null) continue;
-    const found = readdirSync(path.join(objects, target), { recursive: true, encoding: 'utf8' })
-      .filter((name) => name.endsWith('.o'))
-      .map((name) => path.join(objects, target, name));
-    const key = isa[1] ?? 'portable';
-    files.set(key, [...(files.get(key) ?? []), ...found]);
+  for (const { directory, command } of JSON.parse(readFileSync(commands, 'utf8'))) {
+    const isa = / -DHADAL_ISA=(\w+) /.exec(command)?.[1] ?? 'portable';
+    const object = / -o (\S+)/.exec(command)?.[1] ?? '';
+    files.set(isa, [...(files.get(isa) ?? []), path.join(directory, object)]);
   }
   return files;
 }
 
 /** Names of the weak and unique symbols that the objects define. */
 function sharedSymbols(files) {
-  if (files.length === 0) return new Set();
   const { status, stdout, stderr } = spawnSync('nm', ['--defined-only', '--demangle', '--format=posix', ...files], {
     encoding: 'utf8',
     maxBuffer: 1 << 30,
@@ -38,8 +33,8 @@ function sharedSymbols(files) {
 
 if (process.platform !== 'linux' || spawnSync('nm', ['--version']).status !== 0) {
   console.log('skipped: needs nm on Linux');
-} else if (!existsSync(objects)) {
-  console.error('check-isa-symbols: no object files in build/; run `npm run build:native`');
+} else if (!existsSync(commands)) {
+  console.error('check-isa-symbols: build/ is empty; run `npm run build:native`');
   process.exitCode = 1;
 } else {
   const owners = new Map();
