@@ -1,0 +1,34 @@
+#include "ops/cache-write.h"
+
+#include <cstring>
+
+#include "core/threads.h"
+
+namespace hadal {
+namespace HADAL_ISA {
+
+namespace {
+
+void run(const CacheWriteParams& p, void* const* buffers, RunContext& context) {
+  const char* cache = static_cast<const char*>(buffers[0]);
+  const char* x = static_cast<const char*>(buffers[1]);
+  const int32_t* start = static_cast<const int32_t*>(buffers[2]);
+  char* y = static_cast<char*>(buffers[3]);
+  const int64_t entryBytes = p.capacity * p.rowBytes, newBytes = p.tokens * p.rowBytes;
+  parallelFor(p.batch, context.threads, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t b = begin; b < end; b++) {
+      if (y != cache) std::memcpy(y + b * entryBytes, cache + b * entryBytes, static_cast<size_t>(entryBytes));
+      if (start[b] < 0 || start[b] > p.capacity - p.tokens)
+        return context.fail("[cache-write] expected start + %lld tokens within a capacity of %lld, got start %d",
+                            static_cast<long long>(p.tokens), static_cast<long long>(p.capacity), start[b]);
+      std::memcpy(y + b * entryBytes + start[b] * p.rowBytes, x + b * newBytes, static_cast<size_t>(newBytes));
+    }
+  });
+}
+
+}  // namespace
+
+HADAL_KERNEL(cacheWrite, CacheWriteParams, run)
+
+}  // namespace HADAL_ISA
+}  // namespace hadal

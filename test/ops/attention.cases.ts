@@ -1,0 +1,106 @@
+import { attention } from '../../src/ops/attention.js';
+import type { CaseInput, OpCase } from '../support/op-case.js';
+
+interface Sizes {
+  B: number;
+  T: number;
+  S?: number;
+  H: number;
+  G: number;
+  D: number;
+  E: number;
+}
+
+interface Options {
+  causal?: boolean;
+  docIds?: number[];
+  start?: number[];
+  bench?: boolean;
+}
+
+/** Softmax over the keys a query sees, key by key, straight from the formula. */
+function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, options: Options = {}): OpCase {
+  const { causal = false, docIds, start, bench = false } = options;
+  const scale = 1 / Math.sqrt(D);
+  const int32 = (shape: number[], numbers: number[]): CaseInput => ({
+    shape,
+    dtype: 'int32',
+    values: (_, i) => numbers[i] as number,
+  });
+  return {
+    name: `${about} B${B} T${T} S${S} H${H} G${G} D${D} E${E}`,
+    inputs: {
+      q: { shape: [B, T, H, D] },
+      k: { shape: [B, S, G, D] },
+      v: { shape: [B, S, G, E] },
+      ...(docIds && { docIds: int32([B, T], docIds) }),
+      ...(start && { start: int32([B], start) }),
+    },
+    build: ({ q, k, v, docIds, start }) =>
+      attention(q!, k!, v!, { causal, scale, docIds: docIds ?? null, start: start ?? null }),
+    reference({ q, k, v }, r) {
+      const o = new Float64Array(B * T * H * E);
+      const sees = (b: number, t: number, s: number) => {
+        if (start) return s <= start[b]! + t;
+        if (causal && s > t) return false;
+        return !docIds || (docIds[b * T + t]! >= 0 && docIds[b * T + t] === docIds[b * T + s]);
+      };
+      for (let row = 0; row < B * T * H; row++) {
+        const [b, t, h] = [Math.floor(row / (T * H)), Math.floor(row / H) % T, row % H];
+        const kvRow = (s: number) => (b * S + s) * G + Math.floor((h * G) / H);
+        const seen = Array.from({ length: S }, (_, s) => s).filter((s) => sees(b, t, s));
+        const scores = seen.map((s) => {
+          let dot = 0;
+          for (let d = 0; d < D; d++) dot = r(dot + r(q![row * D + d]! * k![kvRow(s) * D + d]!));
+          return r(dot * scale);
+        });
+        const top = Math.max(...scores);
+        const weights = scores.map((score) => r(Math.exp(r(score - top))));
+        const total = weights.reduce((a, b) => r(a + b), 0);
+        for (let e = 0; e < E; e++) {
+          let mixed = 0;
+          seen.forEach((s, i) => {
+            mixed = r(mixed + r(r(weights[i]! / total) * v![kvRow(s) * E + e]!));
+          });
+          o[row * E + e] = mixed;
+        }
+      }
+      return [o];
+    },
+    ...(bench && { bench }),
+  };
+}
+
+const odd = { B: 1, T: 13, H: 2, G: 2, D: 10, E: 14 };
+
+/** Documents of 3, 1, 60 and 2 tokens and four of padding; then one of 40, 1, 1 and 28. */
+const documents = [
+  [3, 0],
+  [1, 1],
+  [60, 2],
+  [2, 7],
+  [4, -1],
+  [40, 5],
+  [1, 6],
+  [1, 7],
+  [28, 8],
+].flatMap(([length, id]) => new Array<number>(length!).fill(id!));
+
+export const cases: OpCase[] = [
+  attentionCase('all keys', odd),
+  attentionCase('causal', odd, { causal: true }),
+  attentionCase('one token', { B: 2, T: 1, H: 3, G: 3, D: 1, E: 1 }, { causal: true }),
+  attentionCase('cross', { B: 2, T: 3, S: 7, H: 2, G: 1, D: 8, E: 4 }),
+  attentionCase('no queries', { B: 2, T: 0, S: 4, H: 2, G: 1, D: 3, E: 5 }),
+  attentionCase('grouped queries', { B: 2, T: 9, H: 4, G: 2, D: 6, E: 8 }, { causal: true }),
+  attentionCase('one kv head, several tiles of rows', { B: 1, T: 35, H: 4, G: 1, D: 4, E: 3 }, { causal: true }),
+  attentionCase('several tiles', { B: 1, T: 150, H: 1, G: 1, D: 3, E: 2 }, { causal: true }),
+  attentionCase('several tiles, all keys', { B: 1, T: 70, H: 1, G: 1, D: 4, E: 5 }),
+  attentionCase('documents', { B: 2, T: 70, H: 1, G: 1, D: 3, E: 4 }, { causal: true, docIds: documents }),
+  attentionCase('documents both ways', { B: 2, T: 70, H: 2, G: 1, D: 2, E: 2 }, { docIds: documents }),
+  attentionCase('padding only', { B: 1, T: 3, H: 1, G: 1, D: 2, E: 2 }, { causal: true, docIds: [-1, -1, -1] }),
+  attentionCase('cache', { B: 2, T: 5, S: 20, H: 2, G: 1, D: 4, E: 6 }, { causal: true, start: [0, 15] }),
+  attentionCase('cache, one token', { B: 3, T: 1, S: 90, H: 4, G: 1, D: 2, E: 2 }, { start: [0, 63, 89] }),
+  attentionCase('bench', { B: 8, T: 256, H: 8, G: 8, D: 48, E: 32 }, { causal: true, bench: true }),
+  attentionCase('bench', { B: 1, T: 1024, H: 8, G: 8, D: 64, E: 64 }, { causal: true, bench: true }),
+];
