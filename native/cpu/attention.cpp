@@ -1,6 +1,7 @@
 #include "ops/attention.h"
 
 #include <cmath>
+#include <utility>
 
 #include "core/threads.h"
 #include "cpu/lanes.h"
@@ -88,18 +89,20 @@ void product(int64_t rows, int64_t columns, int64_t depth, Left a, const float* 
 
 // ---- Tiles
 
+// Numbers of two vectors in turn, from number `half` · lanes / 2 of each on.
+template <int half, int... i>
+HADAL_INLINE Vec interleave(Vec a, Vec b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, (half * lanes / 2 + i / 2 + i % 2 * lanes)...);
+}
+
 // Transposes lanes × lanes numbers by log2(lanes) rounds of interleaving row i with row i + lanes / 2.
 HADAL_INLINE void transpose(Vec (&x)[lanes]) {
-  IVec low, high;
-  for (int i = 0; i < lanes; i++) {
-    low[i] = i / 2 + i % 2 * lanes;
-    high[i] = low[i] + lanes / 2;
-  }
+  constexpr std::make_integer_sequence<int, lanes> sequence;
   for (int round = 1; round < lanes; round *= 2) {
     Vec y[lanes];
     for (int i = 0; i < lanes / 2; i++) {
-      y[2 * i] = __builtin_shuffle(x[i], x[i + lanes / 2], low);
-      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + lanes / 2], high);
+      y[2 * i] = interleave<0>(x[i], x[i + lanes / 2], sequence);
+      y[2 * i + 1] = interleave<1>(x[i], x[i + lanes / 2], sequence);
     }
     for (int i = 0; i < lanes; i++) x[i] = y[i];
   }
@@ -312,7 +315,7 @@ void forwardTile(const AttentionParams& p, const Tile& tile, int64_t batch, int6
 
   float* logsumexp = static_cast<float*>(buffers[6]);
   for (int64_t i = 0; i < tile.count; i++) {
-    const bool blind = tile.from[i] == tile.to[i];
+    const bool blind = tile.from[i] >= tile.to[i];
     if (logsumexp) logsumexp[tile.statistic[i]] = blind ? 0 : maxima[i] + std::log(sums[i]);
     sums[i] = blind ? 0 : 1 / sums[i];
   }
