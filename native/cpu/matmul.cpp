@@ -88,14 +88,9 @@ HADAL_INLINE void packB(const T* from, int64_t stride, bool transposed, int64_t 
   }
 }
 
-// One register tile: c += a · b over the packed depth.
+// One register tile: c += a · b over the packed depth. The block's sum starts at zero, which keeps long sums accurate.
 HADAL_INLINE void multiplyTile(const float* a, const float* b, float* c, int64_t depth) {
-  Vec sums[tileRows][2];
-#pragma GCC unroll 16
-  for (int i = 0; i < tileRows; i++) {
-    sums[i][0] = load(c + i * blockColumns);
-    sums[i][1] = load(c + i * blockColumns + lanes);
-  }
+  Vec sums[tileRows][2] = {};
   for (int64_t k = 0; k < depth; k++) {
     const Vec left = load(b + k * tileColumns), right = load(b + k * tileColumns + lanes);
 #pragma GCC unroll 16
@@ -107,8 +102,9 @@ HADAL_INLINE void multiplyTile(const float* a, const float* b, float* c, int64_t
   }
 #pragma GCC unroll 16
   for (int i = 0; i < tileRows; i++) {
-    store(c + i * blockColumns, sums[i][0]);
-    store(c + i * blockColumns + lanes, sums[i][1]);
+    float* row = c + i * blockColumns;
+    store(row, load(row) + sums[i][0]);
+    store(row + lanes, load(row + lanes) + sums[i][1]);
   }
 }
 

@@ -1,0 +1,169 @@
+// Matrix product, op(a)_MK · op(b)_KN → MN, op(x) being x or its transpose; leading dims are a batch.
+// A two-dimensional b is shared by all leading dims of a, which then count as rows of one product.
+import type { DType } from '../core/dtype.js';
+import { HadalError } from '../core/errors.js';
+import { sameShape, sizeOf } from '../core/shape.js';
+import type { Value } from '../graph/graph.js';
+import type { KernelCall, TypeSpec } from '../graph/op.js';
+import { defineOp, expectDType, expectShape } from './define-op.js';
+import { reshape } from './shape.js';
+
+type MatmulAttrs = { transposeA: boolean; transposeB: boolean; outputDType: DType };
+
+/** How to take the factors, and the dtype of the product. */
+export interface MatmulOptions {
+  /** a is [..., K, M]. */
+  transposeA?: boolean;
+  /** b is [..., N, K], as the weight of a linear layer. */
+  transposeB?: boolean;
+  /** Default: the dtype of a. */
+  outputDType?: DType;
+}
+
+const outer = (x: Value) => x.shape.slice(0, -2);
+const isShared = (a: Value, b: Value) => a.shape.length > 2 && b.shape.length === 2;
+
+/** Sizes of the product; rows of a shared b's batch are folded into m. */
+function sizes(a: Value, b: Value, { transposeA, transposeB }: MatmulAttrs) {
+  const [rows, columns] = a.shape.slice(-2) as [number, number];
+  const [high, wide] = b.shape.slice(-2) as [number, number];
+  const [m, k] = transposeA ? [columns, rows] : [rows, columns];
+  const n = transposeB ? high : wide;
+  return isShared(a, b) ? { batch: 1, m: sizeOf(outer(a)) * m, n, k } : { batch: sizeOf(outer(a)), m, n, k };
+}
+
+function inferMatmul(op: string, a: Value, b: Value, attrs: MatmulAttrs): TypeSpec {
+  const { transposeA, transposeB, outputDType } = attrs;
+  expectDType(op, 'a', a, 'float');
+  expectDType(op, 'b', b, 'float');
+  const batched = sameShape(outer(a), outer(b)) || (isShared(a, b) && !transposeA);
+  if (a.shape.length < 2 || b.shape.length < 2 || !batched) {
+    const flags = transposeA ? ', transposeA' : '';
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[${op}] expected matrices with equal leading dims, or b of two dims shared by all of an untransposed a, got a ${a.type}${flags} and b ${b.type}`,
+    );
+  }
+  const { m, n, k } = sizes(a, b, attrs);
+  expectShape(op, 'b', b, [...outer(b), ...(transposeB ? [null, k] : [k, null])]);
+  const rows = transposeA ? m : (a.shape.at(-2) as number);
+  const isRowsFirst = a.shape.length > 2 || !transposeA;
+  return { shape: [...outer(a), rows, n], dtype: outputDType, extent: isRowsFirst ? a.extent : null };
+}
+
+/** Which dim of the product the factors' bounded extent limits, as native/ops/matmul.h numbers them. */
+function extentOf(a: Value, b: Value, { transposeA, transposeB }: MatmulAttrs) {
+  if (a.shape.length > 2) {
+    const unit = sizeOf(a.shape.slice(1, -2)) * (isShared(a, b) ? (a.shape.at(-2) as number) : 1);
+    return { extent: a.extent, dim: isShared(a, b) ? 1 : 0, unit };
+  }
+  if (a.extent) return { extent: a.extent, dim: transposeA ? 2 : 1, unit: 1 };
+  return { extent: transposeB ? null : b.extent, dim: 2, unit: 1 };
+}
+
+function call(a: Value, b: Value, accumulator: Value | null, c: Value, attrs: MatmulAttrs): KernelCall {
+  const { extent, dim, unit } = extentOf(a, b, attrs);
+  return {
+    kernel: 'matmul',
+    params: {
+      ...sizes(a, b, attrs),
+      transposeA: Number(attrs.transposeA),
+      transposeB: Number(attrs.transposeB),
+      extentDim: dim,
+      extentUnit: unit,
+      dtypeA: a.dtype,
+      dtypeB: b.dtype,
+      dtypeC: c.dtype,
+    },
+    buffers: [a, b, accumulator, extent, c],
+  };
+}
+
+const flopsOf = (a: Value, b: Value, attrs: MatmulAttrs) => {
+  const { batch, m, n, k } = sizes(a, b, attrs);
+  return 2 * batch * m * n * k;
+};
+
+/** Gradients by a and b: products again, with other transposes. */
+function pullBack(
+  a: Value,
+  b: Value,
+  dy: Value,
+  attrs: MatmulAttrs,
+  needs: readonly [boolean, boolean],
+): [Value | null, Value | null] {
+  if (isShared(a, b)) {
+    const fold = (x: Value) => reshape(x, [-1, x.shape.at(-1) as number]);
+    const da = needs[0] ? matmul(dy, b, { transposeB: !attrs.transposeB, outputDType: a.dtype }) : null;
+    return [da, needs[1] ? pullBack(fold(a), b, fold(dy), attrs, [false, true])[1] : null];
+  }
+  const { transposeA, transposeB } = attrs;
+  const da = () =>
+    transposeA
+      ? matmul(b, dy, { transposeA: transposeB, transposeB: true, outputDType: a.dtype })
+      : matmul(dy, b, { transposeB: !transposeB, outputDType: a.dtype });
+  const db = () =>
+    transposeB
+      ? matmul(dy, a, { transposeA: true, transposeB: transposeA, outputDType: b.dtype })
+      : matmul(a, dy, { transposeA: !transposeA, outputDType: b.dtype });
+  return [needs[0] ? da() : null, needs[1] ? db() : null];
+}
+
+const matmulOp = defineOp<MatmulAttrs, [a: Value, b: Value], [c: Value]>({
+  name: 'matmul',
+  infer: ([a, b], attrs) => [inferMatmul('matmul', a, b, attrs)],
+  vjp: ({ inputs: [a, b], gradients: [dy], attrs, needs }) => (dy ? pullBack(a, b, dy, attrs, needs) : [null, null]),
+  cost: ([a, b], [c], attrs) => ({ flops: flopsOf(a, b, attrs), bytesRead: a.bytes + b.bytes, bytesWritten: c.bytes }),
+  kernel: ([a, b], [c], attrs) => call(a, b, null, c, attrs),
+});
+
+const matmulAccumulateOp = defineOp<MatmulAttrs, [accumulator: Value, a: Value, b: Value], [c: Value]>({
+  name: 'matmul-accumulate',
+  inPlace: [[0, 0]],
+  infer([accumulator, a, b], attrs) {
+    const type = inferMatmul('matmul-accumulate', a, b, attrs);
+    expectShape('matmul-accumulate', 'accumulator', accumulator, type.shape);
+    return [type];
+  },
+  vjp({ inputs: [, a, b], gradients: [dy], attrs, needs: [, needsA, needsB] }) {
+    return dy ? [dy, ...pullBack(a, b, dy, attrs, [needsA, needsB])] : [null, null, null];
+  },
+  cost: ([accumulator, a, b], [c], attrs) => ({
+    flops: flopsOf(a, b, attrs) + c.size,
+    bytesRead: a.bytes + b.bytes + accumulator.bytes,
+    bytesWritten: c.bytes,
+  }),
+  kernel: ([accumulator, a, b], [c], attrs) => call(a, b, accumulator, c, attrs),
+});
+
+/**
+ * Matrix product, accumulated in fp32 whatever the dtypes. Fast where a and b have one dtype; a mixture is served too.
+ *
+ * @param a - [..., M, K], float; [..., K, M] with `transposeA`
+ * @param b - [..., K, N] with the leading dims of a, or [K, N] shared by all of them (then without `transposeA`), float;
+ *   N and K swapped with `transposeB`
+ * @returns [..., M, N]
+ * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
+ */
+export function matmul(a: Value, b: Value, options: MatmulOptions = {}): Value {
+  const { transposeA = false, transposeB = false, outputDType = a.dtype } = options;
+  return matmulOp.apply([a, b], { transposeA, transposeB, outputDType })[0];
+}
+
+/**
+ * accumulator + the product, which may take over the accumulator's memory: how gradients of several micro-batches are summed.
+ *
+ * @param accumulator - shape of the product, float; the result has its dtype
+ * @param a - as for {@link matmul}
+ * @param b - as for {@link matmul}
+ * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
+ */
+export function matmulAccumulate(
+  accumulator: Value,
+  a: Value,
+  b: Value,
+  options: Omit<MatmulOptions, 'outputDType'> = {},
+): Value {
+  const { transposeA = false, transposeB = false } = options;
+  return matmulAccumulateOp.apply([accumulator, a, b], { transposeA, transposeB, outputDType: accumulator.dtype })[0];
+}
