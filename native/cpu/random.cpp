@@ -11,13 +11,16 @@ namespace HADAL_ISA {
 
 namespace {
 
-typedef uint64_t UVec64 __attribute__((vector_size(lanes * 8)));
+typedef uint64_t UVec64 __attribute__((vector_size(lanes * 4), may_alias));
 
 HADAL_INLINE uint32_t multiplyHigh(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
 }
+// Products of the even and of the odd lanes, which are the halves of 64-bit lanes: no widening, no narrowing.
 HADAL_INLINE UVec multiplyHigh(UVec a, uint32_t b) {
-  return __builtin_convertvector((__builtin_convertvector(a, UVec64) * b) >> 32, UVec);
+  const UVec64 pairs = reinterpret_cast<UVec64>(a);
+  const UVec64 even = (pairs & 0xffffffffu) * b >> 32, odd = (pairs >> 32) * b & 0xffffffff00000000u;
+  return reinterpret_cast<UVec>(even | odd);
 }
 
 struct Key {
@@ -45,6 +48,13 @@ Key loadKey(const void* key) {
   return loaded;
 }
 
+// a[start], b[start], a[start + 1], b[start + 1], …
+HADAL_INLINE UVec interleave(UVec a, UVec b, int start) {
+  UVec order;
+  for (int i = 0; i < lanes; i++) order[i] = static_cast<uint32_t>(start + i / 2 + i % 2 * lanes);
+  return __builtin_shuffle(a, b, order);
+}
+
 // Work is handed out in batches of a block a lane: `perBatch` elements, whose words come in element order.
 constexpr int64_t perBatch = 4 * lanes;
 int64_t batchesOf(int64_t count) { return (count + perBatch - 1) / perBatch; }
@@ -55,8 +65,13 @@ HADAL_INLINE void batchWords(uint32_t (&words)[perBatch], int64_t batch, int64_t
                UVec{} + static_cast<uint32_t>(stream), UVec{}};
   for (int lane = 0; lane < lanes; lane++) c[0][lane] += static_cast<uint32_t>(lane);
   philox(c, key);
-  for (int lane = 0; lane < lanes; lane++)
-    for (int word = 0; word < 4; word++) words[4 * lane + word] = c[word][lane];
+  // From a vector a word to the four words of a block side by side.
+  constexpr int half = lanes / 2;
+  for (int start : {0, half}) {
+    const UVec words02 = interleave(c[0], c[2], start), words13 = interleave(c[1], c[3], start);
+    const UVec out[2] = {interleave(words02, words13, 0), interleave(words02, words13, half)};
+    std::memcpy(words + (start ? 2 * lanes : 0), out, sizeof(out));
+  }
 }
 
 // Numbers are computed so that every sum has one rounding whether or not the compiler fuses it with its product (fp32
