@@ -3,10 +3,12 @@
 
 namespace {
 
+// Handles finalised while the environment ends still look at it: it is kept for good.
+void keep(Napi::Env, hadal::Environment*) {}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   auto* environment = new hadal::Environment;
-  // Kept for good: handles finalised while the environment ends still look at it.
-  env.SetInstanceData<hadal::Environment, [](Napi::Env, hadal::Environment*) {}>(environment);
+  env.SetInstanceData<hadal::Environment, keep>(environment);
   // A worker that is terminated runs no exit listener: its devices are joined here.
   env.AddCleanupHook([environment] { hadal::shutdownDevices(*environment); });
   const auto define = [&](const char* name, Napi::FunctionReference& kept, Napi::Function constructor) {

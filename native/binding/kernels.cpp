@@ -94,7 +94,7 @@ Napi::Value bufferList(const Napi::CallbackInfo& info) {
 Napi::Value features(const Napi::CallbackInfo& info) {
   auto features = Napi::Object::New(info.Env());
   features["isa"] = isaName(chosenIsa());
-  features["onednn"] = gemmAvailable();
+  features["onednn"] = onednnVersion();
   return features;
 }
 

@@ -61,7 +61,7 @@ export interface Addon {
   kernels(): Record<string, KernelInfo>;
   workspaceBytes(kernel: string, params: Uint8Array, threads: number): number;
   bufferList(kernel: string, params: Uint8Array): BufferInfo[];
-  features(): { isa: string; onednn: boolean };
+  features(): { isa: string; onednn: string };
   shutdown(): void;
 }
 

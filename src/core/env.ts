@@ -1,0 +1,19 @@
+/** Environment variables hadal looks at, and what they do; `hadal doctor` lists them. */
+export const envFlags = {
+  HADAL_DEBUG: '1: phases and plans, 2: also times per op, 3: also graphs after each pass (on stderr)',
+  HADAL_VERIFY: '1: check the graph after every pass',
+  HADAL_NATIVE: 'path of the native binary to load',
+  HADAL_ISA: 'portable, avx2 or avx512: the most that kernels may use',
+  HADAL_NO_ONEDNN: '1: our own products instead of oneDNN',
+  HADAL_NO_APT: '1: set-up installs no system packages',
+} as const;
+
+/** Level of a numeric flag; 0 when unset. */
+export function envFlag(name: keyof typeof envFlags): number {
+  return Number.parseInt(process.env[name] ?? '0', 10) || 0;
+}
+
+/** Writes a line to stderr when `HADAL_DEBUG` is at least `level`. The text is only made when it is wanted. */
+export function debug(level: number, text: () => string): void {
+  if (envFlag('HADAL_DEBUG') >= level) process.stderr.write(`[hadal] ${text()}\n`);
+}

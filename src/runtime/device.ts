@@ -1,0 +1,158 @@
+import { availableParallelism } from 'node:os';
+import { loadAddon, type NativeDevice, type NativeProgram, type NativeStorage } from '../addon/addon.js';
+import { bytesOf, type DType } from '../core/dtype.js';
+import { HadalError } from '../core/errors.js';
+import { type Shape, sizeOf } from '../core/shape.js';
+import type { InstructionInfo, Plan, TensorSpec } from './plan.js';
+import { Tensor } from './tensor.js';
+
+/** A planned program, ready to run on its device. */
+export class Program {
+  constructor(
+    readonly native: NativeProgram,
+    readonly slots: readonly TensorSpec[],
+    readonly inputs: readonly TensorSpec[],
+    readonly outputs: readonly TensorSpec[],
+    readonly instructions: readonly InstructionInfo[],
+    readonly arenaBytes: number,
+  ) {}
+}
+
+/** A program and what it works on this time. Outputs are bound like slots. */
+export interface ScheduleEntry {
+  program: Program;
+  slots: Readonly<Record<string, Tensor>>;
+  inputs?: Readonly<Record<string, NodeJS.TypedArray>>;
+}
+
+/** Time of one instruction of a profiled step. */
+export interface InstructionTime extends InstructionInfo {
+  ms: number;
+}
+
+/** Options of {@link openDevice}. */
+export interface DeviceOptions {
+  /** Executor threads; default: the machine's processors. */
+  threads?: number;
+}
+
+/** Names of the devices this build knows. */
+export const deviceNames = ['cpu'] as const;
+
+/**
+ * Opens a device.
+ *
+ * @param name - 'cpu', or 'auto' for the best there is
+ * @throws HadalError HADAL_ERR_DEVICE when there is no such device
+ */
+export function openDevice(name: string, options: DeviceOptions = {}): Device {
+  if (name !== 'cpu' && name !== 'auto') {
+    throw new HadalError('HADAL_ERR_DEVICE', `[device] expected one of auto, ${deviceNames.join(', ')}, got '${name}'`);
+  }
+  return new Device(options.threads ?? availableParallelism());
+}
+
+/** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */
+export class Device implements Disposable {
+  readonly name = 'cpu';
+  readonly native: NativeDevice;
+  #arena: NativeStorage | null = null;
+
+  constructor(readonly threads: number) {
+    if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
+      throw new HadalError('HADAL_ERR_CONFIG', `[device] expected 1 to 1024 threads, got ${threads}`);
+    }
+    this.native = new (loadAddon().Device)(threads);
+  }
+
+  /** A zero-filled tensor. @throws HadalError HADAL_ERR_MEMORY */
+  allocate(shape: Shape, dtype: DType): Tensor {
+    return new Tensor(this, this.#storage(bytesOf(dtype, sizeOf(shape)), 'a tensor'), shape, dtype);
+  }
+
+  /** Makes a plan runnable. */
+  load(plan: Plan): Program {
+    const { words, params, constants, kernels, slots, inputs, outputs, instructions, arenaBytes } = plan;
+    const native = new (loadAddon().Program)(words, params, constants, kernels);
+    return new Program(native, slots, inputs, outputs, instructions, arenaBytes);
+  }
+
+  /**
+   * Runs a schedule as one asynchronous native call; all its programs share one arena.
+   *
+   * @returns times per instruction when profiling, else an empty list
+   * @throws HadalError HADAL_ERR_RUN naming op and layer when a kernel refuses its data
+   */
+  async run(schedule: readonly ScheduleEntry[], { profile = false } = {}): Promise<InstructionTime[]> {
+    const arena = this.#arenaFor(Math.max(0, ...schedule.map(({ program }) => program.arenaBytes)));
+    const entries = schedule.map(({ program, slots, inputs }) => ({
+      program: program.native,
+      slots: program.slots.map((spec) => bound(slots, spec).storage),
+      inputs: program.inputs.map((spec) => boundInput(inputs ?? {}, spec)),
+    }));
+    try {
+      const times = await this.native.run(entries, arena, profile);
+      const infos = schedule.flatMap(({ program }) => program.instructions);
+      return times ? infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 })) : [];
+    } catch (error) {
+      const { entry, instruction } = error as { entry?: number; instruction?: number };
+      const info = schedule[entry ?? -1]?.program.instructions[instruction ?? -1];
+      const place = info ? ` (op '${info.op}'${info.scope ? ` in ${info.scope}` : ''})` : '';
+      throw new HadalError('HADAL_ERR_RUN', `${(error as Error).message}${place}`, { cause: error });
+    }
+  }
+
+  /** Bytes of the arena that runs share. */
+  get arenaBytes(): number {
+    return this.#arena?.bytes ?? 0;
+  }
+
+  #arenaFor(bytes: number): NativeStorage {
+    if (this.#arena && this.#arena.bytes >= bytes) return this.#arena;
+    this.#arena?.dispose();
+    this.#arena = this.#storage(bytes, 'the arena of a step');
+    return this.#arena;
+  }
+
+  #storage(bytes: number, what: string): NativeStorage {
+    try {
+      return new (loadAddon().Storage)(bytes);
+    } catch (error) {
+      throw new HadalError(
+        'HADAL_ERR_MEMORY',
+        `[device] expected ${(bytes / 2 ** 20).toFixed(1)} MiB for ${what}, the system refused; take a smaller model or batch`,
+        { cause: error },
+      );
+    }
+  }
+
+  dispose(): void {
+    this.native.shutdown();
+    this.#arena?.dispose();
+    this.#arena = null;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function bound(slots: Readonly<Record<string, Tensor>>, spec: TensorSpec): Tensor {
+  const tensor = slots[spec.name];
+  if (!tensor || tensor.dtype !== spec.dtype || tensor.size !== sizeOf(spec.shape)) {
+    const got = tensor ? `${tensor.dtype} [${tensor.shape.join(', ')}]` : 'none';
+    throw new HadalError('HADAL_ERR_SHAPE', `[run] slot '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}], got ${got}`);
+  }
+  return tensor;
+}
+
+function boundInput(inputs: Readonly<Record<string, NodeJS.TypedArray>>, spec: TensorSpec): NodeJS.TypedArray {
+  const array = inputs[spec.name];
+  const bytes = bytesOf(spec.dtype, sizeOf(spec.shape));
+  const fits = spec.dtype === 'fp32' ? array instanceof Float32Array : spec.dtype === 'int32' ? array instanceof Int32Array : array;
+  if (!array || !fits || array.byteLength !== bytes) {
+    const got = array ? `${array.constructor.name} of ${array.byteLength} bytes` : 'none';
+    throw new HadalError('HADAL_ERR_SHAPE', `[run] input '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}] (${bytes} bytes), got ${got}`);
+  }
+  return array;
+}
