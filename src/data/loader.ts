@@ -1,11 +1,10 @@
-import { Piscina } from 'piscina';
 import { HadalError } from '../core/errors.js';
 import { workerUrl } from '../core/worker-url.js';
 import { TokenShards } from '../formats/token-shards.js';
 import type { Batch, DataCursor } from './batch.js';
 import type { PackTask } from './pack-worker.js';
 import { PackedStream, type PackOptions } from './packing.js';
-import { fromWorkerResult, type WorkerResult } from './worker-result.js';
+import { WorkerPool } from './worker-pool.js';
 
 /** What batches to make, and from what. */
 export interface EvalOptions {
@@ -36,7 +35,7 @@ export interface LoaderOptions extends EvalOptions {
 /** Makes batches in the order they are asked for, ahead of time in worker threads. */
 class Packer implements AsyncDisposable {
   private readonly options: PackOptions & { shards: string; seed: number | undefined };
-  private readonly pool: Piscina<PackTask, WorkerResult<Batch>> | undefined;
+  private readonly pool: WorkerPool | undefined;
   private readonly prefetch: number;
   private readonly ahead: Promise<Batch>[] = [];
   readonly stream: PackedStream;
@@ -54,10 +53,7 @@ class Packer implements AsyncDisposable {
     this.source = TokenShards.open(shards);
     this.stream = new PackedStream(this.source, seed);
     this.scheduled = token(this.stream);
-    if (threads > 0) {
-      const filename = workerUrl(import.meta.url, './pack-worker.js').href;
-      this.pool = new Piscina({ filename, name: 'packBatch', minThreads: threads, maxThreads: threads });
-    }
+    this.pool = threads > 0 ? new WorkerPool(workerUrl(import.meta.url, './pack-worker.js'), threads) : undefined;
   }
 
   next(): Promise<Batch> {
@@ -72,11 +68,12 @@ class Packer implements AsyncDisposable {
 
   private async pack(token: number): Promise<Batch> {
     if (this.pool === undefined) return this.stream.pack(token, this.options);
-    return fromWorkerResult(await this.pool.run({ ...this.options, token }));
+    const task: PackTask = { ...this.options, token };
+    return this.pool.run<Batch>('packBatch', task);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.pool?.destroy();
+    await this.pool?.[Symbol.asyncDispose]();
     this.source[Symbol.dispose]();
   }
 }

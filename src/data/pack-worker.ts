@@ -1,7 +1,7 @@
 import { TokenShards } from '../formats/token-shards.js';
 import type { Batch } from './batch.js';
 import { PackedStream, type PackOptions } from './packing.js';
-import { toWorkerResult, type WorkerResult } from './worker-result.js';
+import { toWorkerResult, type WorkerResult } from './worker-pool.js';
 
 /** One batch to pack. */
 export interface PackTask extends PackOptions {

@@ -2,19 +2,19 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Piscina } from 'piscina';
 import { z } from 'zod';
 import { throwIfAborted } from '../core/abort.js';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { workerUrl } from '../core/worker-url.js';
 import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
+import { withFileErrors } from '../formats/file-error.js';
 import { TokenShards, TokenShardWriter } from '../formats/token-shards.js';
 import { groupDocuments, mapInOrder } from './parallel.js';
 import { newSourceStats, readDocuments, resolveSources, type SourceOptions, splitPartOf } from './sources.js';
 import type { TokenizedGroup, TokenizeWorkerData } from './tokenize-worker.js';
 import type { Tokenizer } from './tokenizer.js';
-import { fromWorkerResult, type WorkerResult } from './worker-result.js';
+import { WorkerPool } from './worker-pool.js';
 
 /** What to tokenize, how, and where to keep the result. */
 export interface PrepareOptions extends SourceOptions {
@@ -64,7 +64,8 @@ export async function prepareData(options: PrepareOptions): Promise<PreparedData
   const dir = join(resolve(options.cacheDir), await cacheKey(options));
   const earlier = await openPrepared(dir);
   if (earlier !== undefined) return { ...earlier, reused: true };
-  await rm(dir, { recursive: true, force: true }); // ours alone, and damaged if it is there
+  // What is there is ours alone, and damaged.
+  await withFileErrors(`write ${dir}`, () => rm(dir, { recursive: true, force: true }));
   try {
     await withAtomicDirectory(dir, (temporary) => fill(temporary, options));
   } catch (error) {
@@ -89,7 +90,8 @@ async function cacheKey(options: PrepareOptions): Promise<string> {
     bytes,
     modifiedMs,
   ]);
-  const key = [formatVersion, files, tokenizer.hash, heldOut, addBos, addEos, textField];
+  const ends = [addBos ? tokenizer.bosId : undefined, addEos ? tokenizer.eosId : undefined];
+  const key = [formatVersion, files, tokenizer.hash, ends, heldOut, textField];
   return createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
 }
 
@@ -129,38 +131,27 @@ async function fill(dir: string, options: PrepareOptions): Promise<void> {
     prefix: addBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [],
     suffix: addEos && tokenizer.eosId !== undefined ? [tokenizer.eosId] : [],
   };
-  const filename = workerUrl(import.meta.url, './tokenize-worker.js').href;
-  const pool = new Piscina<string[], WorkerResult<TokenizedGroup>>({
-    filename,
-    name: 'tokenizeGroup',
-    maxThreads: threads,
-    minThreads: threads,
-    workerData: data,
-  });
+  await using pool = new WorkerPool(workerUrl(import.meta.url, './tokenize-worker.js'), threads, data);
   const stats = newSourceStats();
   const train = await createWriter(join(dir, 'train'), tokenizer);
   const held = await createWriter(join(dir, 'held-out'), tokenizer);
-  try {
-    const groups = groupDocuments(readDocuments(options, stats));
-    const tokenized = mapInOrder(groups, threads * 2, async ({ texts, first }) => ({
-      first,
-      group: fromWorkerResult(await pool.run(texts)),
-    }));
-    for await (const { first, group } of tokenized) {
-      throwIfAborted(options.signal);
-      let at = 0;
-      for (const [i, length] of group.lengths.entries()) {
-        const part = splitPartOf(first + i, heldOut) === 'train' ? train : held;
-        await part.add(group.ids.subarray(at, at + length), group.textBytes[i] as number);
-        at += length;
-      }
-      options.onProgress?.({
-        documents: train.totals.documents + held.totals.documents,
-        tokens: train.totals.tokens + held.totals.tokens,
-      });
+  const groups = groupDocuments(readDocuments(options, stats));
+  const tokenized = mapInOrder(groups, threads * 2, async ({ texts, first }) => ({
+    first,
+    group: await pool.run<TokenizedGroup>('tokenizeGroup', texts),
+  }));
+  for await (const { first, group } of tokenized) {
+    throwIfAborted(options.signal);
+    let at = 0;
+    for (const [i, length] of group.lengths.entries()) {
+      const part = splitPartOf(first + i, heldOut) === 'train' ? train : held;
+      await part.add(group.ids.subarray(at, at + length), group.textBytes[i] as number);
+      at += length;
     }
-  } finally {
-    await pool.destroy();
+    options.onProgress?.({
+      documents: train.totals.documents + held.totals.documents,
+      tokens: train.totals.tokens + held.totals.tokens,
+    });
   }
   await train.finish();
   await held.finish();

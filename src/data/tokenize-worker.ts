@@ -1,6 +1,6 @@
 import { workerData } from 'piscina';
 import { createTokenizer, type Tokenizer } from './tokenizer.js';
-import { toWorkerResult, type WorkerResult } from './worker-result.js';
+import { toWorkerResult, type WorkerResult } from './worker-pool.js';
 
 /** What each worker is started with. */
 export interface TokenizeWorkerData {

@@ -1,6 +1,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import { learnMerges, type Merge } from './learn-merges.js';
 import { preTokenize } from './pre-tokenize.js';
+import { toWorkerResult, type WorkerResult } from './worker-pool.js';
 
 /** Distinct words and how often each comes. */
 export interface WordCounts {
@@ -9,12 +10,14 @@ export interface WordCounts {
 }
 
 /** Counts the words of some texts. */
-export function countWords(texts: string[]): WordCounts {
-  const counts = new Map<string, number>();
-  for (const text of texts) {
-    for (const word of preTokenize(text)) counts.set(word, (counts.get(word) ?? 0) + 1);
-  }
-  return { words: [...counts.keys()], counts: [...counts.values()] };
+export function countWords(texts: string[]): Promise<WorkerResult<WordCounts>> {
+  return toWorkerResult(() => {
+    const counts = new Map<string, number>();
+    for (const text of texts) {
+      for (const word of preTokenize(text)) counts.set(word, (counts.get(word) ?? 0) + 1);
+    }
+    return { words: [...counts.keys()], counts: [...counts.values()] };
+  });
 }
 
 /** What to learn; `progress` is told the number of symbols now and then. */
@@ -24,8 +27,10 @@ export interface MergeTask extends WordCounts {
 }
 
 /** Runs {@link learnMerges} off the main thread. */
-export function mergeWords({ words, counts, maxSymbols, progress }: MergeTask): Merge[] {
-  const encoder = new TextEncoder();
-  const bytes = words.map((word) => encoder.encode(word));
-  return learnMerges(bytes, counts, maxSymbols, (symbols) => progress.postMessage(symbols));
+export function mergeWords({ words, counts, maxSymbols, progress }: MergeTask): Promise<WorkerResult<Merge[]>> {
+  return toWorkerResult(() => {
+    const encoder = new TextEncoder();
+    const bytes = words.map((word) => encoder.encode(word));
+    return learnMerges(bytes, counts, maxSymbols, (symbols) => progress.postMessage(symbols));
+  });
 }

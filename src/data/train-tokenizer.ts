@@ -1,7 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel } from 'node:worker_threads';
-import { Piscina } from 'piscina';
 import { throwIfAborted } from '../core/abort.js';
 import { HadalError } from '../core/errors.js';
 import { workerUrl } from '../core/worker-url.js';
@@ -11,6 +10,7 @@ import { groupDocuments, mapInOrder } from './parallel.js';
 import { charOfByte, splitPatterns } from './pre-tokenize.js';
 import { readDocuments, type SourceOptions, splitPartOf } from './sources.js';
 import type { MergeTask, WordCounts } from './train-tokenizer-worker.js';
+import { WorkerPool } from './worker-pool.js';
 
 /** Tokens that no text is split into. They get the first ids, in this order. */
 export interface SpecialTokens {
@@ -61,9 +61,8 @@ export async function trainTokenizer(options: TrainTokenizerOptions): Promise<Tr
     throw new HadalError('HADAL_ERR_CONFIG', `[tokenizer] expected ${expected}, got ${vocabSize}`);
   }
   throwIfAborted(signal);
-  const filename = workerUrl(import.meta.url, './train-tokenizer-worker.js').href;
-  const pool = new Piscina({ filename, minThreads: 1, maxThreads: threads });
-  const stop = (): void => void pool.destroy();
+  await using pool = new WorkerPool(workerUrl(import.meta.url, './train-tokenizer-worker.js'), threads);
+  const stop = (): void => void pool[Symbol.asyncDispose]();
   signal?.addEventListener('abort', stop, { once: true });
   try {
     const words = await countAllWords(pool, threads, options);
@@ -79,7 +78,6 @@ export async function trainTokenizer(options: TrainTokenizerOptions): Promise<Tr
     throw error;
   } finally {
     signal?.removeEventListener('abort', stop);
-    await pool.destroy();
   }
 }
 
@@ -92,13 +90,13 @@ export async function saveTokenizer(
   await writeFileAtomic(join(dir, 'tokenizer.json'), json);
 }
 
-async function countAllWords(pool: Piscina, threads: number, options: TrainTokenizerOptions): Promise<WordCounts> {
+async function countAllWords(pool: WorkerPool, threads: number, options: TrainTokenizerOptions): Promise<WordCounts> {
   const totals = new Map<string, number>();
   const groups = groupDocuments(readDocuments(options));
   let documents = 0;
   const counted = mapInOrder(groups, threads * 2, async ({ texts, first }) => {
     const kept = texts.filter((_, i) => splitPartOf(first + i, options.heldOut ?? 0) === 'train');
-    return { documents: texts.length, found: (await pool.run(kept, { name: 'countWords' })) as WordCounts };
+    return { documents: texts.length, found: await pool.run<WordCounts>('countWords', kept) };
   });
   for await (const { documents: more, found } of counted) {
     throwIfAborted(options.signal);
@@ -111,7 +109,7 @@ async function countAllWords(pool: Piscina, threads: number, options: TrainToken
 }
 
 async function learnAllMerges(
-  pool: Piscina,
+  pool: WorkerPool,
   words: WordCounts,
   maxSymbols: number,
   { onProgress }: TrainTokenizerOptions,
@@ -120,7 +118,7 @@ async function learnAllMerges(
   port1.on('message', (done: number) => onProgress?.({ phase: 'merges', done, total: maxSymbols }));
   try {
     const task: MergeTask = { ...words, maxSymbols, progress: port2 };
-    return (await pool.run(task, { name: 'mergeWords', transferList: [port2] })) as Merge[];
+    return await pool.run<Merge[]>('mergeWords', task, [port2]);
   } finally {
     port1.close();
   }

@@ -1,0 +1,163 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type Batch, batchFromRows, ignoredLabel } from '../../src/data/batch.js';
+import { PackedStream, type TokenDocuments } from '../../src/data/packing.js';
+
+/** Documents whose tokens are all different, so that each can be recognised. */
+function source(lengths: readonly number[]): TokenDocuments {
+  const starts = lengths.map((_, i) => lengths.slice(0, i).reduce((sum, length) => sum + length, 0));
+  return {
+    documents: lengths.length,
+    lengths: () => Uint32Array.from(lengths),
+    read: (i) => Int32Array.from({ length: lengths[i] as number }, (_, t) => (starts[i] as number) + t),
+  };
+}
+
+const used = (batch: Batch): number[] => [...batch.tokens].filter((_, i) => batch.docIds[i] !== -1);
+
+const setting = fc.record({
+  lengths: fc
+    .array(fc.nat(20), { minLength: 1, maxLength: 12 })
+    .filter((lengths) => lengths.some((length) => length > 0)),
+  batch: fc.integer({ min: 1, max: 3 }),
+  seqLen: fc.integer({ min: 1, max: 17 }),
+  mtpDepth: fc.integer({ min: 0, max: 3 }),
+  seed: fc.nat(),
+});
+
+describe('PackedStream', () => {
+  it('gives every token exactly once an epoch, in whole documents', () => {
+    fc.assert(
+      fc.property(setting, ({ lengths, batch, seqLen, mtpDepth, seed }) => {
+        const stream = new PackedStream(source(lengths), seed);
+        const perEpoch = stream.tokensPerEpoch;
+        const tokens: number[] = [];
+        for (let token = 0; tokens.length < 3 * perEpoch; token += batch * seqLen) {
+          tokens.push(...used(stream.pack(token, { batch, seqLen, mtpDepth, rank: 0 })));
+        }
+        for (let epoch = 0; epoch < 3; epoch++) {
+          const once = tokens.slice(epoch * perEpoch, (epoch + 1) * perEpoch);
+          expect(once.toSorted((a, b) => a - b)).toEqual(Array.from({ length: perEpoch }, (_, i) => i));
+        }
+      }),
+    );
+  });
+
+  it('labels with the next tokens of the same document, and nothing across a border', () => {
+    fc.assert(
+      fc.property(setting, fc.nat(100), ({ lengths, batch: rows, seqLen, mtpDepth, seed }, token) => {
+        const documents = source(lengths);
+        const documentOf = lengths.flatMap((length, i) => new Array<number>(length).fill(i));
+        const batch = new PackedStream(documents, seed).pack(token, { batch: rows, seqLen, mtpDepth, rank: 0 });
+        // In this source the token n further on in the same document is the number n larger.
+        const ahead = (t: number, n: number): number | undefined =>
+          documentOf[t + n] === documentOf[t] ? t + n : undefined;
+        for (let i = 0; i < batch.tokens.length; i++) {
+          const t = batch.tokens[i] as number;
+          expect(batch.labels[i]).toBe(ahead(t, 1) ?? ignoredLabel);
+          for (let k = 1; k <= mtpDepth; k++) {
+            expect(batch.mtpLabels[k - 1]?.[i]).toBe(ahead(t, k + 1) ?? ignoredLabel);
+            expect(batch.mtpTokens[k - 1]?.[i]).toBe(ahead(t, k) ?? 0);
+          }
+          const continues = i % seqLen > 0 && batch.docIds[i] === batch.docIds[i - 1];
+          const firstOfRow = i % seqLen === 0;
+          expect(batch.positions[i]).toBe(continues ? (batch.positions[i - 1] as number) + 1 : 0);
+          expect(batch.docIds[i]).toBe(firstOfRow ? 0 : (batch.docIds[i - 1] as number) + (continues ? 0 : 1));
+          if (continues) expect(t).toBe((batch.tokens[i - 1] as number) + 1);
+        }
+        expect(batch.counts).toEqual(recount(batch));
+      }),
+    );
+  });
+
+  it('shares its rows among ranks so that any number of them sees the same global batch', () => {
+    fc.assert(
+      fc.property(
+        setting,
+        fc.integer({ min: 1, max: 4 }),
+        fc.nat(200),
+        ({ lengths, batch, seqLen, seed }, worldSize, token) => {
+          const pack = (rank: number, rows: number): number[] => {
+            const stream = new PackedStream(source(lengths), seed); // each rank has its own
+            return [...stream.pack(token, { batch: rows, seqLen, mtpDepth: 0, rank }).tokens];
+          };
+          const shares = Array.from({ length: worldSize }, (_, rank) => pack(rank, batch)).flat();
+          expect(shares).toEqual(pack(0, batch * worldSize));
+        },
+      ),
+    );
+  });
+
+  it('gives the same batch whatever was read before', () => {
+    fc.assert(
+      fc.property(
+        setting,
+        fc.array(fc.nat(300), { minLength: 1, maxLength: 5 }),
+        ({ lengths, seed, ...rest }, tokens) => {
+          const used = new PackedStream(source(lengths), seed);
+          for (const token of tokens) {
+            const fresh = new PackedStream(source(lengths), seed);
+            expect(used.pack(token, { ...rest, rank: 0 })).toEqual(fresh.pack(token, { ...rest, rank: 0 }));
+          }
+        },
+      ),
+    );
+  });
+
+  it('orders each epoch and each seed differently', () => {
+    const stream = (seed: number): PackedStream => new PackedStream(source(new Array(20).fill(1)), seed);
+    const epoch = (seed: number, number: number): string =>
+      stream(seed)
+        .pack(number * 20, { batch: 1, seqLen: 20, mtpDepth: 0, rank: 0 })
+        .tokens.join();
+    expect(new Set([epoch(1, 0), epoch(1, 1), epoch(2, 0), epoch(2 ** 40 + 1, 0)]).size).toBe(4);
+  });
+
+  it('keeps the order without a seed and pads the end', () => {
+    const stream = new PackedStream(source([3, 0, 2]), undefined);
+    const batch = stream.pack(0, { batch: 2, seqLen: 4, mtpDepth: 1, rank: 0 });
+    expect([...batch.tokens]).toEqual([0, 1, 2, 3, 4, 0, 0, 0]);
+    expect([...batch.docIds]).toEqual([0, 0, 0, 1, 0, -1, -1, -1]);
+    expect([...batch.positions]).toEqual([0, 1, 2, 0, 0, 0, 0, 0]);
+    expect([...batch.labels]).toEqual([1, 2, -100, 4, -100, -100, -100, -100]);
+    expect([...(batch.mtpLabels[0] as Int32Array)]).toEqual([2, -100, -100, -100, -100, -100, -100, -100]);
+    expect(batch.counts).toEqual({ tokens: 5, labels: 3, mtpLabels: [1], sequences: 3 });
+  });
+
+  it('refuses data without a token', () => {
+    expect(() => new PackedStream(source([0, 0]), 1)).toThrow(expect.objectContaining({ code: 'HADAL_ERR_DATA' }));
+  });
+});
+
+function recount(batch: Batch): Batch['counts'] {
+  const valid = (labels: Int32Array): number => labels.filter((label) => label !== ignoredLabel).length;
+  return {
+    tokens: batch.docIds.filter((id) => id >= 0).length,
+    labels: valid(batch.labels),
+    mtpLabels: batch.mtpLabels.map(valid),
+    sequences: [...batch.docIds].filter((id, i) => id >= 0 && batch.positions[i] === 0).length,
+  };
+}
+
+describe('batchFromRows', () => {
+  it('pads rows of different lengths', () => {
+    const batch = batchFromRows([[5, 6, 7], [8]], { seqLen: 4, mtpDepth: 1 });
+    expect([...batch.tokens]).toEqual([5, 6, 7, 0, 8, 0, 0, 0]);
+    expect([...batch.docIds]).toEqual([0, 0, 0, -1, 0, -1, -1, -1]);
+    expect([...batch.labels]).toEqual([6, 7, -100, -100, -100, -100, -100, -100]);
+    expect([...(batch.mtpLabels[0] as Int32Array)]).toEqual([7, -100, -100, -100, -100, -100, -100, -100]);
+    expect(batch.counts).toEqual({ tokens: 4, labels: 2, mtpLabels: [1], sequences: 2 });
+  });
+
+  it('shifts labels as transformers does', () => {
+    const batch = batchFromRows([[5, 6, 7]], { labels: [[-100, -100, 9]] });
+    expect([...batch.labels]).toEqual([-100, 9, -100]);
+    expect(batch.counts.labels).toBe(1);
+  });
+
+  it('refuses rows that do not fit', () => {
+    expect(() => batchFromRows([[1, 2]], { seqLen: 1 })).toThrow(/at most 1/);
+    expect(() => batchFromRows([[1, 2]], { labels: [[1]] })).toThrow(/2 labels in row 0/);
+    expect(() => batchFromRows([[1, 2]], { labels: [] })).toThrow(/1 rows of labels/);
+  });
+});
