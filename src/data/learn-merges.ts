@@ -4,12 +4,8 @@ const pairBase = 2 ** 21;
 /** Most symbols that {@link learnMerges} can number. */
 export const maxVocabSize = pairBase - 1;
 
-/** Two neighbouring symbols and the one that takes their place. */
-export interface Merge {
-  readonly left: number;
-  readonly right: number;
-  readonly merged: number;
-}
+/** Two neighbouring symbols that become one. */
+export type Merge = readonly [left: number, right: number];
 
 /**
  * Byte-pair encoding: merges the most frequent pair of neighbours, again and again. Only the words that hold the merged
@@ -18,31 +14,28 @@ export interface Merge {
  *
  * @param words - UTF-8 bytes of each distinct word
  * @param counts - how often each comes
- * @param maxSymbols - bytes included; fewer are made when no pair is left
- * @returns in order; symbols below 256 are bytes
+ * @param maxMerges - fewer are learnt when no pair is left
+ * @returns in order; symbols below 256 are bytes, 256 + i is what merge i makes (no two make the same text: how a text
+ * is merged does not depend on what surrounds it)
  */
 export function learnMerges(
   words: readonly Uint8Array[],
   counts: ArrayLike<number>,
-  maxSymbols: number,
-  onProgress: (symbols: number) => void = () => {},
+  maxMerges: number,
+  onProgress: (merges: number) => void = () => {},
 ): Merge[] {
   const symbols = words.map((word) => Array.from(word));
   const pairs = new PairCounts();
   symbols.forEach((word, w) => void pairs.addWord(word, w, counts[w] as number));
   pairs.queueAll();
   const merges: Merge[] = [];
-  const texts = Array.from({ length: 256 }, (_, byte) => String.fromCharCode(byte));
-  const symbolOf = new Map(texts.map((text, symbol) => [text, symbol]));
-  while (texts.length < maxSymbols) {
+  while (merges.length < maxMerges) {
     const pair = pairs.takeMostFrequent();
     if (pair === undefined) break;
     const left = Math.floor(pair / pairBase);
     const right = pair % pairBase;
-    const text = `${texts[left]}${texts[right]}`;
-    const merged = symbolOf.get(text) ?? texts.push(text) - 1; // 'ab' + 'c' is the symbol that 'a' + 'bc' made
-    symbolOf.set(text, merged);
-    merges.push({ left, right, merged });
+    const merged = 256 + merges.length;
+    merges.push([left, right]);
     const changed = new Set<number>();
     for (const w of pairs.wordsWith(pair)) {
       const word = symbols[w] as number[];
@@ -54,7 +47,7 @@ export function learnMerges(
     }
     pairs.forget(pair);
     for (const made of changed) pairs.queue(made);
-    if (merges.length % 64 === 0) onProgress(texts.length);
+    if (merges.length % 64 === 0) onProgress(merges.length);
   }
   return merges;
 }

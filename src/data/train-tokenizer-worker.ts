@@ -20,17 +20,17 @@ export function countWords(texts: string[]): Promise<WorkerResult<WordCounts>> {
   });
 }
 
-/** What to learn; `progress` is told the number of symbols now and then. */
+/** What to learn; `progress` is told the number of merges now and then. */
 export interface MergeTask extends WordCounts {
-  readonly maxSymbols: number;
+  readonly maxMerges: number;
   readonly progress: MessagePort;
 }
 
 /** Runs {@link learnMerges} off the main thread. */
-export function mergeWords({ words, counts, maxSymbols, progress }: MergeTask): Promise<WorkerResult<Merge[]>> {
+export function mergeWords({ words, counts, maxMerges, progress }: MergeTask): Promise<WorkerResult<Merge[]>> {
   return toWorkerResult(() => {
     const encoder = new TextEncoder();
     const bytes = words.map((word) => encoder.encode(word));
-    return learnMerges(bytes, counts, maxSymbols, (symbols) => progress.postMessage(symbols));
+    return learnMerges(bytes, counts, maxMerges, (merges) => progress.postMessage(merges));
   });
 }

@@ -29,7 +29,7 @@ export interface TrainTokenizerOptions extends SourceOptions {
   readonly heldOut?: number;
   /** Worker threads; as many as the machine offers unless given. The result does not depend on it. */
   readonly threads?: number;
-  /** Documents read, then symbols made of `total`. */
+  /** Documents read, then merges learnt of `total`. */
   readonly onProgress?: (progress: { phase: 'words' | 'merges'; done: number; total?: number }) => void;
 }
 
@@ -66,7 +66,7 @@ export async function trainTokenizer(options: TrainTokenizerOptions): Promise<Tr
   signal?.addEventListener('abort', stop, { once: true });
   try {
     const words = await countAllWords(pool, threads, options);
-    const merges = await learnAllMerges(pool, words, vocabSize - first.length, options);
+    const merges = await learnAllMerges(pool, words, vocabSize - least, options);
     const vocabulary = [...first, ...symbolTexts(merges)];
     return {
       json: tokenizerJson(vocabulary, first.length, merges),
@@ -111,13 +111,13 @@ async function countAllWords(pool: WorkerPool, threads: number, options: TrainTo
 async function learnAllMerges(
   pool: WorkerPool,
   words: WordCounts,
-  maxSymbols: number,
+  maxMerges: number,
   { onProgress }: TrainTokenizerOptions,
 ): Promise<Merge[]> {
   const { port1, port2 } = new MessageChannel();
-  port1.on('message', (done: number) => onProgress?.({ phase: 'merges', done, total: maxSymbols }));
+  port1.on('message', (done: number) => onProgress?.({ phase: 'merges', done, total: maxMerges }));
   try {
-    const task: MergeTask = { ...words, maxSymbols, progress: port2 };
+    const task: MergeTask = { ...words, maxMerges, progress: port2 };
     return await pool.run<Merge[]>('mergeWords', task, [port2]);
   } finally {
     port1.close();
@@ -127,7 +127,7 @@ async function learnAllMerges(
 /** Every symbol written in byte-level characters. */
 function symbolTexts(merges: readonly Merge[]): string[] {
   const texts = [...charOfByte];
-  for (const { left, right, merged } of merges) texts[merged] = `${texts[left]}${texts[right]}`;
+  for (const [left, right] of merges) texts.push(`${texts[left]}${texts[right]}`);
   return texts;
 }
 
@@ -159,7 +159,7 @@ function tokenizerJson(vocabulary: readonly string[], specials: number, merges: 
       fuse_unk: false,
       byte_fallback: false,
       vocab: Object.fromEntries(vocabulary.map((token, id) => [token, id])),
-      merges: merges.map(({ left, right }) => `${text(left)} ${text(right)}`),
+      merges: merges.map(([left, right]) => `${text(left)} ${text(right)}`),
     },
   };
   return `${JSON.stringify(tokenizer)}\n`;
