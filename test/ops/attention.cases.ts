@@ -27,6 +27,16 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
     dtype: 'int32',
     values: (_, i) => numbers[i] as number,
   });
+  const sees = (b: number, t: number, s: number) => {
+    if (start) return s <= start[b]! + t;
+    if (causal && s > t) return false;
+    return !docIds || (docIds[b * T + t]! >= 0 && docIds[b * T + t] === docIds[b * T + s]);
+  };
+  const lists: number[][] = [];
+  const visible = (token: number) => {
+    lists[token] ??= Array.from({ length: S }, (_, s) => s).filter((s) => sees(Math.floor(token / T), token % T, s));
+    return lists[token];
+  };
   return {
     name: `${about} B${B} T${T} S${S} H${H} G${G} D${D} E${E}`,
     inputs: {
@@ -40,15 +50,10 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
       attention(q!, k!, v!, { causal, scale, docIds: docIds ?? null, start: start ?? null }),
     reference({ q, k, v }, r) {
       const o = new Float64Array(B * T * H * E);
-      const sees = (b: number, t: number, s: number) => {
-        if (start) return s <= start[b]! + t;
-        if (causal && s > t) return false;
-        return !docIds || (docIds[b * T + t]! >= 0 && docIds[b * T + t] === docIds[b * T + s]);
-      };
       for (let row = 0; row < B * T * H; row++) {
-        const [b, t, h] = [Math.floor(row / (T * H)), Math.floor(row / H) % T, row % H];
-        const kvRow = (s: number) => (b * S + s) * G + Math.floor((h * G) / H);
-        const seen = Array.from({ length: S }, (_, s) => s).filter((s) => sees(b, t, s));
+        const [token, head] = [Math.floor(row / H), row % H];
+        const kvRow = (s: number) => (Math.floor(token / T) * S + s) * G + Math.floor((head * G) / H);
+        const seen = visible(token);
         const scores = seen.map((s) => {
           let dot = 0;
           for (let d = 0; d < D; d++) dot = r(dot + r(q![row * D + d]! * k![kvRow(s) * D + d]!));
@@ -57,12 +62,9 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
         const top = Math.max(...scores);
         const weights = scores.map((score) => r(Math.exp(r(score - top))));
         const total = weights.reduce((a, b) => r(a + b), 0);
-        for (let e = 0; e < E; e++) {
-          let mixed = 0;
-          seen.forEach((s, i) => {
-            mixed = r(mixed + r(r(weights[i]! / total) * v![kvRow(s) * E + e]!));
-          });
-          o[row * E + e] = mixed;
+        for (const [i, s] of seen.entries()) {
+          const p = r(weights[i]! / total);
+          for (let e = 0; e < E; e++) o[row * E + e] = r(o[row * E + e]! + r(p * v![kvRow(s) * E + e]!));
         }
       }
       return [o];

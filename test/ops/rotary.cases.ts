@@ -1,4 +1,3 @@
-import { cast } from '../../src/ops/elementwise.js';
 import { type RotaryLayout, rotary } from '../../src/ops/rotary.js';
 import type { OpCase } from '../support/op-case.js';
 
@@ -26,12 +25,11 @@ function rotaryCase(
     name: `${layout}${inverse ? ' inverse' : ''} B${B} T${T} N${N} D${D} R${R} offset ${offset}`,
     inputs: {
       x: { shape: [B, T, N, D] },
-      cos: { shape: [P, pairs], values: (_, i) => Math.fround(Math.cos(angle(i))) },
-      sin: { shape: [P, pairs], values: (_, i) => Math.fround(Math.sin(angle(i))) },
+      cos: { shape: [P, pairs], dtype: 'fp32', values: (_, i) => Math.fround(Math.cos(angle(i))) },
+      sin: { shape: [P, pairs], dtype: 'fp32', values: (_, i) => Math.fround(Math.sin(angle(i))) },
       positions: { shape: [B, T], dtype: 'int32', values: (_, i) => (i * 5 + 3) % P },
     },
-    build: ({ x, cos, sin, positions }) =>
-      rotary(x!, cast(cos!, 'fp32'), cast(sin!, 'fp32'), positions!, { layout, offset, inverse }),
+    build: ({ x, cos, sin, positions }) => rotary(x!, cos!, sin!, positions!, { layout, offset, inverse }),
     reference({ x, cos, sin, positions }, r) {
       const y = Float64Array.from(x!);
       for (let head = 0; head < B * T * N; head++) {
