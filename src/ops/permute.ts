@@ -1,6 +1,5 @@
 // Tokens to the rows of their experts and back; formulas: native/ops/permute.h. A pair is a token and one of its K choices.
 // T tokens, K choices, E experts, R = T·K rows, D features.
-import type { Shape } from '../core/shape.js';
 import type { Value } from '../graph/graph.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
 
@@ -26,7 +25,6 @@ const expertOrderOp = defineOp<
   name: 'expert-order',
   infer([experts], attrs) {
     expectDType('expert-order', 'experts', experts, 'int32');
-    expectShape('expert-order', 'experts', experts, [...experts.shape.slice(0, -1), experts.shape.at(-1) || null]);
     return [
       { shape: [attrs.experts + 1], dtype: 'int32' },
       { shape: experts.shape, dtype: 'int32' },
@@ -55,10 +53,10 @@ const dims = (x: Value, position: Value) => ({
   dtype: x.dtype,
 });
 
-function expectWeights(op: string, weights: Value | null, pairs: number): void {
+function expectWeights(op: string, weights: Value | null, position: Value): void {
   if (!weights) return;
   expectDType(op, 'weights', weights, 'fp32');
-  if (weights.size !== pairs) expectShape(op, 'weights', weights, [pairs]);
+  expectShape(op, 'weights', weights, position.shape);
 }
 
 const permuteOp = defineOp<NoAttrs, [x: Value, weights: Value | null, ...places: Places], [y: Value]>({
@@ -66,14 +64,14 @@ const permuteOp = defineOp<NoAttrs, [x: Value, weights: Value | null, ...places:
   infer([x, weights, position, , rows]) {
     expectDType('permute', 'x', x, 'float');
     expectShape('permute', 'x', x, [position.size / choices(position), x.shape[1] ?? null]);
-    expectWeights('permute', weights, position.size);
+    expectWeights('permute', weights, position);
     return [{ shape: [position.size, x.shape[1] as number], dtype: x.dtype, extent: rows }];
   },
   vjp({ inputs: [x, weights, ...places], gradients: [dy], needs }) {
     if (!dy) return [null, null, null, null, null];
     return [
       needs[0] ? unpermuteBy(dy, weights, places) : null,
-      weights && needs[1] ? permuteDot(x, dy, weights.shape, places) : null,
+      weights && needs[1] ? permuteDot(x, dy, places) : null,
       null,
       null,
       null,
@@ -92,14 +90,14 @@ const unpermuteOp = defineOp<NoAttrs, [y: Value, weights: Value | null, ...place
   infer([y, weights, position]) {
     expectDType('unpermute', 'y', y, 'float');
     expectShape('unpermute', 'y', y, [position.size, y.shape[1] ?? null]);
-    expectWeights('unpermute', weights, position.size);
+    expectWeights('unpermute', weights, position);
     return [{ shape: [position.size / choices(position), y.shape[1] as number], dtype: y.dtype }];
   },
   vjp({ inputs: [y, weights, ...places], gradients: [dx], needs }) {
     if (!dx) return [null, null, null, null, null];
     return [
       needs[0] ? permuteBy(dx, weights, places) : null,
-      weights && needs[1] ? permuteDot(dx, y, weights.shape, places) : null,
+      weights && needs[1] ? permuteDot(dx, y, places) : null,
       null,
       null,
       null,
@@ -114,9 +112,9 @@ const unpermuteOp = defineOp<NoAttrs, [y: Value, weights: Value | null, ...place
 });
 
 /** The gradient by the weights of the other two: products of each token with the rows of its pairs. */
-const permuteDotOp = defineOp<{ shape: Shape }, [x: Value, y: Value, ...places: Places], [g: Value]>({
+const permuteDotOp = defineOp<NoAttrs, [x: Value, y: Value, ...places: Places], [g: Value]>({
   name: 'permute-dot',
-  infer: (_, { shape }) => [{ shape, dtype: 'fp32' }],
+  infer: ([, , position]) => [{ shape: position.shape, dtype: 'fp32' }],
   vjp({ inputs: [x, y, ...places], gradients: [dg], needs }) {
     if (!dg) return [null, null, null, null, null];
     return [needs[0] ? unpermuteBy(y, dg, places) : null, needs[1] ? permuteBy(x, dg, places) : null, null, null, null];
@@ -137,8 +135,8 @@ function unpermuteBy(y: Value, weights: Value | null, places: Places): Value {
   return unpermuteOp.apply([y, weights, ...places], {})[0];
 }
 
-function permuteDot(x: Value, y: Value, shape: Shape, places: Places): Value {
-  return permuteDotOp.apply([x, y, ...places], { shape })[0];
+function permuteDot(x: Value, y: Value, places: Places): Value {
+  return permuteDotOp.apply([x, y, ...places], {})[0];
 }
 
 /**

@@ -1,0 +1,37 @@
+import { rmsNorm } from '../../src/ops/rms-norm.js';
+import type { OpCase } from '../support/op-case.js';
+
+function rmsNormCase(R: number, D: number, { scale = 1, ...rest }: { scale?: number } & Partial<OpCase> = {}): OpCase {
+  const eps = 1e-6;
+  return {
+    name: `R${R} D${D} scale ${scale}`,
+    inputs: {
+      x: { shape: [R, D], values: (rng) => scale * rng.normal() },
+      weight: { shape: [D], values: (rng) => 1 + 0.3 * rng.normal() },
+    },
+    build: ({ x, weight }) => rmsNorm(x!, weight!, eps),
+    reference({ x, weight }, r) {
+      const y = new Float64Array(R * D);
+      for (let row = 0; row < R; row++) {
+        const values = x!.subarray(row * D, (row + 1) * D);
+        const squares = values.reduce((total, v) => r(total + r(v * v)), 0);
+        const rstd = r(1 / r(Math.sqrt(r(r(squares / D) + eps))));
+        values.forEach((v, i) => {
+          y[row * D + i] = r(r(v * rstd) * weight![i]!);
+        });
+      }
+      return [y];
+    },
+    ...rest,
+  };
+}
+
+export const cases: OpCase[] = [
+  rmsNormCase(5, 7),
+  rmsNormCase(3, 16),
+  rmsNormCase(2, 133),
+  rmsNormCase(4, 1, { differentiable: ['weight'] }), // dx is what cancellation leaves of zero
+  rmsNormCase(0, 8),
+  rmsNormCase(3, 20, { scale: 1e-3 }), // where eps counts
+  rmsNormCase(2048, 1024, { bench: true }),
+];
