@@ -222,8 +222,8 @@ class Planner {
   #emit(node: Node): void {
     if (!node.op.isSource && !node.op.isView) {
       invariant(node.op.kernel, `op '${node.op.name}' has no kernel; lower it first`);
-      this.#takeOverBuffers(node);
       const call = node.op.kernel(node.inputs, node.outputs, node.attrs);
+      this.#takeOverBuffers(node, call);
       this.#instruct(node, call, node.op.cost?.(node.inputs, node.outputs, node.attrs) ?? defaultCost(node));
     }
     for (const home of this.#freeAfter.get(node.id) ?? []) {
@@ -233,7 +233,8 @@ class Planner {
   }
 
   /** In-place outputs inherit their input's block when it ends here; a predicated one gets a copy of it otherwise. */
-  #takeOverBuffers(node: Node): void {
+  #takeOverBuffers(node: Node, call: KernelCall): void {
+    const list = node.op.inPlace ? loadAddon().bufferList(call.kernel, packParams(call.kernel, call.params)) : [];
     for (const output of node.outputs) {
       const home = this.#home(output);
       for (const source of this.#inPlaceSources(node, output)) {
@@ -246,8 +247,9 @@ class Planner {
           break;
         }
       }
-      // In place is more than a saving where the node may be skipped or accumulates: the old content must be there.
-      const source = this.#mandatorySource(node, output);
+      // In place is more than a saving where the node may be skipped or the kernel reads what it overwrites.
+      const isRead = list[call.buffers.indexOf(output)]?.access === 'inout' || node.predicate !== null;
+      const source = isRead ? this.#inPlaceSource(node, output) : null;
       if (source && !this.#sameMemory(source, output)) this.#copy(source, output, node);
     }
   }
@@ -263,10 +265,9 @@ class Planner {
     );
   }
 
-  #mandatorySource(node: Node, output: Value): Value | null {
+  #inPlaceSource(node: Node, output: Value): Value | null {
     const pair = node.op.inPlace?.find(([o]) => o === output.index);
-    if (!pair || (node.op.isElementwise && !node.predicate)) return null;
-    return node.inputs[pair[1]] ?? null;
+    return pair ? (node.inputs[pair[1]] ?? null) : null;
   }
 
   #sameMemory(a: Value, b: Value): boolean {

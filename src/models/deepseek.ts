@@ -1,0 +1,142 @@
+// DeepSeek-V2 and V3. arXiv:2405.04434, arXiv:2412.19437. Module names are those of the published weights.
+// B batch, T tokens, D hidden size, V vocabulary
+import { sizeOf } from '../core/shape.js';
+import type { Graph, Value } from '../graph/graph.js';
+import type { ModelInputs, ModelOutput, RouterRecord } from '../nn/context.js';
+import { latentAttention, type RotaryTables } from '../nn/latent-attention.js';
+import { linear } from '../nn/linear.js';
+import { gatedMlp } from '../nn/mlp.js';
+import { mixtureOfExperts } from '../nn/mixture-of-experts.js';
+import { rmsNormLayer } from '../nn/norm.js';
+import type { ParameterScope } from '../nn/parameters.js';
+import { rotaryTables, softmaxScaleFactor } from '../nn/yarn.js';
+import { add } from '../ops/elementwise.js';
+import { embedding } from '../ops/embedding.js';
+import { concat } from '../ops/shape.js';
+import { type DeepseekConfig, deepseekToHuggingFace } from './deepseek-config.js';
+import type { Model } from './model.js';
+
+/** A DeepSeek model of the given configuration. */
+export function deepseek(config: DeepseekConfig): Model {
+  const { numAttentionHeads: heads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
+  return {
+    family: config.family,
+    vocabSize: config.vocabSize,
+    maxPositions: config.maxPositionEmbeddings,
+    mtpDepth: config.numNextnPredictLayers,
+    activeExpertShare: config.numExpertsPerTok / config.nRoutedExperts,
+    attentionWidth: heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim),
+    layers: config.numHiddenLayers + config.numNextnPredictLayers,
+    forward: (scope, inputs) => forward(config, scope, inputs),
+    toHuggingFace: () => deepseekToHuggingFace(config),
+  };
+}
+
+function forward(config: DeepseekConfig, scope: ParameterScope, inputs: ModelInputs): ModelOutput {
+  const { vocabSize, hiddenSize, numHiddenLayers, rmsNormEps } = config;
+  const initializer = { kind: 'normal', std: config.initializerRange } as const;
+  const tables = rotary(config, scope.graph, inputs);
+  const routers: RouterRecord[] = [];
+  const record = (router: RouterRecord) => routers.push(router);
+  const decoder = (index: number, x: Value) => (s: ParameterScope) => decoderLayer(s, config, index, x, inputs, tables, record);
+
+  const model = scope.child('model');
+  const table = model.parameter('embed_tokens.weight', [vocabSize, hiddenSize], initializer);
+  const head = config.tieWordEmbeddings ? table : scope.parameter('lm_head.weight', [vocabSize, hiddenSize], initializer);
+
+  let x_BTD = embedding(table, inputs.tokens);
+  for (let i = 0; i < numHiddenLayers; i++) x_BTD = scope.within(`model.layers.${i}`, decoder(i, x_BTD));
+  const hidden = rmsNormLayer(model, 'norm', x_BTD, rmsNormEps);
+
+  // Multi-token prediction: module k sees the hidden state of module k − 1 and the token k further on. V3 paper, §2.2;
+  // the order [embedding; hidden] is that of the published weights.
+  const mtpHidden: Value[] = [];
+  let previous = config.mtpHidden === 'pre-norm' ? x_BTD : hidden;
+  for (const [k, tokens] of inputs.mtpTokens.entries()) {
+    const index = numHiddenLayers + k;
+    const path = `model.layers.${index}`;
+    const out = scope.within(path, (s) => {
+      s.copyOf('model.embed_tokens.weight', 'embed_tokens.weight');
+      s.copyOf(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', 'shared_head.head.weight');
+      const next = rmsNormLayer(s, 'enorm', embedding(table, tokens), rmsNormEps);
+      const joined = concat([next, rmsNormLayer(s, 'hnorm', previous, rmsNormEps)], 2);
+      return decoder(index, linear(s, 'eh_proj', joined, hiddenSize, initializer))(s);
+    });
+    mtpHidden.push(rmsNormLayer(scope.child(path), 'shared_head.norm', out, rmsNormEps));
+    previous = config.mtpHidden === 'pre-norm' ? out : (mtpHidden.at(-1) as Value);
+  }
+  return { hidden, head, mtpHidden, routers };
+}
+
+function decoderLayer(
+  scope: ParameterScope,
+  config: DeepseekConfig,
+  index: number,
+  x: Value,
+  inputs: ModelInputs,
+  tables: RotaryTables,
+  record: (router: RouterRecord) => void,
+): Value {
+  const { rmsNormEps, nSharedExperts, nRoutedExperts } = config;
+  const initializer = { kind: 'normal', std: config.initializerRange } as const;
+  const { qkNopeHeadDim, qkRopeHeadDim } = config;
+
+  const attended = scope.within('self_attn', (s) =>
+    latentAttention(
+      s,
+      rmsNormLayer(scope, 'input_layernorm', x, rmsNormEps),
+      {
+        ...config,
+        heads: config.numAttentionHeads,
+        softmaxScale: (qkNopeHeadDim + qkRopeHeadDim) ** -0.5 * softmaxScaleFactor(config.yarn),
+        initializer,
+      },
+      tables,
+      inputs,
+    ),
+  );
+  const h = add(x, attended);
+  const normed = rmsNormLayer(scope, 'post_attention_layernorm', h, rmsNormEps);
+  const isSparse = index >= config.firstKDenseReplace && index % config.moeLayerFreq === 0;
+  const mixed = scope.within('mlp', (s) =>
+    isSparse
+      ? mixtureOfExperts(
+          s,
+          normed,
+          {
+            experts: nRoutedExperts,
+            sharedExperts: nSharedExperts,
+            intermediate: config.moeIntermediateSize,
+            router: routerOptions(config),
+            correctionBias: config.family === 'deepseek_v3',
+            initializer,
+          },
+          inputs.docIds,
+          record,
+        )
+      : gatedMlp(s, normed, config.intermediateSize, initializer),
+  );
+  return add(h, mixed);
+}
+
+function routerOptions(config: DeepseekConfig) {
+  const isV3 = config.family === 'deepseek_v3';
+  const grouped = isV3 || config.topkMethod === 'group_limited_greedy';
+  return {
+    topK: config.numExpertsPerTok,
+    groups: grouped ? config.nGroup : 1,
+    topGroups: grouped ? config.topkGroup : 1,
+    scoring: isV3 ? 'sigmoid' : 'softmax',
+    normalize: config.normTopkProb,
+    scalingFactor: config.routedScalingFactor,
+    groupScore: isV3 ? 'top2sum' : 'max',
+  } as const;
+}
+
+/** cos and sin for every position that can occur: a row's own positions, or a cache's. */
+function rotary({ qkRopeHeadDim, ropeTheta, yarn }: DeepseekConfig, graph: Graph, { tokens, cache }: ModelInputs): RotaryTables {
+  const positions = cache?.capacity ?? sizeOf(tokens.shape.slice(1));
+  const { cos, sin } = rotaryTables(positions, qkRopeHeadDim, ropeTheta, yarn);
+  const shape = [positions, qkRopeHeadDim / 2];
+  return { cos: graph.constant(cos, shape), sin: graph.constant(sin, shape) };
+}

@@ -1,0 +1,32 @@
+import { HadalError } from '../core/errors.js';
+import { deepseek } from './deepseek.js';
+import { deepseekFromHuggingFace } from './deepseek-config.js';
+import { gpt2, gpt2FromHuggingFace } from './gpt2.js';
+import type { Model } from './model.js';
+
+/** Model families by the `model_type` of their config.json. */
+const families: Record<string, (json: Record<string, unknown>, source: string) => Model> = {
+  deepseek_v2: (json, source) => deepseek(deepseekFromHuggingFace(json, source)),
+  deepseek_v3: (json, source) => deepseek(deepseekFromHuggingFace(json, source)),
+  gpt2: (json, source) => gpt2(gpt2FromHuggingFace(json, source)),
+};
+
+/**
+ * The model that a Hugging Face config describes.
+ *
+ * @param json - contents of config.json
+ * @param source - file name for messages
+ * @throws HadalError HADAL_ERR_CONFIG for an unknown family, or a field that is unknown, missing or impossible
+ */
+export function modelFromConfig(json: unknown, source = 'config.json'): Model {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] expected an object, got ${JSON.stringify(json)?.slice(0, 40)}`);
+  }
+  const type = (json as Record<string, unknown>).model_type;
+  const family = Object.hasOwn(families, String(type)) ? families[String(type)] : undefined;
+  if (!family) {
+    const known = Object.keys(families).join(', ');
+    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field 'model_type' expected one of ${known}, got ${JSON.stringify(type)}`);
+  }
+  return family(json as Record<string, unknown>, source);
+}

@@ -1,0 +1,102 @@
+// What all families share in reading and writing config.json: field names, unknown fields, rotary settings.
+import type { z } from 'zod';
+import { HadalError } from '../core/errors.js';
+import { nearest } from '../core/nearest.js';
+import type { YarnScaling } from '../nn/yarn.js';
+
+/** Keys that every transformers config may carry and that say nothing about the computation here. */
+const commonKeys = new Set(
+  `architectures auto_map model_type torch_dtype dtype transformers_version use_cache pad_token_id _name_or_path
+   _attn_implementation _experts_implementation id2label label2id problem_type chunk_size_feed_forward is_encoder_decoder
+   output_attentions output_hidden_states return_dict`.split(/\s+/),
+);
+
+const toSnake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
+/** Field names as config.json spells them. */
+export function snakeCase(config: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(config).map(([name, value]) => [toSnake(name), value]));
+}
+
+/** An error about one field. */
+export function configError(source: string, field: string, expected: string, got: unknown): HadalError {
+  const shown = JSON.stringify(got) ?? 'nothing';
+  return new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${field}' expected ${expected}, got ${shown}`);
+}
+
+/** Checks fields in camel case. @throws HadalError HADAL_ERR_CONFIG naming the first field at fault */
+export function checkFields<S extends z.ZodType>(source: string, fields: unknown, schema: S): z.output<S> {
+  const parsed = schema.safeParse(fields);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const path = issue?.path.map(String) ?? [];
+  const got = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], fields);
+  throw configError(source, toSnake(path.join('.')), issue?.message ?? 'a value that fits', got);
+}
+
+/**
+ * Reads config.json by a schema in camel case.
+ *
+ * @param options.derived - fields that are not simply a key of the same name
+ * @param options.otherKeys - further keys that may stand there
+ * @param options.onlyValues - keys that must have one value where they stand
+ * @throws HadalError HADAL_ERR_CONFIG for a field that is unknown, missing or impossible
+ */
+export function parseConfig<S extends z.ZodObject>(
+  source: string,
+  json: Readonly<Record<string, unknown>>,
+  schema: S,
+  options: { derived: Record<string, unknown>; otherKeys: ReadonlySet<string>; onlyValues: Record<string, unknown> },
+): z.output<S> {
+  const names = new Map(Object.keys(schema.shape).map((name) => [toSnake(name), name]));
+  for (const [key, value] of Object.entries(json)) {
+    if (!names.has(key) && !options.otherKeys.has(key) && !commonKeys.has(key)) {
+      const hint = nearest(key, [...names.keys(), ...options.otherKeys]);
+      throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${key}' is unknown${hint ? `; did you mean '${hint}'?` : ''}`);
+    }
+    const only = options.onlyValues[key];
+    if (only !== undefined && value !== only) throw configError(source, key, JSON.stringify(only), value);
+  }
+  const fields = Object.fromEntries([...names].filter(([key]) => json[key] !== undefined).map(([key, name]) => [name, json[key]]));
+  return checkFields(source, { ...fields, ...options.derived }, schema);
+}
+
+/** `rope_theta` and YaRN from `rope_scaling` (transformers 4) or `rope_parameters` (5). */
+export function ropeFromHuggingFace(
+  json: Readonly<Record<string, unknown>>,
+  source: string,
+): { ropeTheta: unknown; yarn: YarnScaling | null } {
+  const field = json.rope_parameters ? 'rope_parameters' : 'rope_scaling';
+  const rope = (json[field] ?? {}) as Record<string, unknown>;
+  if (typeof rope !== 'object' || Array.isArray(rope)) throw configError(source, field, 'an object', rope);
+  const ropeTheta = rope.rope_theta ?? json.rope_theta;
+  const type = rope.rope_type ?? rope.type ?? 'default';
+  if (type === 'default') return { ropeTheta, yarn: null };
+  if (type !== 'yarn') throw configError(source, `${field}.rope_type`, "'default' or 'yarn'", type);
+  const number = (key: string, required: boolean) => {
+    const value = rope[key];
+    if (value === undefined && !required) return undefined;
+    if (typeof value !== 'number' || !(value > 0)) throw configError(source, `${field}.${key}`, 'a number above 0', value);
+    return value;
+  };
+  const optional = Object.entries({
+    betaFast: number('beta_fast', false),
+    betaSlow: number('beta_slow', false),
+    mscale: number('mscale', false),
+    mscaleAllDim: number('mscale_all_dim', false),
+  }).filter(([, value]) => value !== undefined);
+  return {
+    ropeTheta,
+    yarn: {
+      factor: number('factor', true) as number,
+      originalMaxPositionEmbeddings: number('original_max_position_embeddings', true) as number,
+      ...Object.fromEntries(optional),
+    },
+  };
+}
+
+/** `rope_theta` and `rope_scaling` as the published configs have them; every version of transformers reads these. */
+export function ropeToHuggingFace(ropeTheta: number, yarn: YarnScaling | null): Record<string, unknown> {
+  if (!yarn) return { rope_theta: ropeTheta };
+  return { rope_theta: ropeTheta, rope_scaling: { type: 'yarn', ...snakeCase({ ...yarn }) } };
+}

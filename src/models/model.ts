@@ -1,0 +1,54 @@
+import { Graph, type Value } from '../graph/graph.js';
+import type { ModelInputs, ModelOutput } from '../nn/context.js';
+import { type Parameter, ParameterScope } from '../nn/parameters.js';
+import type { DType } from '../core/dtype.js';
+
+/** A model family with its numbers filled in: what `train`, sessions and `inspect` work on. */
+export interface Model {
+  /** `model_type` of its Hugging Face config. */
+  readonly family: string;
+  readonly vocabSize: number;
+  /** Longest sequence, in tokens. */
+  readonly maxPositions: number;
+  /** Multi-token-prediction modules. */
+  readonly mtpDepth: number;
+  /** Share of the routed experts a token uses; 1 without experts. */
+  readonly activeExpertShare: number;
+  /** Size of q·k per position and layer: heads · (key size + value size), for attention's share of the flops. */
+  readonly attentionWidth: number;
+  readonly layers: number;
+  /** Traces the forward pass, declaring parameters as it goes. */
+  forward(scope: ParameterScope, inputs: ModelInputs): ModelOutput;
+  /** Its Hugging Face `config.json`. */
+  toHuggingFace(): Record<string, unknown>;
+}
+
+/** Every parameter of a model, by name, without allocating anything. */
+export function parametersOf(model: Model, dtype: DType = 'fp32'): Map<string, Parameter> {
+  const graph = new Graph();
+  const parameters = new Map<string, Parameter>();
+  const ids = (name: string): Value => graph.input(name, [1, 1], 'int32');
+  const mtpTokens = Array.from({ length: model.mtpDepth }, (_, k) => ids(`mtpTokens${k + 1}`));
+  model.forward(new ParameterScope(graph, parameters, '', dtype), {
+    tokens: ids('tokens'),
+    positions: ids('positions'),
+    docIds: null,
+    mtpTokens,
+    cache: null,
+    dropoutKey: null,
+  });
+  return parameters;
+}
+
+/** Inputs of a graph that reads packed rows, by the names batches are bound under. */
+export function batchInputs(graph: Graph, batch: number, tokens: number, mtpDepth: number): ModelInputs {
+  const ids = (name: string) => graph.input(name, [batch, tokens], 'int32');
+  return {
+    tokens: ids('tokens'),
+    positions: ids('positions'),
+    docIds: ids('docIds'),
+    mtpTokens: Array.from({ length: mtpDepth }, (_, k) => ids(`mtpTokens${k + 1}`)),
+    cache: null,
+    dropoutKey: null,
+  };
+}
