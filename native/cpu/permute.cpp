@@ -50,7 +50,7 @@ void order(const ExpertOrderParams& p, void* const* buffers, RunContext& context
       if (position[pair] >= 0) source[position[pair]] = static_cast<int32_t>(pair);
     }
   });
-  std::memset(source + row, 0, static_cast<size_t>(p.pairs - row) * 4);
+  for (int64_t r = row; r < p.pairs; r++) source[r] = 0;
 }
 
 // An index that the order did not give is our caller's bug; it must not read beyond the buffers.
