@@ -46,8 +46,8 @@ void sortIds(const EmbeddingParams& p, const int32_t* ids, int32_t* starts, int3
       failOnId(p, ids[n], context);
   }
   for (int64_t v = 1; v <= p.vocabulary; v++) starts[v] += starts[v - 1];
-  for (int64_t n = p.ids - 1; n >= 0;
-       n--)  // backwards: each count steps down to its start, and equal ids keep their order
+  // Backwards: each count steps down to its start, and equal ids keep their order.
+  for (int64_t n = p.ids - 1; n >= 0; n--)
     if (isInTable(p, ids[n])) order[--starts[ids[n]]] = static_cast<int32_t>(n);
 }
 
