@@ -1,14 +1,19 @@
 import { layerNorm } from '../../src/ops/layer-norm.js';
 import type { OpCase } from '../support/op-case.js';
 
-function layerNormCase(R: number, D: number, { scale = 1, offset = 0, bench = false } = {}): OpCase {
+function layerNormCase(
+  R: number,
+  D: number,
+  { scale = 1, offset = 0, fp32Weight = false, bench = false } = {},
+): OpCase {
+  const dtype = fp32Weight ? 'fp32' : 'float';
   const eps = 1e-5;
   return {
-    name: `R${R} D${D} scale ${scale} offset ${offset}`,
+    name: `R${R} D${D} scale ${scale} offset ${offset}${fp32Weight ? ' fp32 weight' : ''}`,
     inputs: {
       x: { shape: [R, D], values: (rng) => scale * rng.normal() + offset },
-      weight: { shape: [D], values: (rng) => 1 + 0.3 * rng.normal() },
-      bias: { shape: [D] },
+      weight: { shape: [D], dtype, values: (rng) => 1 + 0.3 * rng.normal() },
+      bias: { shape: [D], dtype },
     },
     build: ({ x, weight, bias }) => layerNorm(x!, weight!, bias!, eps),
     reference({ x, weight, bias }, r) {
@@ -34,6 +39,7 @@ export const cases: OpCase[] = [
   layerNormCase(3, 16),
   layerNormCase(2, 133),
   layerNormCase(0, 8),
+  layerNormCase(4, 9, { fp32Weight: true }),
   layerNormCase(3, 20, { scale: 1e-2 }), // where eps counts
   layerNormCase(3, 21, { offset: 4 }), // E[x²] − E[x]² would cancel
   layerNormCase(2048, 1024, { bench: true }),

@@ -1,13 +1,15 @@
 import { rmsNorm } from '../../src/ops/rms-norm.js';
 import type { OpCase } from '../support/op-case.js';
 
-function rmsNormCase(R: number, D: number, { scale = 1, ...rest }: { scale?: number } & Partial<OpCase> = {}): OpCase {
+type Options = { scale?: number; fp32Weight?: boolean } & Partial<OpCase>;
+
+function rmsNormCase(R: number, D: number, { scale = 1, fp32Weight = false, ...rest }: Options = {}): OpCase {
   const eps = 1e-6;
   return {
-    name: `R${R} D${D} scale ${scale}`,
+    name: `R${R} D${D} scale ${scale}${fp32Weight ? ' fp32 weight' : ''}`,
     inputs: {
       x: { shape: [R, D], values: (rng) => scale * rng.normal() },
-      weight: { shape: [D], values: (rng) => 1 + 0.3 * rng.normal() },
+      weight: { shape: [D], dtype: fp32Weight ? 'fp32' : 'float', values: (rng) => 1 + 0.3 * rng.normal() },
     },
     build: ({ x, weight }) => rmsNorm(x!, weight!, eps),
     reference({ x, weight }, r) {
@@ -32,6 +34,7 @@ export const cases: OpCase[] = [
   rmsNormCase(2, 133),
   rmsNormCase(4, 1, { differentiable: ['weight'] }), // dx is what cancellation leaves of zero
   rmsNormCase(0, 8),
+  rmsNormCase(4, 9, { fp32Weight: true }),
   rmsNormCase(3, 20, { scale: 1e-3 }), // where eps counts
   rmsNormCase(2048, 1024, { bench: true }),
 ];
