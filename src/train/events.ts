@@ -1,0 +1,90 @@
+/** A phase before the first step is under way. */
+export interface PrepareEvent {
+  type: 'prepare';
+  phase: 'tokenizer' | 'data' | 'model' | 'program';
+  /** Done and whole, in the phase's own unit; whole is 0 where it is not known. */
+  done: number;
+  total: number;
+}
+
+/** Training begins (or goes on). */
+export interface StartEvent {
+  type: 'start';
+  runDir: string;
+  /** Updates that are already done. */
+  step: number;
+  steps: number;
+  parameters: number;
+  /** Parameters a token passes through. */
+  activeParameters: number;
+  trainTokens: number;
+  heldOutTokens: number;
+  device: string;
+  threads: number;
+  instructionSet: string;
+  /** Bytes by kind, planned before anything is allocated. */
+  memory: { parameters: number; optimizer: number; gradients: number; arena: number };
+  /** What resuming on this machine changes, if anything. */
+  notes: string[];
+}
+
+/** One update is done. */
+export interface StepEvent {
+  type: 'step';
+  step: number;
+  steps: number;
+  /** Tokens trained on so far. */
+  tokens: number;
+  /** Mean cross-entropy of the main loss, nats a token. */
+  loss: number;
+  /** Mean over the MTP modules; null without any. */
+  mtpLoss: number | null;
+  /** Sequence-wise balance loss before its weight; null without experts. */
+  balanceLoss: number | null;
+  lr: number;
+  gradNorm: number;
+  /** The gradient was not finite: nothing was updated. */
+  skipped: boolean;
+  /** Busiest expert's load over the mean load, the worst layer's; 1 is perfect balance; null without experts. */
+  expertImbalance: number | null;
+  tokensPerSecond: number;
+  stepMs: number;
+}
+
+/** Held-out text was evaluated. */
+export interface EvaluationEvent {
+  type: 'evaluation';
+  step: number;
+  /** Mean cross-entropy, nats a token. */
+  evalLoss: number;
+  bitsPerByte: number;
+  /** Tokens predicted. */
+  tokens: number;
+}
+
+/** A checkpoint is on disk, whole. */
+export interface CheckpointEvent {
+  type: 'checkpoint';
+  step: number;
+  path: string;
+  bytes: number;
+}
+
+/** The run is over. The last event. */
+export interface EndEvent {
+  type: 'end';
+  runDir: string;
+  checkpoint: string;
+  steps: number;
+  tokens: number;
+  seconds: number;
+  loss: number;
+  evalLoss: number;
+  bitsPerByte: number;
+  /** Held-out loss before the first update of this run; null when the run was resumed. */
+  initialEvalLoss: number | null;
+  skippedSteps: number;
+}
+
+/** What `train` yields. */
+export type TrainEvent = PrepareEvent | StartEvent | StepEvent | EvaluationEvent | CheckpointEvent | EndEvent;
