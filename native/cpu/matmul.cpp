@@ -26,7 +26,7 @@ constexpr int64_t blockFloats = blockRows * blockDepth + blockDepth * blockColum
 // Interleaves the first or the second halves of two vectors.
 template <int half, int... i>
 HADAL_INLINE Vec zip(Vec a, Vec b, std::integer_sequence<int, i...>) {
-  return __builtin_shuffle(a, b, IVec{((i % 2) * lanes + i / 2 + half * lanes / 2)...});
+  return __builtin_shufflevector(a, b, ((i % 2) * lanes + i / 2 + half * lanes / 2)...);
 }
 
 // to[column · toStride + row] = from[row · fromStride + column] for lanes × lanes numbers, of which `rows` × `columns` are read
