@@ -1,6 +1,7 @@
 #include "ops/random.h"
 
 #include <cmath>
+#include <utility>
 
 #include "core/threads.h"
 #include "cpu/lanes.h"
@@ -48,11 +49,10 @@ Key loadKey(const void* key) {
   return loaded;
 }
 
-// a[start], b[start], a[start + 1], b[start + 1], …
-HADAL_INLINE UVec interleave(UVec a, UVec b, int start) {
-  UVec order;
-  for (int i = 0; i < lanes; i++) order[i] = static_cast<uint32_t>(start + i / 2 + i % 2 * lanes);
-  return __builtin_shuffle(a, b, order);
+// Numbers of two vectors in turn, from number `half` · lanes / 2 of each on.
+template <int half, int... i>
+HADAL_INLINE UVec interleave(UVec a, UVec b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, (half * lanes / 2 + i / 2 + i % 2 * lanes)...);
 }
 
 // Work is handed out in batches of a block a lane: `perBatch` elements, whose words come in element order.
@@ -66,12 +66,12 @@ HADAL_INLINE void batchWords(uint32_t (&words)[perBatch], int64_t batch, int64_t
   for (int lane = 0; lane < lanes; lane++) c[0][lane] += static_cast<uint32_t>(lane);
   philox(c, key);
   // From a vector a word to the four words of a block side by side.
-  constexpr int half = lanes / 2;
-  for (int start : {0, half}) {
-    const UVec words02 = interleave(c[0], c[2], start), words13 = interleave(c[1], c[3], start);
-    const UVec out[2] = {interleave(words02, words13, 0), interleave(words02, words13, half)};
-    std::memcpy(words + (start ? 2 * lanes : 0), out, sizeof(out));
-  }
+  constexpr std::make_integer_sequence<int, lanes> sequence;
+  const UVec low02 = interleave<0>(c[0], c[2], sequence), low13 = interleave<0>(c[1], c[3], sequence);
+  const UVec high02 = interleave<1>(c[0], c[2], sequence), high13 = interleave<1>(c[1], c[3], sequence);
+  const UVec ordered[4] = {interleave<0>(low02, low13, sequence), interleave<1>(low02, low13, sequence),
+                           interleave<0>(high02, high13, sequence), interleave<1>(high02, high13, sequence)};
+  std::memcpy(words, ordered, sizeof(ordered));
 }
 
 // Numbers are computed so that every sum has one rounding whether or not the compiler fuses it with its product (fp32
