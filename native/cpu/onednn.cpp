@@ -1,6 +1,6 @@
-// oneDNN 2.x and 3.x. fp32 goes to dnnl_sgemm. bf16 goes to matmul primitives with run-time sizes: one for each way of
-// transposing and accumulating, made once, instead of a cache that expert batches (new sizes every step) would flood;
-// they run at the speed of those made for one shape. fp16 is refused: 2.6 has no such product.
+// oneDNN 2.6 (3.x compiles too, and has not been run). fp32 goes to dnnl_sgemm. bf16 goes to matmul primitives with
+// run-time sizes: one for each way of transposing and accumulating, made once, instead of a cache that expert batches (new
+// sizes every step) would flood; they run at the speed of those made for one shape. fp16 is refused: 2.6 has no such product.
 #include "cpu/onednn.h"
 
 #include <cstdio>
