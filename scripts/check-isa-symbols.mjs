@@ -28,7 +28,8 @@ function sharedSymbols(files) {
   });
   if (status !== 0) throw new Error(`nm failed: ${stderr}`);
   const lines = stdout.matchAll(/^(.+) [WVu] [0-9a-f]+ [0-9a-f]*$/gm);
-  return new Set([...lines].map(([, name]) => name));
+  // DW.ref.* are the compiler's own pointers to libstdc++'s exception handler, the same in every object.
+  return new Set([...lines].map(([, name = '']) => name).filter((name) => !name.startsWith('DW.ref.')));
 }
 
 if (process.platform !== 'linux' || spawnSync('nm', ['--version']).status !== 0) {
