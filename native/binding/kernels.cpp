@@ -86,6 +86,7 @@ Napi::Value bufferList(const Napi::CallbackInfo& info) {
     item["name"] = list.items[i].name;
     item["bytes"] = static_cast<double>(list.items[i].bytes);
     item["access"] = access == Access::in ? "in" : access == Access::out ? "out" : "inout";
+    item["isOptional"] = list.items[i].isOptional;
     buffers[static_cast<uint32_t>(i)] = item;
   }
   return buffers;

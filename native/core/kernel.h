@@ -79,6 +79,7 @@ struct Buffer {
   const char* name;
   int64_t bytes;  // the least a buffer must hold; 0 allows an absent (null) one
   Access access;
+  bool isOptional = false;
 };
 
 struct BufferList {
@@ -90,7 +91,9 @@ struct BufferList {
   HADAL_INLINE BufferList& out(const char* name, int64_t bytes) { return add({name, bytes, Access::out}); }
   HADAL_INLINE BufferList& inout(const char* name, int64_t bytes) { return add({name, bytes, Access::inout}); }
   // A buffer the kernel can do without: the pointer may be null.
-  HADAL_INLINE BufferList& optional(const char* name, int64_t, Access access = Access::in) { return add({name, 0, access}); }
+  HADAL_INLINE BufferList& optional(const char* name, int64_t bytes, Access access = Access::in) {
+    return add({name, bytes, access, true});
+  }
 
  private:
   HADAL_INLINE BufferList& add(Buffer buffer) {

@@ -86,7 +86,8 @@ void Program::checkInstruction(const Instruction& instruction, size_t at) const 
     refuse("expected " + std::to_string(list.count) + " buffers, got " + std::to_string(instruction.bufferCount));
   for (int i = 0; i < list.count; i++) {
     const BufferRef& ref = buffers_[instruction.firstBuffer + static_cast<uint32_t>(i)];
-    if (ref.space == Space::none ? list.items[i].bytes > 0 : ref.bytes < list.items[i].bytes)
+    const bool isAbsent = ref.space == Space::none;
+    if (isAbsent ? list.items[i].bytes > 0 && !list.items[i].isOptional : ref.bytes < list.items[i].bytes)
       refuse(std::string("buffer ") + list.items[i].name + " expected at least " +
              std::to_string(list.items[i].bytes) + " bytes, got " + std::to_string(ref.bytes));
     if (ref.space == Space::constant && list.items[i].access != Access::in)

@@ -51,6 +51,8 @@ export interface BufferInfo {
   name: string;
   bytes: number;
   access: 'in' | 'out' | 'inout';
+  /** May be absent whatever its size. */
+  isOptional: boolean;
 }
 
 /** What the binary exports. */

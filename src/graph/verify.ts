@@ -1,11 +1,11 @@
 import { HadalError } from '../core/errors.js';
 import { sameShape } from '../core/shape.js';
-import type { Graph, Node, Value } from './graph.js';
+import type { Graph } from './graph.js';
 import { printNode } from './print.js';
 
 /**
  * Checks what every pass must keep: inputs come before their users, types are what the ops infer, updates fit their
- * slots, values of a predicated range do not leak out of it (but for in-place outputs).
+ * slots, values of a predicated range leave it only as in-place updates of slots.
  *
  * @throws HadalError HADAL_ERR_INTERNAL naming the node
  */
@@ -19,7 +19,7 @@ export function verify(graph: Graph): void {
       if (input && (input.node.graph !== graph || input.node.id >= id || graph.nodes[input.node.id] !== input.node)) {
         refuse('an input does not come before its user');
       }
-      if (input?.node.predicate && input.node.predicate !== node.predicate && !isInPlaceOutput(input)) {
+      if (input?.node.predicate && input.node.predicate !== node.predicate) {
         refuse('a value of a predicated range is used outside of it');
       }
     }
@@ -32,16 +32,11 @@ export function verify(graph: Graph): void {
   }
   for (const [name, value] of graph.updates) {
     const slot = graph.slots.get(name);
+    if (value.node.predicate && !value.node.op.inPlace?.some(([index]) => index === value.index)) {
+      throw new HadalError('HADAL_ERR_INTERNAL', `[verify] the update of slot '${name}' may be skipped, but is not in place`);
+    }
     if (!slot || !sameShape(slot.shape, value.shape) || slot.dtype !== value.dtype || value.node.graph !== graph) {
       throw new HadalError('HADAL_ERR_INTERNAL', `[verify] the update of slot '${name}' does not fit it`);
     }
   }
-}
-
-function isInPlaceOutput(value: Value): boolean {
-  return isInPlace(value.node, value.index);
-}
-
-function isInPlace(node: Node, output: number): boolean {
-  return node.op.inPlace?.some(([index]) => index === output) ?? false;
 }

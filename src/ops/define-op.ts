@@ -1,7 +1,6 @@
 import type { DType } from '../core/dtype.js';
 import { isFloat } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
-import { formatShape } from '../core/shape.js';
 import { graphOf, type Value } from '../graph/graph.js';
 import type { Inputs, OpDefinition, Outputs } from '../graph/op.js';
 
@@ -41,7 +40,7 @@ export function expectRank(op: string, name: string, value: Value, rank: number)
 export function expectShape(op: string, name: string, value: Value, shape: readonly (number | null)[]): void {
   const fits = value.shape.length === shape.length && shape.every((dim, i) => dim === null || dim === value.shape[i]);
   if (!fits) {
-    const expected = formatShape(shape as number[]).replaceAll('null', '?');
+    const expected = `[${shape.map((dim) => dim ?? '?').join(', ')}]`;
     throw new HadalError('HADAL_ERR_SHAPE', `[${op}] expected ${name} of shape ${expected}, got ${value.type}`);
   }
 }

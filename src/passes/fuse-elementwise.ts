@@ -56,7 +56,8 @@ export function fuseElementwise(graph: Graph): Graph {
   return rewrite(graph, (node, { graph: target, of }) => {
     if (absorbed.has(node)) return 'drop';
     const expression = expressions.get(node);
-    if (!expression || expression.steps.filter((step) => 'op' in step).length < 2) return null;
+    const joined = node.inputs.some((input) => input && absorbed.has(input.node));
+    if (!expression || !joined) return null;
     const output = node.outputs[0] as Value;
     const attrs = { steps: expression.steps, shape: output.shape, dtype: output.dtype, names: node.op.name };
     return target.add(fusedOp, expression.inputs.map(of), attrs);

@@ -84,6 +84,7 @@ class Planner {
   constructor(graph: Graph, threads: number) {
     this.#graph = graph;
     this.#threads = threads;
+    this.#resultRoots = new Set([...graph.updates.values()].map(rootOf));
   }
 
   run(): Plan {
@@ -247,12 +248,15 @@ class Planner {
           break;
         }
       }
-      // In place is more than a saving where the node may be skipped or the kernel reads what it overwrites.
-      const isRead = list[call.buffers.indexOf(output)]?.access === 'inout' || node.predicate !== null;
+      // In place is more than a saving where a result may be skipped, or the kernel reads what it overwrites.
+      const mayBeSkipped = node.predicate !== null && this.#resultRoots.has(output);
+      const isRead = list[call.buffers.indexOf(output)]?.access === 'inout' || mayBeSkipped;
       const source = isRead ? this.#inPlaceSource(node, output) : null;
       if (source && !this.#sameMemory(source, output)) this.#copy(source, output, node);
     }
   }
+
+  readonly #resultRoots: ReadonlySet<Value>;
 
   /** A home whose block an in-place output has taken over within the node being emitted. */
   readonly #borrowed = new Map<Home, Home>();
@@ -333,7 +337,7 @@ class Planner {
     const idle = node.outputs.filter((output) => !this.#users.has(output) && this.#home(output).place.space === 'arena' && this.#home(output).lastUse === node.id);
     if (idle.length === 0) return new Set();
     const list = loadAddon().bufferList(call.kernel, packParams(call.kernel, call.params));
-    return new Set(idle.filter((output) => list[call.buffers.indexOf(output)]?.bytes === 0));
+    return new Set(idle.filter((output) => list[call.buffers.indexOf(output)]?.isOptional));
   }
 
   #ref(home: Home): BufferRef {
