@@ -14,7 +14,7 @@ const arrows = {
   formats: ['addon'],
   data: ['formats', 'addon'],
   dist: ['runtime', 'addon'],
-  session: ['models', 'runtime', 'formats', 'autodiff'],
+  session: ['models', 'runtime', 'formats', 'autodiff', 'data'],
   train: ['session', 'optim', 'data', 'dist'],
   generate: ['session'],
   serve: ['session'],
