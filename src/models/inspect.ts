@@ -1,0 +1,171 @@
+// What a model is made of, counted from its traced graph. Nothing is allocated, so the largest models can be looked at.
+import { sizeOf } from '../core/shape.js';
+import { Graph, type Value } from '../graph/graph.js';
+import { type Parameter, ParameterScope } from '../nn/parameters.js';
+import { modelFromConfig } from './families.js';
+import type { Model } from './model.js';
+
+/** Sums over a model's parameters. */
+export interface ModelTotals {
+  parameters: number;
+  /** Parameters a token passes through: of the routed experts, the share it is sent to. */
+  activeParameters: number;
+  /**
+   * Floating-point operations of forward and backward for one token of a training row: 6 a multiplied parameter (tables
+   * that are only looked up are not multiplied) and 6 · layers · heads · (key + value size) · T for attention, the causal
+   * mask not taken into account, as PaLM (arXiv:2204.02311, appendix B) and torchtitan count.
+   */
+  flopsPerToken: number;
+}
+
+/** A part of the model, over all its layers. */
+export interface ModelGroup {
+  name: string;
+  tensors: number;
+  parameters: number;
+  activeParameters: number;
+}
+
+/** What {@link inspect} finds. */
+export interface Inspection {
+  family: string;
+  vocabSize: number;
+  /** Decoder layers, multi-token-prediction modules not counted. */
+  layers: number;
+  maxPositions: number;
+  /** Tokens a row that `flopsPerToken` is for. */
+  seqLen: number;
+  /** The model as it generates: without multi-token-prediction modules. */
+  model: ModelTotals;
+  /** The model as it is trained, with them; null where it has none. */
+  withMtp: ModelTotals | null;
+  groups: ModelGroup[];
+  /** Bytes of what training keeps from step to step. */
+  memory: TrainingState;
+}
+
+/** Bytes by kind, fp32, that training a model keeps beside its activations. */
+export interface TrainingState {
+  parameters: number;
+  gradients: number;
+  /** AdamW's two moments. */
+  optimizer: number;
+}
+
+/** Names tell the parts apart: those of the Hugging Face modules of all families. The first that fits counts. */
+const groupRules: readonly (readonly [group: string, names: RegExp])[] = [
+  ['embedding', /embed_tokens|\bwte\b|\bwpe\b/],
+  ['output head', /lm_head/],
+  ['attention', /self_attn|\battn\b/],
+  ['shared experts', /shared_experts/],
+  ['routed experts', /\.experts\./],
+  ['router', /\.gate\./],
+  ['dense layers', /\bmlp\b/],
+  ['norms', /norm|\bln_/],
+];
+
+/**
+ * Counts parameters, work and memory of a model.
+ *
+ * @param model - a Hugging Face config (the contents of config.json)
+ * @param options.seqLen - T, tokens a row; the longest the model takes, at most 4096, unless given
+ * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be
+ */
+export function inspect(model: Record<string, unknown>, options: { seqLen?: number } = {}): Inspection {
+  return inspectModel(modelFromConfig(model), options);
+}
+
+/** {@link inspect} for a model that has been made. */
+export function inspectModel(model: Model, options: { seqLen?: number } = {}): Inspection {
+  const seqLen = options.seqLen ?? Math.min(model.maxPositions, 4096);
+  const [plain, whole] = [traced(model, 0), traced(model, model.mtpDepth)];
+  const trainable = [...whole.parameters.values()].filter(({ trainable }) => trainable);
+  const stateBytes = 4 * parameterCount(trainable);
+  return {
+    family: model.family,
+    vocabSize: model.vocabSize,
+    layers: model.layers - model.mtpDepth,
+    maxPositions: model.maxPositions,
+    seqLen,
+    model: totals(model, plain, model.layers - model.mtpDepth, seqLen),
+    withMtp: model.mtpDepth > 0 ? totals(model, whole, model.layers, seqLen) : null,
+    groups: groupsOf(model, plain.parameters, whole.parameters),
+    memory: {
+      parameters: 4 * parameterCount(whole.parameters.values()),
+      gradients: stateBytes,
+      optimizer: 2 * stateBytes,
+    },
+  };
+}
+
+interface TracedModel {
+  parameters: Map<string, Parameter>;
+  /** Multiplied parameters a token passes through, each as often as it is multiplied. */
+  multiplied: number;
+}
+
+/** The forward pass of one token, with its first `mtpDepth` multi-token-prediction modules. */
+function traced(model: Model, mtpDepth: number): TracedModel {
+  const graph = new Graph();
+  const parameters = new Map<string, Parameter>();
+  const ids = (name: string): Value => graph.input(name, [1, 1], 'int32');
+  const output = model.forward(new ParameterScope(graph, parameters), {
+    tokens: ids('tokens'),
+    positions: ids('positions'),
+    docIds: null,
+    mtpTokens: Array.from({ length: mtpDepth }, (_, k) => ids(`mtpTokens${k + 1}`)),
+    cache: null,
+    dropoutKey: null,
+  });
+  const nameOf = new Map([...parameters.keys()].map((name) => [graph.slots.get(name), name]));
+  let multiplied = output.head.size * (1 + output.mtpHidden.length);
+  for (const node of graph.nodes) {
+    if (!node.op.cost || node.op.cost(node.inputs, node.outputs, node.attrs).flops === 0) continue;
+    for (const input of node.inputs) {
+      const parameter = input && parameters.get(nameOf.get(input) ?? '');
+      if (parameter && parameter.shape.length > 1) multiplied += activeSize(model, parameter);
+    }
+  }
+  return { parameters, multiplied };
+}
+
+function totals(model: Model, { parameters, multiplied }: TracedModel, layers: number, seqLen: number): ModelTotals {
+  return {
+    parameters: parameterCount(parameters.values()),
+    activeParameters: activeParameterCount(model, parameters.values()),
+    flopsPerToken: 6 * multiplied + 6 * layers * model.attentionWidth * seqLen,
+  };
+}
+
+/** Number of parameters. */
+export function parameterCount(parameters: Iterable<Parameter>): number {
+  return [...parameters].reduce((count, { shape }) => count + sizeOf(shape), 0);
+}
+
+/** Number of parameters a token passes through. */
+export function activeParameterCount(model: Model, parameters: Iterable<Parameter>): number {
+  return [...parameters].reduce((count, parameter) => count + activeSize(model, parameter), 0);
+}
+
+function activeSize(model: Model, { shape, routed }: Parameter): number {
+  return sizeOf(shape) * (routed ? model.activeExpertShare : 1);
+}
+
+function groupsOf(
+  model: Model,
+  plain: ReadonlyMap<string, Parameter>,
+  whole: ReadonlyMap<string, Parameter>,
+): ModelGroup[] {
+  const groups = new Map<string, ModelGroup>();
+  for (const [name, parameter] of whole) {
+    const group = plain.has(name)
+      ? (groupRules.find(([, names]) => names.test(name))?.[0] ?? 'other')
+      : 'multi-token prediction';
+    const sum = groups.get(group) ?? { name: group, tensors: 0, parameters: 0, activeParameters: 0 };
+    sum.tensors += parameter.parts.length;
+    sum.parameters += sizeOf(parameter.shape);
+    sum.activeParameters += activeSize(model, parameter);
+    groups.set(group, sum);
+  }
+  return [...groups.values()];
+}

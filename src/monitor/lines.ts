@@ -1,0 +1,97 @@
+// What terminal and plain display say of an event, so that both say the same.
+import { formatBytes, formatCount, formatDuration, formatInteger } from '../core/format.js';
+import type { EvaluationEvent, PrepareEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.js';
+
+/** Told every event of a run, in order. */
+export type TrainListener = (event: TrainEvent) => void;
+
+const phases: Record<PrepareEvent['phase'], string> = {
+  tokenizer: 'training the tokenizer',
+  data: 'tokenizing',
+  model: 'preparing the model',
+  program: 'planning the step',
+};
+
+/** What is under way before the first step. */
+export function prepareLine({ phase, done, total }: PrepareEvent): string {
+  const amount = total > 0 ? ` ${Math.floor((100 * done) / total)} %` : done > 0 ? ` ${formatInteger(done)}` : '';
+  return `${phases[phase]}${amount}`;
+}
+
+/** What is trained, on what, where. */
+export function startLines(event: StartEvent): string[] {
+  const { parameters, activeParameters, trainTokens, heldOutTokens, device, threads, instructionSet, memory } = event;
+  const state = memory.parameters + memory.optimizer + memory.gradients;
+  return [
+    `model  ${formatCount(parameters)} parameters, ${formatCount(activeParameters)} active a token`,
+    `data   ${formatCount(trainTokens)} tokens to train on, ${formatCount(heldOutTokens)} held out`,
+    `device ${device}, ${threads} thread${threads === 1 ? '' : 's'}, ${instructionSet}`,
+    `memory ${formatBytes(state + memory.arena)}: ${formatBytes(state)} state, ${formatBytes(memory.arena)} working memory`,
+    `run    ${event.runDir}${event.step > 0 ? `, continues after step ${formatInteger(event.step)}` : ''}`,
+    ...event.notes.map((note) => `note   ${note}`),
+  ];
+}
+
+/** Numbers of a step, the most important first. @param etaMs - time to go; null: not known yet */
+export function stepFields(event: StepEvent, etaMs: number | null): string[] {
+  const { loss, tokensPerSecond, expertImbalance, gradNorm, mtpLoss, lr } = event;
+  return [
+    `loss ${loss.toFixed(4)}`,
+    `${formatInteger(tokensPerSecond)} tokens/s`,
+    ...(etaMs === null ? [] : [`ETA ${formatDuration(etaMs)}`]),
+    ...(expertImbalance === null ? [] : [`balance ${expertImbalance.toFixed(2)}`]),
+    ...(event.skipped ? ['SKIPPED: gradient not finite'] : []),
+    ...(mtpLoss === null ? [] : [`mtp ${mtpLoss.toFixed(4)}`]),
+    `norm ${gradNorm.toFixed(2)}`,
+    `lr ${lr.toExponential(1)}`,
+  ];
+}
+
+/** An evaluation in a line. */
+export function evaluationLine({ step, evalLoss, bitsPerByte, tokens }: EvaluationEvent): string {
+  return `eval   step ${formatInteger(step)}: held-out loss ${evalLoss.toFixed(4)}, ${bitsPerByte.toFixed(4)} bits/byte (${formatInteger(tokens)} tokens)`;
+}
+
+/** Lines that stay on the screen; none for events that only move the display. */
+export function lastingLines(event: TrainEvent): string[] {
+  switch (event.type) {
+    case 'start':
+      return startLines(event);
+    case 'evaluation':
+      return [evaluationLine(event)];
+    case 'checkpoint':
+      return [`saved  ${event.path} (${formatBytes(event.bytes)})`];
+    case 'end':
+      return endLines(event);
+    default:
+      return [];
+  }
+}
+
+function endLines(event: TrainEvent & { type: 'end' }): string[] {
+  const { steps, tokens, seconds, loss, initialEvalLoss, evalLoss, bitsPerByte, skippedSteps } = event;
+  const before = initialEvalLoss === null ? '' : ` (${initialEvalLoss.toFixed(4)} before training)`;
+  const skipped = skippedSteps > 0 ? `, ${formatInteger(skippedSteps)} skipped` : '';
+  return [
+    `done   ${formatInteger(steps)} steps${skipped}, ${formatCount(tokens)} tokens in ${formatDuration(1000 * seconds)}; training loss ${loss.toFixed(4)}`,
+    `       held-out loss ${evalLoss.toFixed(4)}${before}, ${bitsPerByte.toFixed(4)} bits/byte`,
+  ];
+}
+
+/** Time to go, from the time that the steps so far took, evaluations and checkpoints included. */
+export class Eta {
+  #start: { ms: number; step: number } | null = null;
+
+  constructor(private readonly now: () => number = () => performance.now()) {}
+
+  /** Steps begin to count. @param step - updates that are done */
+  begin(step: number): void {
+    this.#start = { ms: this.now(), step };
+  }
+
+  /** Milliseconds; null before the first step is done. */
+  left({ step, steps }: StepEvent): number | null {
+    if (!this.#start || step <= this.#start.step) return null;
+    return ((this.now() - this.#start.ms) / (step - this.#start.step)) * (steps - step);
+  }
+}

@@ -1,0 +1,61 @@
+// Events of an imagined run, for displays and writers.
+import type { EndEvent, EvaluationEvent, StartEvent, StepEvent } from '../../src/train/events.js';
+
+export function start(fields: Partial<StartEvent> = {}): StartEvent {
+  return {
+    type: 'start',
+    runDir: 'runs/shallow-1',
+    step: 0,
+    steps: 400,
+    parameters: 7_243_128,
+    activeParameters: 4_102_000,
+    trainTokens: 2_481_920,
+    heldOutTokens: 131_072,
+    device: 'cpu',
+    threads: 2,
+    instructionSet: 'avx512',
+    memory: { parameters: 28_972_512, optimizer: 57_945_024, gradients: 0, arena: 400_000_000 },
+    notes: [],
+    ...fields,
+  };
+}
+
+export function step(fields: Partial<StepEvent> = {}): StepEvent {
+  return {
+    type: 'step',
+    step: 1,
+    steps: 400,
+    tokens: 2048,
+    loss: 8.3178,
+    mtpLoss: 8.3211,
+    balanceLoss: 1.01,
+    lr: 5e-5,
+    gradNorm: 1.234,
+    skipped: false,
+    expertImbalance: 1.42,
+    tokensPerSecond: 5123.4,
+    stepMs: 400,
+    ...fields,
+  };
+}
+
+export function evaluation(fields: Partial<EvaluationEvent> = {}): EvaluationEvent {
+  return { type: 'evaluation', step: 100, evalLoss: 4.5, bitsPerByte: 1.6543, tokens: 32768, ...fields };
+}
+
+export function end(fields: Partial<EndEvent> = {}): EndEvent {
+  return {
+    type: 'end',
+    runDir: 'runs/shallow-1',
+    checkpoint: 'runs/shallow-1/checkpoints/step-00000400',
+    steps: 400,
+    tokens: 819_200,
+    seconds: 151,
+    loss: 3.9,
+    evalLoss: 4.01,
+    bitsPerByte: 1.5012,
+    initialEvalLoss: 8.3178,
+    skippedSteps: 0,
+    ...fields,
+  };
+}
