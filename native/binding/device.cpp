@@ -16,6 +16,7 @@ struct DeviceHandle::Task {
   std::vector<Napi::ObjectReference> kept;  // typed arrays and the device itself
   StepResult result;
   bool profile = false;
+  std::atomic<bool> delivered{false};  // on its way to settle()
 };
 
 DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info)
@@ -40,13 +41,25 @@ void DeviceHandle::shutdown() {
   callback_.Release();
 }
 
+void DeviceHandle::shutdownFromScript(const Napi::CallbackInfo& info) {
+  shutdown();
+  const std::set<Task*> pending = pending_;
+  for (Task* task : pending) {
+    if (task->delivered) continue;
+    task->result.cancelled = true;
+    settle(info.Env(), {}, this, task);
+  }
+}
+
 Napi::Value DeviceHandle::post(Task* task) {
   task->kept.push_back(Napi::Persistent(Value()));
   const Napi::Promise promise = task->promise.Promise();
-  if (pending_++ == 0) callback_.Ref(Env());
+  if (pending_.empty()) callback_.Ref(Env());
+  pending_.insert(task);
   executor_->post([this, task] {
     task->result = task->work();
     task->work = nullptr;  // lets go of storages and programs here
+    task->delivered = true;
     callback_.NonBlockingCall(task);
   });
   return promise;
@@ -59,7 +72,8 @@ void DeviceHandle::settle(Napi::Env env, Napi::Function, DeviceHandle* device, T
     return;
   }
   Napi::HandleScope scope(env);
-  if (--device->pending_ == 0 && device->executor_) device->callback_.Unref(env);
+  device->pending_.erase(task);
+  if (device->pending_.empty() && device->executor_) device->callback_.Unref(env);
   const StepResult& result = task->result;
   if (result.cancelled || !result.error.empty()) {
     auto error = Napi::Error::New(env, result.cancelled ? "[native] the device was shut down" : result.error);

@@ -18,8 +18,9 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   Napi::Value read(const Napi::CallbackInfo& info) { return transfer(info, true); }
   Napi::Value write(const Napi::CallbackInfo& info) { return transfer(info, false); }
   Napi::Value threads(const Napi::CallbackInfo& info);
-  void shutdownFromScript(const Napi::CallbackInfo&) { shutdown(); }
-  // Ends the step in progress and joins. Pending promises stay pending: the environment is ending.
+  // Ends the step in progress and joins; what was not done is rejected.
+  void shutdownFromScript(const Napi::CallbackInfo& info);
+  // The same while the environment ends: promises stay pending.
   void shutdown();
 
  private:
@@ -32,7 +33,7 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   Environment* environment_;
   std::unique_ptr<Executor> executor_;
   Callback callback_;
-  int pending_ = 0;
+  std::set<Task*> pending_;
 };
 
 }  // namespace hadal

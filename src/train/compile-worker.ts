@@ -1,0 +1,25 @@
+import { toWorkerResult, type WorkerResult } from '../data/worker-pool.js';
+import { modelFromConfig } from '../models/families.js';
+import { compile } from '../runtime/compile.js';
+import type { Plan } from '../runtime/plan.js';
+import { traceInitialization } from './initialization.js';
+import { type StepConfig, type StepPart, traceEvaluation, traceStep } from './step.js';
+
+/** A program to trace and plan: plain data, so that it can be done off the main thread. */
+export interface CompileTask {
+  /** The model's config.json. */
+  model: Record<string, unknown>;
+  program: StepPart | 'evaluation' | 'initialization';
+  step: StepConfig;
+  threads: number;
+}
+
+/** Traces and plans a program of a training run. */
+export function compileProgram({ model: config, program, step, threads }: CompileTask): Promise<WorkerResult<Plan>> {
+  return toWorkerResult(() => {
+    const model = modelFromConfig(config);
+    if (program === 'initialization') return compile(traceInitialization(model), threads);
+    if (program === 'evaluation') return compile(traceEvaluation(model, step), threads);
+    return compile(traceStep(model, step, program), threads);
+  });
+}

@@ -1,0 +1,78 @@
+// What training a model takes, found without allocating it.
+import { stat } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { dirname } from 'node:path';
+import { HadalError } from '../core/errors.js';
+import { withFileErrors } from '../formats/file-error.js';
+import { modelFromConfig } from '../models/families.js';
+import type { Model } from '../models/model.js';
+import { countModel, type ModelCounts } from '../models/model-counts.js';
+import { readModelConfig } from '../session/model-directory.js';
+import { planMemory, planPrograms } from './stepper.js';
+
+/** Bytes by kind that training takes, planned before anything is allocated. */
+export interface TrainingMemory {
+  /** Rows and tokens a row of the micro-batch it is planned for. */
+  batch: number;
+  seqLen: number;
+  threads: number;
+  parameters: number;
+  gradients: number;
+  /** AdamW's moments. */
+  optimizer: number;
+  /** What the step's arena holds beyond gradients: activations and kernels' workspaces. */
+  activations: number;
+  total: number;
+}
+
+/** What {@link inspect} finds. */
+export interface Inspection extends ModelCounts {
+  /** null where it was not asked for. */
+  memory: TrainingMemory | null;
+}
+
+/** Options of {@link inspect}. */
+export interface InspectOptions {
+  /** Rows a micro-batch; 1 unless given. */
+  batch?: number;
+  /** Tokens a row; the longest the model takes, at most 4096, unless given. */
+  seqLen?: number;
+  /** Threads that kernels' workspaces are planned for; the machine's processors unless given. */
+  threads?: number;
+  /** Whether to plan a step for `memory`; true unless given. */
+  plan?: boolean;
+}
+
+/**
+ * Counts parameters, work and memory of a model without allocating it, so that the largest can be looked at.
+ *
+ * @param model - the contents of a Hugging Face config.json, or the path of one or of a model directory
+ * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be, HADAL_ERR_IO
+ */
+export async function inspect(model: Record<string, unknown> | string, options: InspectOptions = {}): Promise<Inspection> {
+  const made = typeof model === 'string' ? await readModel(model) : modelFromConfig(model);
+  const { batch = 1, seqLen = Math.min(made.maxPositions, 4096), threads = availableParallelism(), plan = true } = options;
+  if (seqLen > made.maxPositions) {
+    throw new HadalError('HADAL_ERR_CONFIG', `[inspect] expected rows of at most ${made.maxPositions} tokens for this model, got ${seqLen}`);
+  }
+  return { ...countModel(made, seqLen), memory: plan ? await planned(made, { batch, seqLen, threads }) : null };
+}
+
+async function readModel(path: string): Promise<Model> {
+  const info = await withFileErrors(`read ${path}`, () => stat(path));
+  return readModelConfig(info.isDirectory() ? path : dirname(path));
+}
+
+async function planned(model: Model, sizes: { batch: number; seqLen: number; threads: number }): Promise<TrainingMemory> {
+  const step = {
+    batch: sizes.batch,
+    seqLen: sizes.seqLen,
+    labelSmoothing: 0,
+    zLoss: 0,
+    clipNorm: 1,
+    adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
+  };
+  const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: true });
+  const { parameters, optimizer, gradients, arena } = planMemory(model, plans);
+  return { ...sizes, parameters, gradients, optimizer, activations: arena, total: parameters + gradients + optimizer + arena };
+}

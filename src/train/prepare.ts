@@ -1,0 +1,65 @@
+// From sources to token shards, with the tokenizer that the run uses.
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { HadalError } from '../core/errors.js';
+import { prepareData, type PreparedData } from '../data/prepare.js';
+import { resolveSources } from '../data/sources.js';
+import { saveTokenizer, trainTokenizer } from '../data/train-tokenizer.js';
+import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
+import { withAtomicDirectory } from '../formats/atomic-file.js';
+import type { TrainConfig } from './config.js';
+import type { PrepareEvent } from './events.js';
+
+/** Tokenized data and the tokenizer that made them. */
+export interface PreparedRun {
+  tokenizer: Tokenizer;
+  data: PreparedData;
+}
+
+/**
+ * Gets the tokenizer (given, the model's, or learnt from the data and kept) and tokenizes the sources, unless an earlier
+ * run left both behind.
+ */
+export async function prepareRun(
+  config: TrainConfig,
+  vocabSize: number,
+  options: { signal: AbortSignal | undefined; onEvent: (event: PrepareEvent) => void },
+): Promise<PreparedRun> {
+  const { sources, textField, heldOut, cache } = config.data;
+  const common = { sources, textField, heldOut, ...(options.signal ? { signal: options.signal } : {}) };
+  const tokenizer = await tokenizerOf(config, vocabSize, async (dir) => {
+    const learnt = await trainTokenizer({
+      ...common,
+      vocabSize,
+      onProgress: ({ done, total = 0 }) => options.onEvent({ type: 'prepare', phase: 'tokenizer', done, total }),
+    });
+    await withAtomicDirectory(dir, (temporary) => saveTokenizer(temporary, learnt));
+  });
+  if (tokenizer.vocabSize > vocabSize) {
+    throw new HadalError('HADAL_ERR_CONFIG', `[train] expected a tokenizer of at most ${vocabSize} tokens (the model's vocab_size), got one of ${tokenizer.vocabSize}`);
+  }
+  const data = await prepareData({
+    ...common,
+    tokenizer,
+    cacheDir: cache,
+    onProgress: ({ tokens }) => options.onEvent({ type: 'prepare', phase: 'data', done: tokens, total: 0 }),
+  });
+  return { tokenizer, data };
+}
+
+async function tokenizerOf(config: TrainConfig, vocabSize: number, learn: (dir: string) => Promise<void>): Promise<Tokenizer> {
+  if (config.data.tokenizer) return loadTokenizer(config.data.tokenizer);
+  if ('directory' in config.model && existsSync(join(config.model.directory, 'tokenizer.json'))) {
+    return loadTokenizer(config.model.directory);
+  }
+  const dir = join(config.data.cache, `tokenizer-${await keyOf(config, vocabSize)}`);
+  if (!existsSync(dir)) await learn(dir);
+  return loadTokenizer(dir);
+}
+
+/** What a learnt tokenizer depends on; files by name, size and time. */
+async function keyOf({ data: { sources, textField, heldOut } }: TrainConfig, vocabSize: number): Promise<string> {
+  const items = await resolveSources(sources);
+  return createHash('sha256').update(JSON.stringify({ items, textField, heldOut, vocabSize })).digest('hex').slice(0, 16);
+}

@@ -1,0 +1,204 @@
+// A model in training on a device: its state, its programs, and one call an update.
+import { bytesOf } from '../core/dtype.js';
+import { HadalError } from '../core/errors.js';
+import { sizeOf } from '../core/shape.js';
+import { workerUrl } from '../core/worker-url.js';
+import type { Batch } from '../data/batch.js';
+import { WorkerPool } from '../data/worker-pool.js';
+import { type Model, parametersOf } from '../models/model.js';
+import type { Parameter } from '../nn/parameters.js';
+import { momentSlots, updatesSlot } from '../optim/adamw.js';
+import { type Device, type InstructionTime, type Program, type ScheduleEntry } from '../runtime/device.js';
+import type { Plan, TensorSpec } from '../runtime/plan.js';
+import type { Tensor } from '../runtime/tensor.js';
+import type { CompileTask } from './compile-worker.js';
+import type { StepConfig, StepPart } from './step.js';
+
+/** What varies from update to update. */
+export interface UpdateInputs {
+  lr: number;
+  /** λ of the multi-token-prediction loss. */
+  mtpWeight: number;
+  /** α of the balance loss. */
+  balanceWeight: number;
+  /** γ of the router bias. */
+  routerBiasSpeed: number;
+  /** Key of the update's random numbers. */
+  seed: number;
+  step: number;
+}
+
+/** What an update tells. */
+export interface UpdateResult {
+  /** Mean cross-entropy of the main loss. */
+  loss: number;
+  mtpLoss: number | null;
+  balanceLoss: number | null;
+  gradNorm: number;
+  skipped: boolean;
+  /** Busiest expert's load over the mean, the worst layer's. */
+  expertImbalance: number | null;
+  times: InstructionTime[];
+}
+
+/** Bytes by kind, known before anything is allocated. */
+export interface MemoryPlan {
+  parameters: number;
+  optimizer: number;
+  gradients: number;
+  arena: number;
+}
+
+type Plans = Partial<Record<CompileTask['program'], Plan>>;
+
+/** Plans the programs of a run off the main thread. */
+export async function planPrograms(
+  model: Model,
+  step: StepConfig,
+  options: { threads: number; accumulates: boolean },
+): Promise<Plans> {
+  const parts: StepPart[] = options.accumulates ? ['first', 'next', 'apply'] : ['whole'];
+  await using pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
+  const plans: Plans = {};
+  for (const program of ['initialization', 'evaluation', ...parts] as const) {
+    const task: CompileTask = { model: model.toHuggingFace(), program, step, threads: options.threads };
+    plans[program] = await pool.run<Plan>('compileProgram', task);
+  }
+  return plans;
+}
+
+/** Memory that planned programs take. */
+export function planMemory(model: Model, plans: Plans): MemoryPlan {
+  const bytes = (specs: Iterable<TensorSpec>) => [...specs].reduce((sum, { dtype, shape }) => sum + bytesOf(dtype, sizeOf(shape)), 0);
+  const slots = (prefix: string) =>
+    new Map(Object.values(plans).flatMap((plan) => plan.slots.filter(({ name }) => name.startsWith(prefix)).map((spec) => [spec.name, spec] as const)));
+  return {
+    parameters: bytes(parametersOf(model).values()),
+    optimizer: bytes(slots('adam.').values()),
+    gradients: bytes(slots('gradient/').values()),
+    arena: Math.max(0, ...Object.values(plans).map((plan) => plan.arenaBytes)),
+  };
+}
+
+/** A model in training. Owns its tensors. */
+export class Stepper implements Disposable {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+  /** Parameters, moments, counters and sums, by slot name. */
+  readonly tensors = new Map<string, Tensor>();
+  readonly #programs: Partial<Record<CompileTask['program'], Program>> = {};
+
+  constructor(
+    readonly device: Device,
+    readonly model: Model,
+    readonly config: StepConfig,
+    plans: Plans,
+  ) {
+    this.parameters = parametersOf(model);
+    for (const [name, plan] of Object.entries(plans)) {
+      const program = device.load(plan);
+      this.#programs[name as CompileTask['program']] = program;
+      for (const { name: slot, shape, dtype } of program.slots) {
+        if (!this.tensors.has(slot)) this.tensors.set(slot, device.allocate(shape, dtype));
+      }
+    }
+  }
+
+  /** Names of the slots that a checkpoint holds beside the parameters. */
+  get optimizerSlots(): string[] {
+    const moments = [...this.parameters.values()].filter(({ trainable }) => trainable).flatMap(({ name }) => momentSlots(name));
+    return [...moments, updatesSlot];
+  }
+
+  /** Fills the parameters with their random beginning. */
+  async initialize(seed: number): Promise<void> {
+    await this.device.run([this.#entry('initialization', { key: Int32Array.of(seed, 0) })]);
+  }
+
+  /**
+   * One update on the rows of all micro-batches together: every loss term is a mean over the whole window.
+   *
+   * @throws HadalError HADAL_ERR_RUN naming op and layer when the data do not fit the model
+   */
+  async update(window: readonly Batch[], inputs: UpdateInputs, { profile = false } = {}): Promise<UpdateResult> {
+    const { lr, mtpWeight, balanceWeight, routerBiasSpeed } = inputs;
+    const total = (count: (batch: Batch) => number) => Math.max(1, window.reduce((sum, batch) => sum + count(batch), 0));
+    const depth = this.model.mtpDepth;
+    const one = (x: number) => Float32Array.of(x);
+    const mainScale = 1 / total((batch) => batch.counts.labels);
+    const mtpScales = Array.from({ length: depth }, (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)));
+    const routers = [...this.tensors.keys()].filter((name) => name.startsWith('load/')).length;
+    const balanceScale = balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers));
+    const scales = {
+      mainScale: one(mainScale),
+      balanceScale: one(balanceScale),
+      ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
+    };
+    const hyper = { lr: one(lr), routerBiasSpeed: one(routerBiasSpeed) };
+    const micro = (batch: Batch, i: number) => ({ ...batchArrays(batch), ...scales, key: Int32Array.of(inputs.seed, inputs.step * window.length + i) });
+    const schedule =
+      this.#programs.whole && window.length === 1
+        ? [this.#entry('whole', { ...micro(window[0] as Batch, 0), ...hyper })]
+        : [...window.map((batch, i) => this.#entry(i === 0 ? 'first' : 'next', micro(batch, i))), this.#entry('apply', hyper)];
+    const times = await this.device.run(schedule, { profile });
+
+    const [main = 0, mtp = 0, balance = 0, gradNorm = 0, finite = 0] = await this.#tensor('metrics').toFloat32();
+    return {
+      loss: main,
+      mtpLoss: depth > 0 && mtpWeight > 0 ? mtp / mtpWeight : null,
+      balanceLoss: routers > 0 && balanceWeight > 0 ? balance / balanceWeight : null,
+      gradNorm,
+      skipped: finite === 0,
+      expertImbalance: await this.#expertImbalance(),
+      times,
+    };
+  }
+
+  /** Summed cross-entropy of a batch, nats. */
+  async evaluate(batch: Batch): Promise<number> {
+    await this.device.run([this.#entry('evaluation', batchArrays(batch))]);
+    return (await this.#tensor('loss').toFloat32())[0] as number;
+  }
+
+  async #expertImbalance(): Promise<number | null> {
+    let worst: number | null = null;
+    for (const [name, tensor] of this.tensors) {
+      if (!name.startsWith('load/')) continue;
+      const loads = await tensor.toFloat32();
+      const mean = loads.reduce((sum, load) => sum + load, 0) / loads.length;
+      worst = Math.max(worst ?? 0, mean > 0 ? Math.max(...loads) / mean : 1);
+    }
+    return worst;
+  }
+
+  #tensor(name: string): Tensor {
+    return this.tensors.get(name) as Tensor;
+  }
+
+  #entry(name: CompileTask['program'], inputs: Record<string, NodeJS.TypedArray>): ScheduleEntry {
+    const program = this.#programs[name];
+    if (!program) throw new HadalError('HADAL_ERR_INTERNAL', `[train] no program '${name}' was planned for this run`);
+    return { program, slots: Object.fromEntries(this.tensors), inputs };
+  }
+
+  dispose(): void {
+    for (const tensor of this.tensors.values()) tensor.dispose();
+    this.tensors.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** A batch's arrays by the names that programs read. */
+function batchArrays(batch: Batch): Record<string, Int32Array> {
+  const { tokens, positions, docIds, labels } = batch;
+  const numbered = (name: string, arrays: readonly Int32Array[]) => arrays.map((array, k) => [`${name}${k + 1}`, array]);
+  return {
+    tokens,
+    positions,
+    docIds,
+    labels,
+    ...Object.fromEntries([...numbered('mtpTokens', batch.mtpTokens), ...numbered('mtpLabels', batch.mtpLabels)]),
+  };
+}

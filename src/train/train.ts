@@ -1,0 +1,257 @@
+// The run around the step: data, state, evaluation, checkpoints, events.
+import { availableParallelism } from 'node:os';
+import { loadAddon } from '../addon/addon.js';
+import { debug, envFlag } from '../core/env.js';
+import { HadalError } from '../core/errors.js';
+import { reported } from '../core/progress.js';
+import { sizeOf } from '../core/shape.js';
+import type { Batch } from '../data/batch.js';
+import { DataLoader, evalBatches } from '../data/loader.js';
+import type { PreparedPart } from '../data/prepare.js';
+import { modelFromConfig } from '../models/families.js';
+import { activeParameterCount } from '../models/inspect.js';
+import { type Model, parametersOf } from '../models/model.js';
+import { cosineLr } from '../optim/schedule.js';
+import { type Device, openDevice } from '../runtime/device.js';
+import { profileTable } from '../runtime/profile.js';
+import { loadParameters, readModelConfig } from '../session/model-directory.js';
+import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
+import { resolveTrainConfig, type TrainConfig, type TrainOptions } from './config.js';
+import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
+import { type PreparedRun, prepareRun } from './prepare.js';
+import { RunDirectory } from './run-directory.js';
+import type { StepConfig } from './step.js';
+import { planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.js';
+
+/**
+ * Trains a model: prepares data, runs updates, evaluates, writes checkpoints.
+ *
+ * Leaving the loop stops after the current update. Aborting saves a checkpoint first.
+ *
+ * @param options - see {@link TrainOptions}; defaults may be left out
+ * @returns typed events; the last one is an {@link EndEvent}
+ * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_DATA, HADAL_ERR_CHECKPOINT, HADAL_ERR_LOCKED, HADAL_ERR_IO,
+ * HADAL_ERR_MEMORY, HADAL_ERR_RUN, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
+ */
+export async function* train(options: TrainOptions, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void> {
+  const config = resolveTrainConfig(options);
+  const model = await modelOf(config);
+  checkLengths(config, model);
+  using directory = await RunDirectory.open(config.out, { resume: config.resume });
+  await directory.writeConfig(config);
+  const prepared = yield* reported<PrepareEvent, PreparedRun>((onEvent) => prepareRun(config, model.vocabSize, { signal, onEvent }));
+  if (!prepared.data.heldOut) {
+    throw new HadalError('HADAL_ERR_DATA', '[train] expected at least two documents, one of them for evaluation; give more data or a larger data.heldOut');
+  }
+
+  yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
+  using device = openDevice(config.device, { threads: config.threads ?? availableParallelism() });
+  const step = stepConfig(config);
+  const accumulates = config.gradAccumulationSteps > 1;
+  const plans = await planPrograms(model, step, { threads: device.threads, accumulates });
+  const memory = planMemory(model, plans);
+  using stepper = new Stepper(device, model, step, plans);
+  const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut);
+
+  const notes = await run.begin();
+  const { instructionSet } = run.state;
+  const total = (active: boolean) => (active ? activeParameterCount(model) : [...parametersOf(model).values()].reduce((n, p) => n + sizeOf(p.shape), 0));
+  yield {
+    type: 'start',
+    runDir: directory.path,
+    step: run.state.step,
+    steps: config.steps,
+    parameters: total(false),
+    activeParameters: total(true),
+    trainTokens: prepared.data.train.tokens,
+    heldOutTokens: prepared.data.heldOut.tokens,
+    device: device.name,
+    threads: device.threads,
+    instructionSet,
+    memory,
+    notes,
+  };
+  yield* run.updates(signal);
+}
+
+/** One run in progress. */
+class Run {
+  state: TrainState;
+  #last: UpdateResult | null = null;
+  #initial: EvaluationEvent | null = null;
+  readonly #began = performance.now();
+
+  constructor(
+    readonly config: TrainConfig,
+    readonly directory: RunDirectory,
+    readonly stepper: Stepper,
+    readonly device: Device,
+    readonly prepared: PreparedRun,
+    readonly heldOut: PreparedPart,
+  ) {
+    this.state = {
+      step: 0,
+      tokens: 0,
+      skippedSteps: 0,
+      seed: config.seed,
+      cursor: undefined as never, // the loader's, set in begin()
+      threads: device.threads,
+      instructionSet: loadAddon().features().isa,
+    };
+  }
+
+  /** Fills the model: from the newest checkpoint, a directory, or at random. Returns what the user should know. */
+  async begin(): Promise<string[]> {
+    const { config, stepper, directory } = this;
+    const notes: string[] = [];
+    const found = config.resume ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message)) : null;
+    if (found) {
+      const { threads, instructionSet } = this.state;
+      if (found.threads !== threads || found.instructionSet !== instructionSet) {
+        notes.push(`the checkpoint was made with ${found.threads} threads on ${found.instructionSet}, this run has ${threads} on ${instructionSet}: it goes on, but not bit for bit`);
+      }
+      this.state = { ...found, threads, instructionSet };
+    } else if ('directory' in config.model) {
+      await loadParameters(config.model.directory, stepper.model, stepper.tensors);
+    } else {
+      await stepper.initialize(config.seed);
+    }
+    await directory.truncateMetrics(this.state.step);
+    return notes;
+  }
+
+  async *updates(signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+    const { config, state } = this;
+    const { batch, seqLen } = this.stepper.config;
+    const { evaluation, checkpoint } = config;
+    await using loader = new DataLoader({
+      shards: this.prepared.data.train.dir,
+      batch,
+      seqLen,
+      mtpDepth: this.stepper.model.mtpDepth,
+      seed: config.seed,
+      cursor: state.cursor as TrainState['cursor'] | undefined,
+    });
+    state.cursor = loader.cursor;
+    if (state.step === 0) {
+      this.#initial = await this.#evaluate();
+      yield this.#initial;
+    }
+    const isDue = (every: number) => every > 0 && state.step % every === 0 && state.step < config.steps;
+    while (state.step < config.steps) {
+      if (signal?.aborted) {
+        const saved = await this.#save();
+        yield saved;
+        throw new HadalError('HADAL_ERR_ABORTED', `[train] interrupted after ${state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`);
+      }
+      yield await this.#update(loader);
+      if (isDue(evaluation.every)) yield await this.#evaluate();
+      if (isDue(checkpoint.every)) yield await this.#save();
+    }
+    const final = await this.#evaluate();
+    yield final;
+    const saved = await this.#save();
+    yield saved;
+    yield this.#end(final, saved);
+  }
+
+  async #update(loader: DataLoader): Promise<StepEvent> {
+    const { config, state, stepper } = this;
+    const begin = performance.now();
+    const window: Batch[] = [];
+    while (window.length < config.gradAccumulationSteps) window.push(await loader.next());
+    const lr = cosineLr({ ...config.optimizer, steps: config.steps }, state.step);
+    const profile = envFlag('HADAL_DEBUG') >= 2;
+    const result = await stepper.update(window, { ...config.loss, lr, seed: config.seed, step: state.step }, { profile });
+    if (profile) debug(2, () => `step ${state.step + 1}\n${profileTable(result.times)}`);
+
+    const tokens = window.reduce((sum, { counts }) => sum + counts.tokens, 0);
+    state.step++;
+    state.tokens += tokens;
+    state.skippedSteps += Number(result.skipped);
+    state.cursor = loader.cursor;
+    this.#last = result;
+    const { times, ...measured } = result;
+    const stepMs = performance.now() - begin;
+    const event = {
+      type: 'step',
+      step: state.step,
+      steps: config.steps,
+      tokens: state.tokens,
+      ...measured,
+      lr,
+      tokensPerSecond: (tokens / stepMs) * 1000,
+      stepMs,
+    } as const;
+    const { type, steps, ...line } = event;
+    this.directory.log(line);
+    return event;
+  }
+
+  /** Cross-entropy of held-out text, in the documents' own order. */
+  async #evaluate(): Promise<EvaluationEvent> {
+    const { batch, seqLen } = this.stepper.config;
+    let nats = 0;
+    let tokens = 0;
+    let batches = 0;
+    for await (const rows of evalBatches({ shards: this.heldOut.dir, batch, seqLen })) {
+      nats += await this.stepper.evaluate(rows);
+      tokens += rows.counts.labels;
+      if (++batches === this.config.evaluation.batches) break;
+    }
+    const evalLoss = nats / Math.max(1, tokens);
+    const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;
+    const event = { type: 'evaluation', step: this.state.step, evalLoss, bitsPerByte: evalLoss / Math.LN2 / bytesPerToken, tokens } as const;
+    const { type, ...line } = event;
+    this.directory.log(line);
+    return event;
+  }
+
+  async #save(): Promise<CheckpointEvent> {
+    const { state, directory, stepper } = this;
+    const path = directory.checkpointPath(state.step);
+    const bytes = (await directory.checkpoints()).includes(path.split('/').at(-1) as string)
+      ? 0 // resumed at its very step: it is there
+      : await saveCheckpoint(path, stepper, state, this.prepared.tokenizer.files);
+    await directory.prune(this.config.checkpoint.keep);
+    return { type: 'checkpoint', step: state.step, path, bytes };
+  }
+
+  #end(final: EvaluationEvent, { path }: CheckpointEvent): EndEvent {
+    return {
+      type: 'end',
+      runDir: this.directory.path,
+      checkpoint: path,
+      steps: this.state.step,
+      tokens: this.state.tokens,
+      seconds: (performance.now() - this.#began) / 1000,
+      loss: this.#last?.loss ?? Number.NaN,
+      evalLoss: final.evalLoss,
+      bitsPerByte: final.bitsPerByte,
+      initialEvalLoss: this.#initial?.evalLoss ?? null,
+      skippedSteps: this.state.skippedSteps,
+    };
+  }
+}
+
+async function modelOf(config: TrainConfig): Promise<Model> {
+  return 'config' in config.model ? modelFromConfig(config.model.config, 'model.config') : readModelConfig(config.model.directory);
+}
+
+function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
+  if (seqLen > maxPositions) {
+    throw new HadalError('HADAL_ERR_CONFIG', `[train] field 'seqLen' expected at most ${maxPositions} (the model's positions), got ${seqLen}`);
+  }
+}
+
+function stepConfig({ batch, gradAccumulationSteps, seqLen, loss, optimizer }: TrainConfig): StepConfig {
+  const { beta1, beta2, eps, weightDecay, clipNorm } = optimizer;
+  return {
+    batch: batch / gradAccumulationSteps,
+    seqLen,
+    labelSmoothing: loss.labelSmoothing,
+    zLoss: loss.zLoss,
+    clipNorm,
+    adamw: { beta1, beta2, eps, weightDecay },
+  };
+}

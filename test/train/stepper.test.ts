@@ -1,0 +1,95 @@
+import { describe, expect, it } from 'vitest';
+import type { Stepper } from '../../src/train/stepper.js';
+import { relativeNorm } from '../support/compare.js';
+import { stepConfig, tinyBatch, tinyStepper, updateInputs } from './tiny.js';
+
+const weights = async (stepper: Stepper) =>
+  new Map(await Promise.all([...stepper.parameters.keys()].map(async (name) => [name, await stepper.tensors.get(name)?.toFloat32()] as const)));
+
+describe('an update', () => {
+  it('learns a batch by heart', async () => {
+    using run = await tinyStepper(stepConfig(4, 16));
+    const batch = tinyBatch(3, [16, 16, 16, 16], 16);
+    const losses: number[] = [];
+    for (let step = 0; step < 60; step++) losses.push((await run.stepper.update([batch], updateInputs(step))).loss);
+    expect(losses[0]).toBeGreaterThan(3.9);
+    expect(losses[0]).toBeLessThan(4.6);
+    expect(losses.at(-1)).toBeLessThan(1.5);
+  });
+
+  it('repeats bit for bit', async () => {
+    const run = async () => {
+      using made = await tinyStepper(stepConfig(2, 16));
+      for (let step = 0; step < 3; step++) await made.stepper.update([tinyBatch(step, [16, 9], 16)], updateInputs(step));
+      return await weights(made.stepper);
+    };
+    const [a, b] = [await run(), await run()];
+    for (const [name, values] of a) expect(values, name).toEqual(b.get(name));
+  });
+
+  // Uneven token counts, and windows of fewer micro-batches than the others.
+  for (const lengths of [[16, 16, 16, 16], [16, 5, 11, 2], [3, 16, 7]]) {
+    it(`of ${lengths.length} micro-batches with ${lengths} tokens equals one of the whole batch`, async () => {
+      using whole = await tinyStepper(stepConfig(lengths.length, 16));
+      using parts = await tinyStepper(stepConfig(1, 16), { accumulates: true });
+      for (let step = 0; step < 2; step++) {
+        const rows = lengths.map((length, i) => tinyBatch(100 * step + i, [length], 16));
+        const joined = join(rows);
+        const one = await whole.stepper.update([joined], updateInputs(step));
+        const sum = await parts.stepper.update(rows, updateInputs(step));
+        for (const key of ['loss', 'mtpLoss', 'balanceLoss', 'gradNorm', 'expertImbalance'] as const) {
+          expect(Math.abs((sum[key] as number) - (one[key] as number)) / (one[key] as number), key).toBeLessThan(2e-6);
+        }
+      }
+      const [a, b] = [await weights(whole.stepper), await weights(parts.stepper)];
+      // Adam divides by √v: where a gradient is near 0, rounding decides its sign. Norms of whole tensors agree.
+      for (const [name, values] of a) expect(relativeNorm(b.get(name) as Float32Array, values as Float32Array), name).toBeLessThan(1e-4);
+      const bias = 'model.layers.1.mlp.gate.e_score_correction_bias';
+      expect(b.get(bias)).toEqual(a.get(bias));
+    });
+  }
+
+  it('skips a gradient that is not finite and changes nothing', async () => {
+    using run = await tinyStepper(stepConfig(1, 16));
+    const batch = tinyBatch(1, [16], 16);
+    const name = 'model.layers.0.self_attn.o_proj.weight';
+    const tensor = run.stepper.tensors.get(name);
+    const broken = await tensor?.toFloat32();
+    (broken as Float32Array)[5] = Number.NaN;
+    await tensor?.write(broken as Float32Array);
+    const before = await weights(run.stepper);
+    const result = await run.stepper.update([batch], updateInputs(0));
+    expect(result.skipped).toBe(true);
+    for (const [key, values] of await weights(run.stepper)) expect(values, key).toEqual(before.get(key));
+    expect(await run.stepper.tensors.get('state/updates')?.toFloat32()).toEqual(Float32Array.of(0));
+  });
+
+  it('names the op and the layer when the data do not fit', async () => {
+    using run = await tinyStepper(stepConfig(1, 16));
+    const batch = tinyBatch(1, [16], 16);
+    batch.tokens[3] = 61;
+    await expect(run.stepper.update([batch], updateInputs(0))).rejects.toThrow(/\[embedding\].*61.*op 'embedding'/);
+  });
+});
+
+function join(rows: ReturnType<typeof tinyBatch>[]): ReturnType<typeof tinyBatch> {
+  const first = rows[0] as ReturnType<typeof tinyBatch>;
+  const flat = (pick: (batch: typeof first) => Int32Array) => Int32Array.from(rows.flatMap((row) => [...pick(row)]));
+  const total = (pick: (batch: typeof first) => number) => rows.reduce((sum, row) => sum + pick(row), 0);
+  return {
+    batch: rows.length,
+    seqLen: first.seqLen,
+    tokens: flat((b) => b.tokens),
+    docIds: flat((b) => b.docIds),
+    positions: flat((b) => b.positions),
+    labels: flat((b) => b.labels),
+    mtpTokens: [flat((b) => b.mtpTokens[0] as Int32Array)],
+    mtpLabels: [flat((b) => b.mtpLabels[0] as Int32Array)],
+    counts: {
+      tokens: total((b) => b.counts.tokens),
+      labels: total((b) => b.counts.labels),
+      mtpLabels: [total((b) => b.counts.mtpLabels[0] ?? 0)],
+      sequences: total((b) => b.counts.sequences),
+    },
+  };
+}

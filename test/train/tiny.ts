@@ -1,0 +1,76 @@
+import { batchFromRows } from '../../src/data/batch.js';
+import { modelFromConfig } from '../../src/models/families.js';
+import { openDevice } from '../../src/runtime/device.js';
+import type { StepConfig } from '../../src/train/step.js';
+import { planPrograms, Stepper, type UpdateInputs } from '../../src/train/stepper.js';
+import { Rng } from '../support/rng.js';
+
+/** A DeepSeek-V3 model with every part in small: q compression, a dense layer, experts in groups, one MTP module. */
+export const tinyConfig = {
+  model_type: 'deepseek_v3',
+  vocab_size: 61,
+  hidden_size: 24,
+  intermediate_size: 40,
+  moe_intermediate_size: 12,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  q_lora_rank: 12,
+  kv_lora_rank: 10,
+  qk_nope_head_dim: 8,
+  qk_rope_head_dim: 6,
+  v_head_dim: 7,
+  n_routed_experts: 8,
+  n_shared_experts: 1,
+  num_experts_per_tok: 2,
+  n_group: 2,
+  topk_group: 1,
+  first_k_dense_replace: 1,
+  num_nextn_predict_layers: 1,
+  max_position_embeddings: 64,
+  initializer_range: 0.1,
+};
+
+export const tinyModel = () => modelFromConfig(tinyConfig);
+
+export const stepConfig = (batch: number, seqLen: number): StepConfig => ({
+  batch,
+  seqLen,
+  labelSmoothing: 0,
+  zLoss: 0,
+  clipNorm: 1,
+  adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
+});
+
+export const updateInputs = (step: number, change: Partial<UpdateInputs> = {}): UpdateInputs => ({
+  lr: 3e-3,
+  mtpWeight: 0.3,
+  balanceWeight: 1e-3,
+  routerBiasSpeed: 1e-3,
+  seed: 7,
+  step,
+  ...change,
+});
+
+/** Rows of random tokens; `lengths` below seqLen are padded. */
+export function randomRows(seed: number, lengths: readonly number[], vocab = 61): number[][] {
+  const rng = new Rng(seed);
+  return lengths.map((length) => Array.from({ length }, () => rng.integer(vocab)));
+}
+
+export const tinyBatch = (seed: number, lengths: readonly number[], seqLen: number) =>
+  batchFromRows(randomRows(seed, lengths), { seqLen, mtpDepth: 1 });
+
+/** A stepper on its own device, initialised. */
+export async function tinyStepper(config: StepConfig, { accumulates = false, threads = 2, model = tinyModel() } = {}) {
+  const device = openDevice('cpu', { threads });
+  const stepper = new Stepper(device, model, config, await planPrograms(model, config, { threads, accumulates }));
+  await stepper.initialize(1);
+  return {
+    stepper,
+    device,
+    [Symbol.dispose]() {
+      stepper.dispose();
+      device.dispose();
+    },
+  };
+}
