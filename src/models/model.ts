@@ -1,7 +1,8 @@
+import type { DType } from '../core/dtype.js';
+import { sizeOf } from '../core/shape.js';
 import { Graph, type Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput } from '../nn/context.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
-import type { DType } from '../core/dtype.js';
 
 /** A model family with its numbers filled in: what `train`, sessions and `inspect` work on. */
 export interface Model {
@@ -51,4 +52,15 @@ export function batchInputs(graph: Graph, batch: number, tokens: number, mtpDept
     cache: null,
     dropoutKey: null,
   };
+}
+
+/** Number of weights, and how many of them one token passes through. */
+export function parameterCounts(model: Model): { total: number; active: number } {
+  let total = 0;
+  let active = 0;
+  for (const { shape, routed } of parametersOf(model).values()) {
+    total += sizeOf(shape);
+    active += sizeOf(shape) * (routed ? model.activeExpertShare : 1);
+  }
+  return { total, active: Math.round(active) };
 }

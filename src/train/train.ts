@@ -4,13 +4,11 @@ import { loadAddon } from '../addon/addon.js';
 import { debug, envFlag } from '../core/env.js';
 import { HadalError } from '../core/errors.js';
 import { reported } from '../core/progress.js';
-import { sizeOf } from '../core/shape.js';
 import type { Batch } from '../data/batch.js';
 import { DataLoader, evalBatches } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepare.js';
 import { modelFromConfig } from '../models/families.js';
-import { activeParameterCount } from '../models/inspect.js';
-import { type Model, parametersOf } from '../models/model.js';
+import { type Model, parameterCounts } from '../models/model.js';
 import { cosineLr } from '../optim/schedule.js';
 import { type Device, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
@@ -55,14 +53,14 @@ export async function* train(options: TrainOptions, { signal }: { signal?: Abort
 
   const notes = await run.begin();
   const { instructionSet } = run.state;
-  const total = (active: boolean) => (active ? activeParameterCount(model) : [...parametersOf(model).values()].reduce((n, p) => n + sizeOf(p.shape), 0));
+  const { total: parameters, active } = parameterCounts(model);
   yield {
     type: 'start',
     runDir: directory.path,
     step: run.state.step,
     steps: config.steps,
-    parameters: total(false),
-    activeParameters: total(true),
+    parameters,
+    activeParameters: active,
     trainTokens: prepared.data.train.tokens,
     heldOutTokens: prepared.data.heldOut.tokens,
     device: device.name,
