@@ -248,23 +248,23 @@ def gpt2():
 def packed_documents():
     """The model of deepseek_v3 on two documents run apart, laid out as one packed row."""
     opened = AutoModelForCausalLM.from_pretrained(HERE / 'deepseek_v3', **EAGER)
-    twin = wide(opened)
-    routing = Routing(twin)
     lengths = [7, 9]
-    ids, labels = tokens(twin.config.vocab_size, 1, sum(lengths), seed=5)
-    parts = list(zip(ids.split(lengths, 1), labels.split(lengths, 1)))
-    for _, part in parts:
-        part[:, 0] = -100  # no document's end predicts the next one's start (a view: labels changes too)
-    count = sum((part[:, 1:] != -100).sum() for _, part in parts)
-    all_logits, loss = [], torch.zeros((), dtype=torch.float64)
-    with float64():
-        for part_ids, part_labels in parts:
-            logits = twin(part_ids).logits
-            all_logits.append(logits)
-            loss = loss + cross_entropy_sum(logits[:, :-1], part_labels[:, 1:])
-        loss = loss / count
-        loss.backward()
-    assert routing.margin >= MARGIN, routing
+    for seed in range(1, 200):
+        twin = wide(opened)
+        routing = Routing(twin)
+        ids, labels = tokens(twin.config.vocab_size, 1, sum(lengths), seed)
+        parts = list(zip(ids.split(lengths, 1), labels.split(lengths, 1)))
+        for _, part in parts:
+            part[:, 0] = -100  # no document's end predicts the next one's start (a view: labels changes too)
+        with float64():
+            logits, loss, grads = run_documents(twin, parts)
+        _, _, plain = run_documents(opened, parts)
+        noise = max(relative(grad, grads[name]) for name, grad in plain.items() if grads[name].norm() > 0)
+        # Half of it: with so few tokens, another order of summation can be several times as far away.
+        if routing.margin >= MARGIN and noise <= NOISE / 2:
+            break
+    else:
+        raise SystemExit('packed_documents: no seed is clear enough')
     folder = HERE / 'packed_documents'
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -275,12 +275,22 @@ def packed_documents():
             'labels': labels,
             'document_ids': torch.cat([torch.full((1, n), d) for d, n in enumerate(lengths)], 1),
             'position_ids': torch.cat([torch.arange(n)[None] for n in lengths], 1),
-            'logits': torch.cat(all_logits, 1),
+            'logits': logits,
             'loss': loss,
-            **{f'grad.{name}': grad for name, grad in gradients_of(twin).items()},
+            **{f'grad.{name}': grad for name, grad in grads.items()},
         },
     )
-    report('packed_documents', f'loss {loss.item():.6f}; {routing}')
+    report('packed_documents', f'seed {seed}; loss {loss.item():.6f}; worst fp32 noise {noise:.1e}; {routing}')
+
+
+def run_documents(model, parts):
+    """Documents one by one: logits, mean loss over all of them and its gradients."""
+    model.zero_grad()
+    logits = [model(ids).logits for ids, _ in parts]
+    count = sum((labels[:, 1:] != -100).sum() for _, labels in parts)
+    loss = sum(cross_entropy_sum(x[:, :-1], labels[:, 1:]) for x, (_, labels) in zip(logits, parts)) / count
+    loss.backward()
+    return torch.cat(logits, 1), loss, gradients_of(model)
 
 
 def cross_entropy_sum(logits, targets):
