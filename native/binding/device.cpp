@@ -137,6 +137,7 @@ Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript
   task->kept.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
   task->work = [storage, at = static_cast<int64_t>(offset), bytes, toScript] {
     char* native = static_cast<char*>(storage->data()) + at;
+    if (bytes.size == 0) return StepResult{};  // an empty array has no address
     if (toScript) {
       std::memcpy(bytes.data, native, bytes.size);
     } else {
@@ -152,12 +153,12 @@ Napi::Value DeviceHandle::threads(const Napi::CallbackInfo& info) {
 }
 
 Napi::Function defineDevice(Napi::Env env) {
-  return DeviceHandle::DefineClass(
-      env, "Device",
-      {DeviceHandle::InstanceMethod<&DeviceHandle::run>("run"), DeviceHandle::InstanceMethod<&DeviceHandle::read>("read"),
-       DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
-       DeviceHandle::InstanceMethod<&DeviceHandle::shutdownFromScript>("shutdown"),
-       DeviceHandle::InstanceAccessor<&DeviceHandle::threads>("threads")});
+  return DeviceHandle::DefineClass(env, "Device",
+                                   {DeviceHandle::InstanceMethod<&DeviceHandle::run>("run"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::read>("read"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::shutdownFromScript>("shutdown"),
+                                    DeviceHandle::InstanceAccessor<&DeviceHandle::threads>("threads")});
 }
 
 void shutdownDevices(Environment& environment) {

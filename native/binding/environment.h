@@ -30,7 +30,8 @@ struct Bytes {
   size_t size;
 };
 inline Bytes bytesOf(const Napi::Value& value, const char* what) {
-  if (!value.IsTypedArray()) throw Napi::TypeError::New(value.Env(), std::string("[native] expected ") + what + " as a typed array");
+  if (!value.IsTypedArray())
+    throw Napi::TypeError::New(value.Env(), std::string("[native] expected ") + what + " as a typed array");
   napi_typedarray_type type;
   size_t length, offset;
   void* data;

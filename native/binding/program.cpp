@@ -15,10 +15,10 @@ ProgramHandle::ProgramHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   std::vector<std::string> kernelNames;
   for (uint32_t i = 0; i < names.Length(); i++) kernelNames.push_back(names.Get(i).ToString());
   try {
-    program_ = std::make_shared<const Program>(
-        reinterpret_cast<const double*>(words.data), words.size / 8,
-        std::vector<uint8_t>(params.data, params.data + params.size),
-        std::vector<uint8_t>(constants.data, constants.data + constants.size), kernelNames);
+    program_ = std::make_shared<const Program>(reinterpret_cast<const double*>(words.data), words.size / 8,
+                                               std::vector<uint8_t>(params.data, params.data + params.size),
+                                               std::vector<uint8_t>(constants.data, constants.data + constants.size),
+                                               kernelNames);
   } catch (const std::runtime_error& error) {
     throw Napi::Error::New(info.Env(), std::string("[native] ") + error.what());
   }
@@ -29,7 +29,8 @@ Napi::Value ProgramHandle::arenaBytes(const Napi::CallbackInfo& info) {
 }
 
 Napi::Function defineProgram(Napi::Env env) {
-  return ProgramHandle::DefineClass(env, "Program", {ProgramHandle::InstanceAccessor<&ProgramHandle::arenaBytes>("arenaBytes")});
+  return ProgramHandle::DefineClass(env, "Program",
+                                    {ProgramHandle::InstanceAccessor<&ProgramHandle::arenaBytes>("arenaBytes")});
 }
 
 }  // namespace hadal

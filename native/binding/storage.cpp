@@ -8,7 +8,8 @@ StorageHandle::StorageHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) 
     throw Napi::TypeError::New(info.Env(), "[native] expected a number of bytes >= 0");
   storage_ = Storage::allocate(static_cast<int64_t>(bytes));
   if (!storage_)
-    throw Napi::Error::New(info.Env(), "[native] out of memory allocating " + std::to_string(static_cast<int64_t>(bytes)) + " bytes");
+    throw Napi::Error::New(
+        info.Env(), "[native] out of memory allocating " + std::to_string(static_cast<int64_t>(bytes)) + " bytes");
 }
 
 const std::shared_ptr<Storage>& StorageHandle::storage() const {

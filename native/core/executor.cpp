@@ -117,7 +117,8 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     }
     const auto begin = Clock::now();
     note(runInstruction(entry, instruction, arena), i);
-    if (profile) result.instructionMs.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+    if (profile)
+      result.instructionMs.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
   }
   // Nothing may still work on the arena when the step is over.
   for (const Started& other : started)

@@ -88,8 +88,8 @@ void Program::checkInstruction(const Instruction& instruction, size_t at) const 
     const BufferRef& ref = buffers_[instruction.firstBuffer + static_cast<uint32_t>(i)];
     const bool isAbsent = ref.space == Space::none;
     if (isAbsent ? list.items[i].bytes > 0 && !list.items[i].isOptional : ref.bytes < list.items[i].bytes)
-      refuse(std::string("buffer ") + list.items[i].name + " expected at least " +
-             std::to_string(list.items[i].bytes) + " bytes, got " + std::to_string(ref.bytes));
+      refuse(std::string("buffer ") + list.items[i].name + " expected at least " + std::to_string(list.items[i].bytes) +
+             " bytes, got " + std::to_string(ref.bytes));
     if (ref.space == Space::constant && list.items[i].access != Access::in)
       refuse(std::string("buffer ") + list.items[i].name + " would write a constant");
   }
@@ -112,7 +112,8 @@ void Program::noteUse(const BufferRef& ref) {
     case Space::input:
       return least(inputBytes_);
     case Space::constant:
-      if (end > static_cast<int64_t>(constants_.size())) throw std::runtime_error("a constant lies outside the program");
+      if (end > static_cast<int64_t>(constants_.size()))
+        throw std::runtime_error("a constant lies outside the program");
   }
 }
 

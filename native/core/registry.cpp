@@ -47,9 +47,7 @@ Isa chosenIsa() {
   return isa;
 }
 
-const char* isaName(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "portable";
-}
+const char* isaName(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "portable"; }
 
 const KernelEntry* findKernel(std::string_view name) {
   static const auto kernels = index();

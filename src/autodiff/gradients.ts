@@ -6,8 +6,8 @@ import type { Node, Value } from '../graph/graph.js';
 import type { Inputs } from '../graph/op.js';
 import { add, cast } from '../ops/elementwise.js';
 import { sumTo } from '../ops/reduce.js';
-import { scalar, zerosLike } from '../ops/sources.js';
 import { reshape } from '../ops/shape.js';
+import { scalar, zerosLike } from '../ops/sources.js';
 
 /**
  * Gradients of a scalar by each of `wrt`, in their shapes and dtypes; zeros where the loss does not depend on one.
@@ -17,7 +17,8 @@ import { reshape } from '../ops/shape.js';
  * @throws HadalError HADAL_ERR_SHAPE when the loss is not a single number
  */
 export function gradients(loss: Value, wrt: readonly Value[]): Value[] {
-  if (loss.size !== 1) throw new HadalError('HADAL_ERR_SHAPE', `[gradients] expected a loss of one element, got ${loss.type}`);
+  if (loss.size !== 1)
+    throw new HadalError('HADAL_ERR_SHAPE', `[gradients] expected a loss of one element, got ${loss.type}`);
   const seed = reshape(cast(scalar(loss.node.graph, 1), loss.dtype), loss.shape);
   const found = pullBack(new Map([[loss, seed]]), wrt);
   return wrt.map((value) => found.get(value) ?? zerosLike(value));
@@ -67,12 +68,19 @@ function dependents(nodes: readonly Node[], targets: ReadonlySet<Value>): Set<No
 }
 
 /** Gradients by a node's inputs, by its own rule or through its lowered form. */
-function differentiate(node: Node, incoming: readonly (Value | null)[], needs: readonly boolean[]): readonly (Value | null)[] {
+function differentiate(
+  node: Node,
+  incoming: readonly (Value | null)[],
+  needs: readonly boolean[],
+): readonly (Value | null)[] {
   const { op, inputs, outputs, attrs } = node;
   const byRule = op.vjp && incoming.every((gradient, i) => !gradient || (op.vjpOutputs?.includes(i) ?? true));
   if (op.vjp && byRule) return op.vjp({ inputs, outputs, gradients: incoming, attrs, needs });
   if (!op.lower) {
-    throw new HadalError('HADAL_ERR_INTERNAL', `[gradients] op '${op.name}' in ${node.scope || 'the graph'} has no gradient`);
+    throw new HadalError(
+      'HADAL_ERR_INTERNAL',
+      `[gradients] op '${op.name}' in ${node.scope || 'the graph'} has no gradient`,
+    );
   }
   const firstNode = node.graph.nodes.length;
   // Inputs enter the lowered form through names of their own: a value given twice gets two gradients.

@@ -82,7 +82,14 @@ export class Graph {
     for (const input of inputs) {
       invariant(input === null || input.node.graph === this, `op '${op.name}' mixes values of two graphs`);
     }
-    const node = new Node(this, this.nodes.length, erased, inputs, attrs as Attrs, erased.infer(inputs, attrs as Attrs));
+    const node = new Node(
+      this,
+      this.nodes.length,
+      erased,
+      inputs,
+      attrs as Attrs,
+      erased.infer(inputs, attrs as Attrs),
+    );
     node.scope = this.#scope;
     node.predicate = this.#predicate;
     node.queue = this.#queue;
@@ -114,7 +121,8 @@ export class Graph {
   /** The slot holds `value` after the run. */
   update(slotName: string, value: Value): void {
     const slot = this.slots.get(slotName);
-    if (!slot) throw new HadalError('HADAL_ERR_INTERNAL', `[graph] expected a slot named '${slotName}' to update, found none`);
+    if (!slot)
+      throw new HadalError('HADAL_ERR_INTERNAL', `[graph] expected a slot named '${slotName}' to update, found none`);
     if (!sameShape(slot.shape, value.shape) || slot.dtype !== value.dtype) {
       throw new HadalError('HADAL_ERR_SHAPE', `[graph] slot '${slotName}' expected ${slot.type}, got ${value.type}`);
     }
@@ -180,7 +188,10 @@ export class Graph {
   ): Value {
     const known = table.get(name);
     if (known) {
-      invariant(sameShape(known.shape, shape) && known.dtype === dtype, `${kind} '${name}' declared twice with two types`);
+      invariant(
+        sameShape(known.shape, shape) && known.dtype === dtype,
+        `${kind} '${name}' declared twice with two types`,
+      );
       return known;
     }
     const value = this.add(op, [], { name, shape, dtype })[0];

@@ -33,7 +33,10 @@ export function verify(graph: Graph): void {
   for (const [name, value] of graph.updates) {
     const slot = graph.slots.get(name);
     if (value.node.predicate && !value.node.op.inPlace?.some(([index]) => index === value.index)) {
-      throw new HadalError('HADAL_ERR_INTERNAL', `[verify] the update of slot '${name}' may be skipped, but is not in place`);
+      throw new HadalError(
+        'HADAL_ERR_INTERNAL',
+        `[verify] the update of slot '${name}' may be skipped, but is not in place`,
+      );
     }
     if (!slot || !sameShape(slot.shape, value.shape) || slot.dtype !== value.dtype || value.node.graph !== graph) {
       throw new HadalError('HADAL_ERR_INTERNAL', `[verify] the update of slot '${name}' does not fit it`);

@@ -1,7 +1,14 @@
 // Configuration of DeepSeek-V2 and V3, and its Hugging Face form (config.json).
 import { z } from 'zod';
 import type { YarnScaling } from '../nn/yarn.js';
-import { checkFields, configError, parseConfig, ropeFromHuggingFace, ropeToHuggingFace, snakeCase } from './hugging-face-config.js';
+import {
+  checkFields,
+  configError,
+  parseConfig,
+  ropeFromHuggingFace,
+  ropeToHuggingFace,
+  snakeCase,
+} from './hugging-face-config.js';
 
 const count = z.number().int().positive();
 const countOrZero = z.number().int().nonnegative();
@@ -23,10 +30,19 @@ const schema = z.object({
   qkRopeHeadDim: count.multipleOf(2),
   vHeadDim: count,
   nRoutedExperts: count,
-  nSharedExperts: countOrZero.nullable().transform((n) => n ?? 0).default(0),
+  nSharedExperts: countOrZero
+    .nullable()
+    .transform((n) => n ?? 0)
+    .default(0),
   numExpertsPerTok: count,
-  nGroup: count.nullable().transform((n) => n ?? 1).default(1),
-  topkGroup: count.nullable().transform((n) => n ?? 1).default(1),
+  nGroup: count
+    .nullable()
+    .transform((n) => n ?? 1)
+    .default(1),
+  topkGroup: count
+    .nullable()
+    .transform((n) => n ?? 1)
+    .default(1),
   topkMethod: z.enum(['greedy', 'group_limited_greedy', 'noaux_tc']).default('greedy'),
   normTopkProb: z.boolean().default(true),
   routedScalingFactor: z.number().positive().default(1),
@@ -53,11 +69,18 @@ export type DeepseekConfig = z.output<typeof schema>;
 /** Keys of published configs that say nothing about the computation, or whose only accepted value is checked below. */
 const otherKeys = new Set(
   `ep_size head_dim qk_head_dim hidden_act pretraining_tp aux_loss_alpha seq_aux attention_bias attention_dropout mlp_bias
-   num_key_value_heads scoring_func rope_interleave rope_parameters rope_scaling quantization_config output_router_logits`.split(/\s+/),
+   num_key_value_heads scoring_func rope_interleave rope_parameters rope_scaling quantization_config output_router_logits`.split(
+    /\s+/,
+  ),
 );
 
 /** Settings we do not compute otherwise than so. */
-const onlyValues: Record<string, unknown> = { hidden_act: 'silu', attention_bias: false, mlp_bias: false, attention_dropout: 0 };
+const onlyValues: Record<string, unknown> = {
+  hidden_act: 'silu',
+  attention_bias: false,
+  mlp_bias: false,
+  attention_dropout: 0,
+};
 
 /**
  * Reads a `config.json` of model_type deepseek_v2 or deepseek_v3.
@@ -92,9 +115,11 @@ export function checkDeepseek(config: DeepseekConfig, source: string): DeepseekC
   const choice = (experts / groups) * topkGroup;
   if (topK > choice) refuse('num_experts_per_tok', `at most ${choice}, the experts of ${topkGroup} groups`, topK);
   if (isV3 && experts / groups < 2 && groups > 1) refuse('n_group', 'groups of two experts or more', groups);
-  if (isV3 !== (config.topkMethod === 'noaux_tc')) refuse('topk_method', isV3 ? 'noaux_tc' : 'greedy or group_limited_greedy', config.topkMethod);
+  if (isV3 !== (config.topkMethod === 'noaux_tc'))
+    refuse('topk_method', isV3 ? 'noaux_tc' : 'greedy or group_limited_greedy', config.topkMethod);
   if (!isV3 && config.normTopkProb) refuse('norm_topk_prob', 'false for deepseek_v2', true);
-  if (!isV3 && config.numNextnPredictLayers > 0) refuse('num_nextn_predict_layers', '0 for deepseek_v2', config.numNextnPredictLayers);
+  if (!isV3 && config.numNextnPredictLayers > 0)
+    refuse('num_nextn_predict_layers', '0 for deepseek_v2', config.numNextnPredictLayers);
   return config;
 }
 
@@ -112,7 +137,9 @@ export function deepseekToHuggingFace(config: DeepseekConfig): Record<string, un
     model_type: family,
     ...snakeCase(plain),
     num_key_value_heads: config.numAttentionHeads,
-    ...(isV3 || topkMethod === 'group_limited_greedy' ? { n_group: nGroup, topk_group: topkGroup } : { n_group: 1, topk_group: 1 }),
+    ...(isV3 || topkMethod === 'group_limited_greedy'
+      ? { n_group: nGroup, topk_group: topkGroup }
+      : { n_group: 1, topk_group: 1 }),
     topk_method: topkMethod,
     scoring_func: isV3 ? 'sigmoid' : 'softmax',
     hidden_act: 'silu',

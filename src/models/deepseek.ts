@@ -5,8 +5,8 @@ import type { Graph, Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput, RouterRecord } from '../nn/context.js';
 import { latentAttention, type RotaryTables } from '../nn/latent-attention.js';
 import { linear } from '../nn/linear.js';
-import { gatedMlp } from '../nn/mlp.js';
 import { mixtureOfExperts } from '../nn/mixture-of-experts.js';
+import { gatedMlp } from '../nn/mlp.js';
 import { rmsNormLayer } from '../nn/norm.js';
 import type { ParameterScope } from '../nn/parameters.js';
 import { rotaryTables, softmaxScaleFactor } from '../nn/yarn.js';
@@ -38,11 +38,14 @@ function forward(config: DeepseekConfig, scope: ParameterScope, inputs: ModelInp
   const tables = rotary(config, scope.graph, inputs);
   const routers: RouterRecord[] = [];
   const record = (router: RouterRecord) => routers.push(router);
-  const decoder = (index: number, x: Value) => (s: ParameterScope) => decoderLayer(s, config, index, x, inputs, tables, record);
+  const decoder = (index: number, x: Value) => (s: ParameterScope) =>
+    decoderLayer(s, config, index, x, inputs, tables, record);
 
   const model = scope.child('model');
   const table = model.parameter('embed_tokens.weight', [vocabSize, hiddenSize], initializer);
-  const head = config.tieWordEmbeddings ? table : scope.parameter('lm_head.weight', [vocabSize, hiddenSize], initializer);
+  const head = config.tieWordEmbeddings
+    ? table
+    : scope.parameter('lm_head.weight', [vocabSize, hiddenSize], initializer);
 
   let x_BTD = embedding(table, inputs.tokens);
   for (let i = 0; i < numHiddenLayers; i++) x_BTD = scope.within(`model.layers.${i}`, decoder(i, x_BTD));
@@ -134,7 +137,11 @@ function routerOptions(config: DeepseekConfig) {
 }
 
 /** cos and sin for every position that can occur: a row's own positions, or a cache's. */
-function rotary({ qkRopeHeadDim, ropeTheta, yarn }: DeepseekConfig, graph: Graph, { tokens, cache }: ModelInputs): RotaryTables {
+function rotary(
+  { qkRopeHeadDim, ropeTheta, yarn }: DeepseekConfig,
+  graph: Graph,
+  { tokens, cache }: ModelInputs,
+): RotaryTables {
   const positions = cache?.capacity ?? sizeOf(tokens.shape.slice(1));
   const { cos, sin } = rotaryTables(positions, qkRopeHeadDim, ropeTheta, yarn);
   const shape = [positions, qkRopeHeadDim / 2];

@@ -20,13 +20,19 @@ const families: Record<string, (json: Record<string, unknown>, source: string) =
  */
 export function modelFromConfig(json: unknown, source = 'config.json'): Model {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] expected an object, got ${JSON.stringify(json)?.slice(0, 40)}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[${source}] expected an object, got ${JSON.stringify(json)?.slice(0, 40)}`,
+    );
   }
   const type = (json as Record<string, unknown>).model_type;
   const family = Object.hasOwn(families, String(type)) ? families[String(type)] : undefined;
   if (!family) {
     const known = Object.keys(families).join(', ');
-    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field 'model_type' expected one of ${known}, got ${JSON.stringify(type)}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[${source}] field 'model_type' expected one of ${known}, got ${JSON.stringify(type)}`,
+    );
   }
   return family(json as Record<string, unknown>, source);
 }

@@ -52,7 +52,8 @@ const onlyValues = {
 };
 
 function check(config: Gpt2Config, source: string): Gpt2Config {
-  if (config.nEmbd % config.nHead !== 0) throw configError(source, 'n_head', `a divisor of n_embd ${config.nEmbd}`, config.nHead);
+  if (config.nEmbd % config.nHead !== 0)
+    throw configError(source, 'n_head', `a divisor of n_embd ${config.nEmbd}`, config.nHead);
   return config;
 }
 
@@ -129,7 +130,9 @@ function block(
   });
   const h = add(x, drop(attended, residPdrop));
   const mixed = scope.within('mlp', (s) => {
-    const inner = gelu(conv1d(s, 'c_fc', layerNormLayer(scope, 'ln_2', h, eps), config.nInner ?? 4 * nEmbd, initializer));
+    const inner = gelu(
+      conv1d(s, 'c_fc', layerNormLayer(scope, 'ln_2', h, eps), config.nInner ?? 4 * nEmbd, initializer),
+    );
     return conv1d(s, 'c_proj', inner, nEmbd, residual);
   });
   return add(h, drop(mixed, residPdrop));

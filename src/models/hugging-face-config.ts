@@ -52,12 +52,17 @@ export function parseConfig<S extends z.ZodObject>(
   for (const [key, value] of Object.entries(json)) {
     if (!names.has(key) && !options.otherKeys.has(key) && !commonKeys.has(key)) {
       const hint = nearest(key, [...names.keys(), ...options.otherKeys]);
-      throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${key}' is unknown${hint ? `; did you mean '${hint}'?` : ''}`);
+      throw new HadalError(
+        'HADAL_ERR_CONFIG',
+        `[${source}] field '${key}' is unknown${hint ? `; did you mean '${hint}'?` : ''}`,
+      );
     }
     const only = options.onlyValues[key];
     if (only !== undefined && value !== only) throw configError(source, key, JSON.stringify(only), value);
   }
-  const fields = Object.fromEntries([...names].filter(([key]) => json[key] !== undefined).map(([key, name]) => [name, json[key]]));
+  const fields = Object.fromEntries(
+    [...names].filter(([key]) => json[key] !== undefined).map(([key, name]) => [name, json[key]]),
+  );
   return checkFields(source, { ...fields, ...options.derived }, schema);
 }
 
@@ -76,7 +81,8 @@ export function ropeFromHuggingFace(
   const number = (key: string, required: boolean) => {
     const value = rope[key];
     if (value === undefined && !required) return undefined;
-    if (typeof value !== 'number' || !(value > 0)) throw configError(source, `${field}.${key}`, 'a number above 0', value);
+    if (typeof value !== 'number' || !(value > 0))
+      throw configError(source, `${field}.${key}`, 'a number above 0', value);
     return value;
   };
   const optional = Object.entries({

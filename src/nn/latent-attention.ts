@@ -52,10 +52,16 @@ export function latentAttention(
 
   const compressed = linear(scope, 'kv_a_proj_with_mqa', x, kvLoraRank + rope, initializer);
   const latent = rmsNormLayer(scope, 'kv_a_layernorm', slice(compressed, 2, 0, kvLoraRank), latentEps);
-  const sharedKey_BT1R = turn(reshape(slice(compressed, 2, kvLoraRank, kvLoraRank + rope), [batch, tokens, 1, rope]), 0);
+  const sharedKey_BT1R = turn(
+    reshape(slice(compressed, 2, kvLoraRank, kvLoraRank + rope), [batch, tokens, 1, rope]),
+    0,
+  );
   const keyValue = linear(scope, 'kv_b_proj', latent, heads * (nope + vHeadDim), initializer);
   const keyValue_BTHC = reshape(keyValue, [batch, tokens, heads, nope + vHeadDim]);
-  const k_BTHD = concat([slice(keyValue_BTHC, 3, 0, nope), broadcastTo(sharedKey_BT1R, [batch, tokens, heads, rope])], 3);
+  const k_BTHD = concat(
+    [slice(keyValue_BTHC, 3, 0, nope), broadcastTo(sharedKey_BT1R, [batch, tokens, heads, rope])],
+    3,
+  );
   const v_BTHE = slice(keyValue_BTHC, 3, nope, nope + vHeadDim);
 
   const [k, v] = cache ? cached(scope, cache, k_BTHD, v_BTHE) : [k_BTHD, v_BTHE];

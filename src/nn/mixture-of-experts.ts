@@ -43,11 +43,11 @@ export function mixtureOfExperts(
 
   const gate = scope.parameter('gate.weight', [count, dim], initializer);
   const bias = config.correctionBias
-    ? scope.parameter('gate.e_score_correction_bias', [count], { kind: 'zeros' }, { trainable: false })
+    ? scope.parameter('gate.e_score_correction_bias', [count], { kind: 'zeros' }, { trainable: false, dtype: 'fp32' })
     : null;
   const logits_TE = matmul(cast(x_TD, 'fp32'), cast(gate, 'fp32'), { transposeB: true });
   const mask = docIds && reshape(docIds, [-1]);
-  const { weights, experts, scores } = router(logits_TE, bias && cast(bias, 'fp32'), mask, config.router);
+  const { weights, experts, scores } = router(logits_TE, bias, mask, config.router);
   const biasName = bias && scope.join('gate.e_score_correction_bias');
   record({ layer: scope.path, experts, scores, options: config.router, bias: biasName });
 
@@ -55,7 +55,9 @@ export function mixtureOfExperts(
   const rows_RD = permute(x_TD, order);
   const expertParts = (names: readonly string[], shape: readonly number[]) => ({
     routed: true,
-    parts: Array.from({ length: count }, (_, e) => names.map((name) => ({ name: `experts.${e}.${name}.weight`, shape }))).flat(),
+    parts: Array.from({ length: count }, (_, e) =>
+      names.map((name) => ({ name: `experts.${e}.${name}.weight`, shape })),
+    ).flat(),
   });
   const gateUp = scope.parameter(
     'experts.gate_up_proj',
@@ -73,5 +75,8 @@ export function mixtureOfExperts(
   const expertRows = groupedMatmul(hidden, down, order.offsets, { transposeB: true });
   const routed = reshape(unpermute(expertRows, order, weights), x.shape);
   if (sharedExperts === 0) return routed;
-  return add(routed, scope.within('shared_experts', (s) => gatedMlp(s, x, sharedExperts * intermediate, initializer)));
+  return add(
+    routed,
+    scope.within('shared_experts', (s) => gatedMlp(s, x, sharedExperts * intermediate, initializer)),
+  );
 }

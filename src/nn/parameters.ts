@@ -4,10 +4,7 @@ import { type Shape, sizeOf } from '../core/shape.js';
 import type { Graph, Value } from '../graph/graph.js';
 
 /** How a parameter begins. */
-export type Initializer =
-  | { kind: 'normal'; std: number }
-  | { kind: 'zeros' }
-  | { kind: 'ones' };
+export type Initializer = { kind: 'normal'; std: number } | { kind: 'zeros' } | { kind: 'ones' };
 
 /** A tensor on disk that is a contiguous part of a parameter. */
 export interface ParameterPart {
@@ -40,6 +37,8 @@ export interface ParameterOptions {
   decay?: boolean;
   trainable?: boolean;
   routed?: boolean;
+  /** The scope's unless given. */
+  dtype?: DType;
   /** Tensors on disk, when it is not one tensor of the parameter's own name. */
   parts?: readonly { name: string; shape: Shape }[];
 }
@@ -71,7 +70,13 @@ export class ParameterScope {
   /** Declares a parameter; twice under one name is one shared parameter. */
   parameter(name: string, shape: Shape, initializer: Initializer, options: ParameterOptions = {}): Value {
     const path = this.join(name);
-    const { decay = shape.length > 1, trainable = true, routed = false, parts = [{ name, shape }] } = options;
+    const {
+      decay = shape.length > 1,
+      trainable = true,
+      routed = false,
+      dtype = this.dtype,
+      parts = [{ name, shape }],
+    } = options;
     if (!this.parameters.has(path)) {
       let offset = 0;
       const placed = parts.map((part) => {
@@ -80,10 +85,10 @@ export class ParameterScope {
         return { name: this.join(part.name), shape: part.shape, offset: at };
       });
       invariant(offset === sizeOf(shape), `the parts of parameter '${path}' do not add up`);
-      const spec = { name: path, shape, dtype: this.dtype, initializer, decay, trainable, routed, parts: placed, copies: [] };
+      const spec = { name: path, shape, dtype, initializer, decay, trainable, routed, parts: placed, copies: [] };
       this.parameters.set(path, spec);
     }
-    return this.graph.slot(path, shape, this.dtype);
+    return this.graph.slot(path, shape, dtype);
   }
 
   /** Says that the directory holds a parameter a second time, under `name` of this module. */

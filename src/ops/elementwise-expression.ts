@@ -53,7 +53,9 @@ export interface Walk {
 /** The number of a constant of one fp32 element, else null. Such constants become part of expressions. */
 export function constantNumber(value: Value): number | null {
   const { op, attrs } = value.node;
-  return op.name === 'constant' && value.size === 1 && attrs.data instanceof Float32Array ? (attrs.data[0] as number) : null;
+  return op.name === 'constant' && value.size === 1 && attrs.data instanceof Float32Array
+    ? (attrs.data[0] as number)
+    : null;
 }
 
 /** Strides that broadcast `shape` to `target`. */
@@ -89,7 +91,12 @@ function collapse(dims: Shape, walks: readonly Walk[]): { dims: number[]; stride
  * @param walks - how each input is walked; default: broadcast to the output's shape
  * @throws HadalError HADAL_ERR_SHAPE where the shapes need more than 6 dims
  */
-export function elementwiseCall(out: Value, inputs: readonly Value[], steps: readonly Step[], walks?: Walk[]): KernelCall {
+export function elementwiseCall(
+  out: Value,
+  inputs: readonly Value[],
+  steps: readonly Step[],
+  walks?: Walk[],
+): KernelCall {
   const { inputs: maxInputs, rank: maxRank } = expressionLimits;
   const all = walks ?? inputs.map((input) => ({ strides: broadcastStrides(input.shape, out.shape), offset: 0 }));
   const tensors: number[] = [];
@@ -106,7 +113,9 @@ export function elementwiseCall(out: Value, inputs: readonly Value[], steps: rea
     else code.push(0, position(tensors, (step as { input: number }).input));
   }
   invariant(
-    tensors.length <= maxInputs && code.length <= expressionLimits.codeBytes && constants.length <= expressionLimits.constants,
+    tensors.length <= maxInputs &&
+      code.length <= expressionLimits.codeBytes &&
+      constants.length <= expressionLimits.constants,
     'an elementwise expression is too large for its kernel',
   );
   const used = tensors.map((n) => all[n] as Walk);
@@ -114,7 +123,10 @@ export function elementwiseCall(out: Value, inputs: readonly Value[], steps: rea
   if (dims.length > maxRank) {
     throw new HadalError('HADAL_ERR_SHAPE', `[elementwise] expected at most ${maxRank} separate dims, got ${out.type}`);
   }
-  const padded = (list: readonly number[], length: number) => [...list, ...new Array<number>(length - list.length).fill(0)];
+  const padded = (list: readonly number[], length: number) => [
+    ...list,
+    ...new Array<number>(length - list.length).fill(0),
+  ];
   const types = tensors.map((n) => (inputs[n] as Value).dtype);
   const typeFill = new Array<'fp32'>(maxInputs - types.length).fill('fp32');
   return {
@@ -123,8 +135,14 @@ export function elementwiseCall(out: Value, inputs: readonly Value[], steps: rea
       rank: dims.length,
       dims: padded(dims, maxRank),
       inputs: tensors.length,
-      offsets: padded(used.map((walk) => walk.offset), maxInputs),
-      strides: padded(strides.flatMap((list) => padded(list, maxRank)), maxInputs * maxRank),
+      offsets: padded(
+        used.map((walk) => walk.offset),
+        maxInputs,
+      ),
+      strides: padded(
+        strides.flatMap((list) => padded(list, maxRank)),
+        maxInputs * maxRank,
+      ),
       rowElements: out.shape.length > 0 ? sizeOf(out.shape.slice(1)) : 1,
       codeBytes: code.length,
       constants: padded(constants, expressionLimits.constants),
@@ -133,7 +151,9 @@ export function elementwiseCall(out: Value, inputs: readonly Value[], steps: rea
       code: Uint8Array.from(padded(code, expressionLimits.codeBytes)),
     },
     buffers: [
-      ...Array.from({ length: maxInputs }, (_, i) => (i < tensors.length ? (inputs[tensors[i] as number] as Value) : null)),
+      ...Array.from({ length: maxInputs }, (_, i) =>
+        i < tensors.length ? (inputs[tensors[i] as number] as Value) : null,
+      ),
       out.extent,
       out,
     ],

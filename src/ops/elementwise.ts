@@ -55,7 +55,10 @@ const rows: Record<ElementwiseName, Row> = {
       const v = x as Value;
       const t = tanh(multiply(add(v, multiply(multiply(v, square(v)), 0.044715)), geluScale));
       const inner = multiply(add(multiply(square(v), 3 * 0.044715), 1), geluScale);
-      return multiply(dy, add(multiply(add(t, 1), 0.5), multiply(multiply(v, 0.5), multiply(subtract(1, square(t)), inner))));
+      return multiply(
+        dy,
+        add(multiply(add(t, 1), 0.5), multiply(multiply(v, 0.5), multiply(subtract(1, square(t)), inner))),
+      );
     },
   ],
   erf: [({ inputs: [x], dy }) => multiply(dy, multiply(exp(negate(square(x as Value))), 2 / Math.sqrt(Math.PI)))],
@@ -103,7 +106,10 @@ function resultType(op: string, inputs: readonly Value[]): DType {
 const comparisons = { equal: true, less: true, lessEqual: true, isFinite: true };
 
 function inferElementwise(op: string, inputs: readonly Value[]): TypeSpec[] {
-  const shape = broadcastShape(op, inputs.map((input) => input.shape));
+  const shape = broadcastShape(
+    op,
+    inputs.map((input) => input.shape),
+  );
   const typed = op === 'where' ? inputs.slice(1) : inputs;
   const extent = inputs.find((input) => input.extent && input.shape[0] === shape[0])?.extent ?? null;
   return [{ shape, dtype: resultType(op, typed), extent }];
@@ -208,7 +214,7 @@ export const cos = unary('cos');
 /** The next whole number below. */
 export const floor = unary('floor');
 /** 1 where x is a finite number, else 0, fp32. */
-export const isFinite = unary('isFinite');
+export const finite = unary('isFinite');
 /** a where condition ≠ 0, else b. */
 export const where = (condition: Value, a: Operand, b: Operand) => apply('where', [condition, a, b]);
 

@@ -12,7 +12,10 @@ type ReduceAttrs = { reduction: keyof typeof reductions; first: number; last: nu
 
 /** Numbers shared with native/ops/reduce.h, and the gradient by x. */
 const reductions = {
-  sum: { code: 0, gradient: (x: Value, _y: Value, dy: Value, scale: number) => multiply(broadcastTo(dy, x.shape), scale) },
+  sum: {
+    code: 0,
+    gradient: (x: Value, _y: Value, dy: Value, scale: number) => multiply(broadcastTo(dy, x.shape), scale),
+  },
   max: {
     code: 1,
     // Shared evenly among ties.
@@ -31,7 +34,11 @@ const reductions = {
 const reduceOp = defineOp<ReduceAttrs, [x: Value], [Value]>({
   name: 'reduce',
   infer: ([x], { first, last }) => [
-    { shape: x.shape.map((dim, i) => (i >= first && i < last ? 1 : dim)), dtype: x.dtype, extent: first > 0 ? x.extent : null },
+    {
+      shape: x.shape.map((dim, i) => (i >= first && i < last ? 1 : dim)),
+      dtype: x.dtype,
+      extent: first > 0 ? x.extent : null,
+    },
   ],
   vjp({ inputs: [x], outputs: [y], gradients: [dy], attrs }) {
     if (!dy || !isFloat(x.dtype)) return [null];
@@ -53,7 +60,13 @@ const reduceOp = defineOp<ReduceAttrs, [x: Value], [Value]>({
   }),
 });
 
-function reduce(x: Value, reduction: ReduceAttrs['reduction'], axes: readonly number[], keepDims: boolean, scale = 1): Value {
+function reduce(
+  x: Value,
+  reduction: ReduceAttrs['reduction'],
+  axes: readonly number[],
+  keepDims: boolean,
+  scale = 1,
+): Value {
   const sorted = [...new Set(axes)].sort((a, b) => a - b);
   if (sorted.some((axis) => !Number.isInteger(axis) || axis < 0 || axis >= x.shape.length)) {
     throw new HadalError('HADAL_ERR_SHAPE', `[${reduction}] expected axes within ${x.type}, got [${axes.join(', ')}]`);
@@ -73,7 +86,12 @@ function reduce(x: Value, reduction: ReduceAttrs['reduction'], axes: readonly nu
     y = reduceOp.apply([y], attrs)[0];
     end = begin;
   }
-  return keepDims ? y : reshape(y, y.shape.filter((_, i) => !sorted.includes(i)));
+  return keepDims
+    ? y
+    : reshape(
+        y,
+        y.shape.filter((_, i) => !sorted.includes(i)),
+      );
 }
 
 /** Sum over axes. */

@@ -18,7 +18,10 @@ export function reshape(x: Value, shape: Shape): Value {
   const known = shape.reduce((product, dim) => (dim === -1 ? product : product * dim), 1);
   const whole = shape.map((dim) => (dim === -1 ? x.size / known : dim));
   if (sizeOf(whole) !== x.size || whole.some((dim) => !Number.isInteger(dim))) {
-    throw new HadalError('HADAL_ERR_SHAPE', `[reshape] expected a shape of ${x.size} elements, got ${formatShape(shape)}`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[reshape] expected a shape of ${x.size} elements, got ${formatShape(shape)}`,
+    );
   }
   return sameShape(whole, x.shape) ? x : reshapeOp.apply([x], { shape: whole })[0];
 }
@@ -26,7 +29,13 @@ export function reshape(x: Value, shape: Shape): Value {
 const transposeOp = defineOp<{ permutation: readonly number[] }, [x: Value], [Value]>({
   name: 'transpose',
   infer: ([x], { permutation }) => [{ shape: permutation.map((axis) => x.shape[axis] as number), dtype: x.dtype }],
-  vjp: ({ gradients: [dy], attrs: { permutation } }) => [dy && transpose(dy, permutation.map((_, i) => permutation.indexOf(i)))],
+  vjp: ({ gradients: [dy], attrs: { permutation } }) => [
+    dy &&
+      transpose(
+        dy,
+        permutation.map((_, i) => permutation.indexOf(i)),
+      ),
+  ],
   kernel: ([x], [y], { permutation }) => {
     const strides = stridesOf(x.shape);
     const walk = { strides: permutation.map((axis) => strides[axis] as number), offset: 0 };
@@ -38,7 +47,10 @@ const transposeOp = defineOp<{ permutation: readonly number[] }, [x: Value], [Va
 export function transpose(x: Value, permutation: readonly number[]): Value {
   const sorted = [...permutation].sort((a, b) => a - b);
   if (sorted.length !== x.shape.length || sorted.some((axis, i) => axis !== i)) {
-    throw new HadalError('HADAL_ERR_SHAPE', `[transpose] expected an order of the dims of ${x.type}, got [${permutation.join(', ')}]`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[transpose] expected an order of the dims of ${x.type}, got [${permutation.join(', ')}]`,
+    );
   }
   return permutation.every((axis, i) => axis === i) ? x : transposeOp.apply([x], { permutation })[0];
 }
@@ -54,7 +66,10 @@ const broadcastOp = defineOp<{ shape: Shape; dtype: DType }, [x: Value], [Value]
 export function broadcastTo(x: Value, shape: Shape, dtype: DType = x.dtype): Value {
   const missing = shape.length - x.shape.length;
   if (missing < 0 || x.shape.some((dim, i) => dim !== 1 && dim !== shape[i + missing])) {
-    throw new HadalError('HADAL_ERR_SHAPE', `[broadcast] expected a shape that ${x.type} broadcasts to, got ${formatShape(shape)}`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[broadcast] expected a shape that ${x.type} broadcasts to, got ${formatShape(shape)}`,
+    );
   }
   return sameShape(x.shape, shape) && x.dtype === dtype ? x : broadcastOp.apply([x], { shape, dtype })[0];
 }
@@ -64,7 +79,11 @@ type SliceAttrs = { axis: number; start: number; end: number };
 const sliceOp = defineOp<SliceAttrs, [x: Value], [Value]>({
   name: 'slice',
   infer: ([x], { axis, start, end }) => [
-    { shape: x.shape.map((dim, i) => (i === axis ? end - start : dim)), dtype: x.dtype, extent: axis > 0 ? x.extent : null },
+    {
+      shape: x.shape.map((dim, i) => (i === axis ? end - start : dim)),
+      dtype: x.dtype,
+      extent: axis > 0 ? x.extent : null,
+    },
   ],
   vjp: ({ inputs: [x], gradients: [dy], attrs: { axis, start } }) => [
     dy && unsliceOp.apply([dy], { axis, start, size: x.shape[axis] as number })[0],
@@ -79,7 +98,10 @@ const sliceOp = defineOp<SliceAttrs, [x: Value], [Value]>({
 export function slice(x: Value, axis: number, start: number, end: number): Value {
   const size = x.shape[axis];
   if (size === undefined || start < 0 || end > size || start > end) {
-    throw new HadalError('HADAL_ERR_SHAPE', `[slice] expected a range within dim ${axis} of ${x.type}, got [${start}, ${end})`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[slice] expected a range within dim ${axis} of ${x.type}, got [${start}, ${end})`,
+    );
   }
   return start === 0 && end === size ? x : sliceOp.apply([x], { axis, start, end })[0];
 }
@@ -117,7 +139,11 @@ const concatOp = defineOp<{ axis: number }, readonly Value[], [Value]>({
     const first = inputs[0] as Value;
     const size = inputs.reduce((total, input) => total + (input.shape[axis] as number), 0);
     return [
-      { shape: first.shape.map((dim, i) => (i === axis ? size : dim)), dtype: first.dtype, extent: axis > 0 ? first.extent : null },
+      {
+        shape: first.shape.map((dim, i) => (i === axis ? size : dim)),
+        dtype: first.dtype,
+        extent: axis > 0 ? first.extent : null,
+      },
     ];
   },
   vjp({ inputs, gradients: [dy], attrs: { axis } }) {
@@ -147,9 +173,14 @@ const concatOp = defineOp<{ axis: number }, readonly Value[], [Value]>({
 export function concat(values: readonly Value[], axis: number): Value {
   const first = values[0];
   const fits = (value: Value) =>
-    value.dtype === first?.dtype && value.shape.length === first.shape.length && value.shape.every((dim, i) => i === axis || dim === first.shape[i]);
+    value.dtype === first?.dtype &&
+    value.shape.length === first.shape.length &&
+    value.shape.every((dim, i) => i === axis || dim === first.shape[i]);
   if (!first || axis < 0 || axis >= first.shape.length || !values.every(fits)) {
-    throw new HadalError('HADAL_ERR_SHAPE', `[concat] expected values alike but for dim ${axis}, got ${values.map((value) => value.type).join(' and ')}`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[concat] expected values alike but for dim ${axis}, got ${values.map((value) => value.type).join(' and ')}`,
+    );
   }
   if (values.length === 1) return first;
   if (values.length <= concatInputs) return concatOp.apply(values, { axis })[0];

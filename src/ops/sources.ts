@@ -26,4 +26,3 @@ export function iota(graph: Graph, n: number): Value {
     [n],
   );
 }
-

@@ -1,6 +1,7 @@
 // AdamW over all parameters of a step: slots for the moments, one count of updates, decay by parameter.
+import type { DType } from '../core/dtype.js';
+import type { Shape } from '../core/shape.js';
 import type { Graph, Value } from '../graph/graph.js';
-import type { Parameter } from '../nn/parameters.js';
 import { adamw } from '../ops/adamw.js';
 import { add, exp, multiply, subtract } from '../ops/elementwise.js';
 
@@ -12,6 +13,15 @@ export interface AdamwConfig {
   weightDecay: number;
 }
 
+/** What the optimizer needs to know of a parameter. */
+export interface OptimizedParameter {
+  name: string;
+  shape: Shape;
+  dtype: DType;
+  /** Whether weight decay applies. */
+  decay: boolean;
+}
+
 /** Slot that counts updates, fp32 [1] (exact to 2^24). */
 export const updatesSlot = 'state/updates';
 
@@ -21,7 +31,7 @@ export const momentSlots = (name: string): [m: string, v: string] => [`adam.m/${
 /** Updates every parameter by its gradient. @param lr - fp32 [1] @param gradScale - fp32 [1], clipping */
 export function applyAdamw(
   graph: Graph,
-  parameters: readonly Parameter[],
+  parameters: readonly OptimizedParameter[],
   grads: readonly Value[],
   { lr, gradScale }: { lr: Value; gradScale: Value },
   { weightDecay, ...config }: AdamwConfig,
@@ -33,7 +43,11 @@ export function applyAdamw(
   const inputs = { lr, gradScale, correction1: correction(config.beta1), correction2: correction(config.beta2) };
   for (const [i, { name, shape, dtype, decay }] of parameters.entries()) {
     const slots = [name, ...momentSlots(name)];
-    const [param, m, v] = slots.map((slot, n) => graph.slot(slot, shape, n === 0 ? dtype : 'fp32')) as [Value, Value, Value];
+    const [param, m, v] = slots.map((slot, n) => graph.slot(slot, shape, n === 0 ? dtype : 'fp32')) as [
+      Value,
+      Value,
+      Value,
+    ];
     const next = adamw(param, grads[i] as Value, m, v, inputs, { ...config, weightDecay: decay ? weightDecay : 0 });
     for (const [n, value] of next.entries()) graph.update(slots[n] as string, value);
   }

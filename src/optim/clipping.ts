@@ -5,7 +5,15 @@ import { concat, reshape } from '../ops/shape.js';
 
 /** √(Σ over all gradients of Σ g²), fp32 [1]. Pascanu et al. 2013, arXiv:1211.5063. */
 export function globalNorm(grads: readonly Value[]): Value {
-  const squares = grads.map((grad) => reshape(sumOfSquares(grad, grad.shape.map((_, axis) => axis)), [1]));
+  const squares = grads.map((grad) =>
+    reshape(
+      sumOfSquares(
+        grad,
+        grad.shape.map((_, axis) => axis),
+      ),
+      [1],
+    ),
+  );
   return sqrt(sum(concat(squares, 0), [0], true));
 }
 

@@ -4,7 +4,13 @@ import { sameShape } from '../core/shape.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { defineOp } from '../ops/define-op.js';
 import { elementwiseName } from '../ops/elementwise.js';
-import { constantNumber, elementwiseCall, expressionLimits, opcodes, type Step } from '../ops/elementwise-expression.js';
+import {
+  constantNumber,
+  elementwiseCall,
+  expressionLimits,
+  opcodes,
+  type Step,
+} from '../ops/elementwise-expression.js';
 import { rewrite } from './rewrite.js';
 
 type FusedAttrs = { steps: readonly Step[]; shape: readonly number[]; dtype: Value['dtype']; names: string };

@@ -41,5 +41,9 @@ function copy(node: Node, graph: Graph, of: (value: Value) => Value): readonly V
   const { name, shape, dtype } = node.attrs as { name: string; shape: number[]; dtype: Value['dtype'] };
   if (node.op.name === 'input') return [graph.input(name, shape, dtype)];
   if (node.op.name === 'slot') return [graph.slot(name, shape, dtype)];
-  return graph.add(node.op, node.inputs.map((input) => input && of(input)), node.attrs);
+  return graph.add(
+    node.op,
+    node.inputs.map((input) => input && of(input)),
+    node.attrs,
+  );
 }

@@ -141,7 +141,10 @@ function bound(slots: Readonly<Record<string, Tensor>>, spec: TensorSpec): Tenso
   const tensor = slots[spec.name];
   if (!tensor || tensor.dtype !== spec.dtype || tensor.size !== sizeOf(spec.shape)) {
     const got = tensor ? `${tensor.dtype} [${tensor.shape.join(', ')}]` : 'none';
-    throw new HadalError('HADAL_ERR_SHAPE', `[run] slot '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}], got ${got}`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[run] slot '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}], got ${got}`,
+    );
   }
   return tensor;
 }
@@ -149,10 +152,18 @@ function bound(slots: Readonly<Record<string, Tensor>>, spec: TensorSpec): Tenso
 function boundInput(inputs: Readonly<Record<string, NodeJS.TypedArray>>, spec: TensorSpec): NodeJS.TypedArray {
   const array = inputs[spec.name];
   const bytes = bytesOf(spec.dtype, sizeOf(spec.shape));
-  const fits = spec.dtype === 'fp32' ? array instanceof Float32Array : spec.dtype === 'int32' ? array instanceof Int32Array : array;
+  const fits =
+    spec.dtype === 'fp32'
+      ? array instanceof Float32Array
+      : spec.dtype === 'int32'
+        ? array instanceof Int32Array
+        : array;
   if (!array || !fits || array.byteLength !== bytes) {
     const got = array ? `${array.constructor.name} of ${array.byteLength} bytes` : 'none';
-    throw new HadalError('HADAL_ERR_SHAPE', `[run] input '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}] (${bytes} bytes), got ${got}`);
+    throw new HadalError(
+      'HADAL_ERR_SHAPE',
+      `[run] input '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}] (${bytes} bytes), got ${got}`,
+    );
   }
   return array;
 }

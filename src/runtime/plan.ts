@@ -122,13 +122,15 @@ class Planner {
     for (const node of this.#graph.nodes) {
       const value = node.outputs[0];
       if (!node.op.isSource || !value) continue;
-      const home = (place: Home['place']) => this.#homes.set(value, { place, block: null, bytes: value.bytes, lastUse: -1 });
+      const home = (place: Home['place']) =>
+        this.#homes.set(value, { place, block: null, bytes: value.bytes, lastUse: -1 });
       const spec = { name: node.attrs.name as string, shape: value.shape, dtype: value.dtype };
       if (node.op.name === 'slot') home({ space: 'slot', index: this.#slots.push(spec) - 1 });
       else if (node.op.name === 'input') home({ space: 'input', index: this.#inputs.push(spec) - 1 });
       else home({ space: 'constant', offset: this.#constantOffset(node.attrs.data as Float32Array | Int32Array) });
     }
-    for (const [name, value] of this.#graph.outputs) this.#outputs.push({ name, shape: value.shape, dtype: value.dtype });
+    for (const [name, value] of this.#graph.outputs)
+      this.#outputs.push({ name, shape: value.shape, dtype: value.dtype });
   }
 
   #constantOffset(data: Float32Array | Int32Array): number {
@@ -144,8 +146,14 @@ class Planner {
   /** Gives every remaining value a home: its source's for views, a slot's own for results, an arena block otherwise. */
   #placeViewsAndResults(): void {
     const results = new Map<Value, number>();
-    for (const [name, value] of this.#graph.updates) this.#claim(results, value, this.#slots.findIndex((s) => s.name === name));
-    for (const [i, [, value]] of [...this.#graph.outputs].entries()) this.#claim(results, value, this.#slots.length + i);
+    for (const [name, value] of this.#graph.updates)
+      this.#claim(
+        results,
+        value,
+        this.#slots.findIndex((s) => s.name === name),
+      );
+    for (const [i, [, value]] of [...this.#graph.outputs].entries())
+      this.#claim(results, value, this.#slots.length + i);
     for (const node of this.#graph.nodes) {
       for (const output of node.outputs) {
         if (this.#homes.has(output)) continue;
@@ -166,9 +174,11 @@ class Planner {
     const old = name === undefined ? undefined : this.#graph.slots.get(name);
     if (old) {
       const readers = this.#readersThroughViews(old);
-      const mayAlias = (node: Node) => node.id < value.node.id || (node === value.node && this.#mayWriteOver(value, old));
+      const mayAlias = (node: Node) =>
+        node.id < value.node.id || (node === value.node && this.#mayWriteOver(value, old));
       if (!readers.every(mayAlias)) return;
-      if ([...this.#graph.updates.values(), ...this.#graph.outputs.values()].some((other) => rootOf(other) === old)) return;
+      if ([...this.#graph.updates.values(), ...this.#graph.outputs.values()].some((other) => rootOf(other) === old))
+        return;
     }
     results.set(value, slot);
   }
@@ -282,17 +292,25 @@ class Planner {
 
   #copy(source: Value, target: Value, node: Node | null): void {
     const call = elementwiseCall(target, [source], [{ input: 0 }]);
-    this.#instruct(node, { ...call, buffers: call.buffers.map((b, i) => (i === call.buffers.length - 2 ? null : b)) }, {
-      flops: 0,
-      bytesRead: source.bytes,
-      bytesWritten: target.bytes,
-    }, 'copy');
+    this.#instruct(
+      node,
+      { ...call, buffers: call.buffers.map((b, i) => (i === call.buffers.length - 2 ? null : b)) },
+      {
+        flops: 0,
+        bytesRead: source.bytes,
+        bytesWritten: target.bytes,
+      },
+      'copy',
+    );
   }
 
   /** Results that no node could write to their slot. Contents that are read from other slots are copied first. */
   #copyResults(): void {
     const ends = [
-      ...[...this.#graph.updates].map(([name, value]) => ({ value, slot: this.#slots.findIndex((s) => s.name === name) })),
+      ...[...this.#graph.updates].map(([name, value]) => ({
+        value,
+        slot: this.#slots.findIndex((s) => s.name === name),
+      })),
       ...[...this.#graph.outputs].map(([, value], i) => ({ value, slot: this.#slots.length + i })),
     ];
     const pending = ends.filter(({ value, slot }) => {
@@ -303,18 +321,30 @@ class Planner {
     for (const { value } of pending) {
       const home = this.#home(value);
       if (home.place.space !== 'slot' || !written.has(home.place.index)) continue;
-      const saved: Home = { place: { space: 'arena' }, block: null, bytes: home.bytes, lastUse: this.#graph.nodes.length };
+      const saved: Home = {
+        place: { space: 'arena' },
+        block: null,
+        bytes: home.bytes,
+        lastUse: this.#graph.nodes.length,
+      };
       this.#copyHomes(value, home, saved);
       this.#homes.set(value, saved);
     }
     for (const { value, slot } of pending) {
-      this.#copyHomes(value, this.#home(value), { place: { space: 'slot', index: slot }, block: null, bytes: value.bytes, lastUse: 0 });
+      this.#copyHomes(value, this.#home(value), {
+        place: { space: 'slot', index: slot },
+        block: null,
+        bytes: value.bytes,
+        lastUse: 0,
+      });
     }
   }
 
   #copyHomes(like: Value, from: Home, to: Home): void {
     const call = elementwiseCall(like, [like], [{ input: 0 }]);
-    const buffers = call.buffers.map((_, i) => (i === 0 ? this.#ref(from) : i === call.buffers.length - 1 ? this.#ref(to) : null));
+    const buffers = call.buffers.map((_, i) =>
+      i === 0 ? this.#ref(from) : i === call.buffers.length - 1 ? this.#ref(to) : null,
+    );
     this.#push(null, call, buffers, [], { flops: 0, bytesRead: like.bytes, bytesWritten: like.bytes }, 'copy');
   }
 
@@ -334,7 +364,12 @@ class Planner {
 
   /** Outputs that nobody reads and the kernel can do without. */
   #unusedOutputs(node: Node, call: KernelCall): ReadonlySet<Value> {
-    const idle = node.outputs.filter((output) => !this.#users.has(output) && this.#home(output).place.space === 'arena' && this.#home(output).lastUse === node.id);
+    const idle = node.outputs.filter(
+      (output) =>
+        !this.#users.has(output) &&
+        this.#home(output).place.space === 'arena' &&
+        this.#home(output).lastUse === node.id,
+    );
     if (idle.length === 0) return new Set();
     const list = loadAddon().bufferList(call.kernel, packParams(call.kernel, call.params));
     return new Set(idle.filter((output) => list[call.buffers.indexOf(output)]?.isOptional));
@@ -349,7 +384,14 @@ class Planner {
     return { space: 'arena', index: 0, offset: holder.block.offset, bytes };
   }
 
-  #push(node: Node | null, call: KernelCall, buffers: (BufferRef | null)[], waits: number[], cost: Cost, name: string): void {
+  #push(
+    node: Node | null,
+    call: KernelCall,
+    buffers: (BufferRef | null)[],
+    waits: number[],
+    cost: Cost,
+    name: string,
+  ): void {
     const params = packParams(call.kernel, call.params);
     const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, this.#threads);
     const workspace = workspaceBytes > 0 ? this.#arena.allocate(workspaceBytes) : null;

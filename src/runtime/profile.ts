@@ -14,11 +14,25 @@ export function profileTable(times: readonly InstructionTime[]): string {
   const total = times.reduce((sum, { ms }) => sum + ms, 0);
   const perSecond = (amount: number, ms: number) => (ms > 0 ? (amount / ms / 1e6).toFixed(1) : '-');
   const line = (cells: readonly string[]) =>
-    cells.map((cell, i) => (i === 0 ? cell.padEnd(30) : cell.padStart(10))).join('').trimEnd();
+    cells
+      .map((cell, i) => (i === 0 ? cell.padEnd(30) : cell.padStart(10)))
+      .join('')
+      .trimEnd();
   const body = [...rows]
     .sort(([, a], [, b]) => b.ms - a.ms)
     .map(([op, { calls, ms, flops, bytes }]) =>
-      line([op, `${calls}`, ms.toFixed(2), `${((100 * ms) / total).toFixed(1)} %`, perSecond(flops, ms), perSecond(bytes, ms)]),
+      line([
+        op,
+        `${calls}`,
+        ms.toFixed(2),
+        `${((100 * ms) / total).toFixed(1)} %`,
+        perSecond(flops, ms),
+        perSecond(bytes, ms),
+      ]),
     );
-  return [line(['op', 'calls', 'ms', 'share', 'GFLOP/s', 'GB/s']), ...body, line(['total', `${times.length}`, total.toFixed(2)])].join('\n');
+  return [
+    line(['op', 'calls', 'ms', 'share', 'GFLOP/s', 'GB/s']),
+    ...body,
+    line(['total', `${times.length}`, total.toFixed(2)]),
+  ].join('\n');
 }

@@ -33,7 +33,10 @@ export class Tensor implements Disposable {
   /** The native block. @throws HadalError HADAL_ERR_DISPOSED */
   get storage(): NativeStorage {
     if (!this.#storage) {
-      throw new HadalError('HADAL_ERR_DISPOSED', `[tensor] expected a live tensor, got a disposed one of shape ${formatShape(this.shape)}`);
+      throw new HadalError(
+        'HADAL_ERR_DISPOSED',
+        `[tensor] expected a live tensor, got a disposed one of shape ${formatShape(this.shape)}`,
+      );
     }
     return this.#storage;
   }

@@ -9,8 +9,14 @@ import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js'
 import { verifyManifest, writeManifest } from '../formats/manifest.js';
 import { openTensorDirectory } from '../formats/safetensors.js';
 import { writeTensorDirectory } from '../formats/safetensors-writer.js';
-import { formatOf, loadParameters, readPart, type TokenizerFiles, writeModelFiles } from '../session/model-directory.js';
 import type { Tensor } from '../runtime/tensor.js';
+import {
+  formatOf,
+  loadParameters,
+  readPart,
+  type TokenizerFiles,
+  writeModelFiles,
+} from '../session/model-directory.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
 
@@ -40,7 +46,12 @@ export async function saveCheckpoint(
     await writeModelFiles(temporary, stepper.model, stepper.tensors, { tokenizer });
     const optimizer = stepper.optimizerSlots.map((name) => {
       const tensor = stepper.tensors.get(name) as Tensor;
-      return { name, dtype: formatOf(tensor), shape: tensor.shape, data: () => readPart(tensor, { shape: tensor.shape, offset: 0 }) };
+      return {
+        name,
+        dtype: formatOf(tensor),
+        shape: tensor.shape,
+        data: () => readPart(tensor, { shape: tensor.shape, offset: 0 }),
+      };
     });
     await writeTensorDirectory(temporary, optimizer, { name: 'optimizer' });
     await writeFileAtomic(join(temporary, 'state.json'), `${JSON.stringify(state, null, 2)}\n`);
@@ -74,7 +85,10 @@ export async function loadNewestCheckpoint(
     return loadCheckpoint(path, stepper);
   }
   if (names.length === 0) return null;
-  throw new HadalError('HADAL_ERR_CHECKPOINT', `[train] expected a whole checkpoint in ${run.path}, all ${names.length} are damaged`);
+  throw new HadalError(
+    'HADAL_ERR_CHECKPOINT',
+    `[train] expected a whole checkpoint in ${run.path}, all ${names.length} are damaged`,
+  );
 }
 
 async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainState> {
@@ -90,7 +104,10 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
     const tensor = stepper.tensors.get(name) as Tensor;
     const entry = optimizer.tensors.get(name);
     if (!entry || entry.byteLength !== tensor.bytes || entry.dtype !== formatOf(tensor)) {
-      throw new HadalError('HADAL_ERR_CHECKPOINT', `[checkpoint] ${path} expected optimizer state '${name}' of ${tensor.bytes} bytes, found ${entry ? `${entry.byteLength}` : 'none'}`);
+      throw new HadalError(
+        'HADAL_ERR_CHECKPOINT',
+        `[checkpoint] ${path} expected optimizer state '${name}' of ${tensor.bytes} bytes, found ${entry ? `${entry.byteLength}` : 'none'}`,
+      );
     }
     await tensor.write(await optimizer.read(name));
   }

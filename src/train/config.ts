@@ -10,7 +10,10 @@ const weight = z.number().nonnegative();
 
 const schema = z.strictObject({
   /** The model: a Hugging Face config (from scratch), or a directory whose weights training starts from. */
-  model: z.union([z.strictObject({ config: z.record(z.string(), z.unknown()) }), z.strictObject({ directory: z.string() })]),
+  model: z.union([
+    z.strictObject({ config: z.record(z.string(), z.unknown()) }),
+    z.strictObject({ directory: z.string() }),
+  ]),
   data: z.strictObject({
     /** Files or directories of txt, jsonl and gz, or the named sources `sotu` and `synthetic`. */
     sources: z.array(z.string()).min(1),
@@ -99,7 +102,10 @@ export function resolveTrainConfig(options: unknown, source = 'config'): TrainCo
   if (parsed.success) {
     const { batch, gradAccumulationSteps } = parsed.data;
     if (batch % gradAccumulationSteps === 0) return parsed.data;
-    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field 'gradAccumulationSteps' expected a divisor of batch ${batch}, got ${gradAccumulationSteps}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[${source}] field 'gradAccumulationSteps' expected a divisor of batch ${batch}, got ${gradAccumulationSteps}`,
+    );
   }
   const issue = parsed.error.issues[0];
   const path = (issue?.path ?? []).map(String);
@@ -107,10 +113,16 @@ export function resolveTrainConfig(options: unknown, source = 'config'): TrainCo
     const key = issue.keys[0] as string;
     const hint = nearest(key, fieldsAt(path));
     const full = [...path, key].join('.');
-    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${full}' is unknown${hint ? `; did you mean '${hint}'?` : ''}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[${source}] field '${full}' is unknown${hint ? `; did you mean '${hint}'?` : ''}`,
+    );
   }
   const got = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], options);
-  throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${path.join('.')}': ${issue?.message}, got ${JSON.stringify(got) ?? 'nothing'}`);
+  throw new HadalError(
+    'HADAL_ERR_CONFIG',
+    `[${source}] field '${path.join('.')}': ${issue?.message}, got ${JSON.stringify(got) ?? 'nothing'}`,
+  );
 }
 
 /** Names of the fields of the object at a path. */

@@ -5,8 +5,8 @@ import { dirname } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
+import { countModel, type ModelCounts } from '../models/inspect.js';
 import type { Model } from '../models/model.js';
-import { countModel, type ModelCounts } from '../models/model-counts.js';
 import { readModelConfig } from '../session/model-directory.js';
 import { planMemory, planPrograms } from './stepper.js';
 
@@ -49,11 +49,22 @@ export interface InspectOptions {
  * @param model - the contents of a Hugging Face config.json, or the path of one or of a model directory
  * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be, HADAL_ERR_IO
  */
-export async function inspect(model: Record<string, unknown> | string, options: InspectOptions = {}): Promise<Inspection> {
+export async function inspect(
+  model: Record<string, unknown> | string,
+  options: InspectOptions = {},
+): Promise<Inspection> {
   const made = typeof model === 'string' ? await readModel(model) : modelFromConfig(model);
-  const { batch = 1, seqLen = Math.min(made.maxPositions, 4096), threads = availableParallelism(), plan = true } = options;
+  const {
+    batch = 1,
+    seqLen = Math.min(made.maxPositions, 4096),
+    threads = availableParallelism(),
+    plan = true,
+  } = options;
   if (seqLen > made.maxPositions) {
-    throw new HadalError('HADAL_ERR_CONFIG', `[inspect] expected rows of at most ${made.maxPositions} tokens for this model, got ${seqLen}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[inspect] expected rows of at most ${made.maxPositions} tokens for this model, got ${seqLen}`,
+    );
   }
   return { ...countModel(made, seqLen), memory: plan ? await planned(made, { batch, seqLen, threads }) : null };
 }
@@ -63,7 +74,10 @@ async function readModel(path: string): Promise<Model> {
   return readModelConfig(info.isDirectory() ? path : dirname(path));
 }
 
-async function planned(model: Model, sizes: { batch: number; seqLen: number; threads: number }): Promise<TrainingMemory> {
+async function planned(
+  model: Model,
+  sizes: { batch: number; seqLen: number; threads: number },
+): Promise<TrainingMemory> {
   const step = {
     batch: sizes.batch,
     seqLen: sizes.seqLen,
@@ -74,5 +88,12 @@ async function planned(model: Model, sizes: { batch: number; seqLen: number; thr
   };
   const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: true });
   const { parameters, optimizer, gradients, arena } = planMemory(model, plans);
-  return { ...sizes, parameters, gradients, optimizer, activations: arena, total: parameters + gradients + optimizer + arena };
+  return {
+    ...sizes,
+    parameters,
+    gradients,
+    optimizer,
+    activations: arena,
+    total: parameters + gradients + optimizer + arena,
+  };
 }

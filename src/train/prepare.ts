@@ -3,10 +3,10 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
-import { prepareData, type PreparedData } from '../data/prepare.js';
+import { type PreparedData, prepareData } from '../data/prepare.js';
 import { resolveSources } from '../data/sources.js';
-import { saveTokenizer, trainTokenizer } from '../data/train-tokenizer.js';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
+import { saveTokenizer, trainTokenizer } from '../data/train-tokenizer.js';
 import { withAtomicDirectory } from '../formats/atomic-file.js';
 import type { TrainConfig } from './config.js';
 import type { PrepareEvent } from './events.js';
@@ -37,7 +37,10 @@ export async function prepareRun(
     await withAtomicDirectory(dir, (temporary) => saveTokenizer(temporary, learnt));
   });
   if (tokenizer.vocabSize > vocabSize) {
-    throw new HadalError('HADAL_ERR_CONFIG', `[train] expected a tokenizer of at most ${vocabSize} tokens (the model's vocab_size), got one of ${tokenizer.vocabSize}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[train] expected a tokenizer of at most ${vocabSize} tokens (the model's vocab_size), got one of ${tokenizer.vocabSize}`,
+    );
   }
   const data = await prepareData({
     ...common,
@@ -48,7 +51,11 @@ export async function prepareRun(
   return { tokenizer, data };
 }
 
-async function tokenizerOf(config: TrainConfig, vocabSize: number, learn: (dir: string) => Promise<void>): Promise<Tokenizer> {
+async function tokenizerOf(
+  config: TrainConfig,
+  vocabSize: number,
+  learn: (dir: string) => Promise<void>,
+): Promise<Tokenizer> {
   if (config.data.tokenizer) return loadTokenizer(config.data.tokenizer);
   if ('directory' in config.model && existsSync(join(config.model.directory, 'tokenizer.json'))) {
     return loadTokenizer(config.model.directory);
@@ -61,5 +68,8 @@ async function tokenizerOf(config: TrainConfig, vocabSize: number, learn: (dir: 
 /** What a learnt tokenizer depends on; files by name, size and time. */
 async function keyOf({ data: { sources, textField, heldOut } }: TrainConfig, vocabSize: number): Promise<string> {
   const items = await resolveSources(sources);
-  return createHash('sha256').update(JSON.stringify({ items, textField, heldOut, vocabSize })).digest('hex').slice(0, 16);
+  return createHash('sha256')
+    .update(JSON.stringify({ items, textField, heldOut, vocabSize }))
+    .digest('hex')
+    .slice(0, 16);
 }

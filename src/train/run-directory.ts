@@ -29,7 +29,10 @@ export class RunDirectory implements Disposable {
     run.#lock();
     try {
       if (!resume && (await run.checkpoints()).length > 0) {
-        throw new HadalError('HADAL_ERR_CONFIG', `[train] expected an empty run directory, ${path} holds a run; give --resume to continue it, or another --out`);
+        throw new HadalError(
+          'HADAL_ERR_CONFIG',
+          `[train] expected an empty run directory, ${path} holds a run; give --resume to continue it, or another --out`,
+        );
       }
       return run;
     } catch (error) {
@@ -41,7 +44,10 @@ export class RunDirectory implements Disposable {
   /** Names of the checkpoints, the newest first. Those that are not whole have another name while they are written. */
   async checkpoints(): Promise<string[]> {
     const names = await withFileErrors(`read ${this.path}`, () => readdir(join(this.path, 'checkpoints')));
-    return names.filter((name) => /^step-\d{8}$/.test(name)).sort().reverse();
+    return names
+      .filter((name) => /^step-\d{8}$/.test(name))
+      .sort()
+      .reverse();
   }
 
   checkpointPath(step: number): string {
@@ -91,10 +97,14 @@ export class RunDirectory implements Disposable {
     try {
       write();
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw fileError(error as NodeJS.ErrnoException, `lock ${this.path}`);
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+        throw fileError(error as NodeJS.ErrnoException, `lock ${this.path}`);
       const owner = Number.parseInt(readFileSync(this.#lockPath, 'utf8'), 10);
       if (isAlive(owner)) {
-        throw new HadalError('HADAL_ERR_LOCKED', `[train] expected to be alone in ${this.path}, process ${owner} trains there; wait for it or give another --out`);
+        throw new HadalError(
+          'HADAL_ERR_LOCKED',
+          `[train] expected to be alone in ${this.path}, process ${owner} trains there; wait for it or give another --out`,
+        );
       }
       // Its owner was killed.
       rmSync(this.#lockPath);

@@ -6,13 +6,13 @@ import { gradients } from '../autodiff/gradients.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { batchInputs, type Model, parametersOf } from '../models/model.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
-import { type AdamwConfig, applyAdamw } from '../optim/adamw.js';
-import { clipScale, globalNorm } from '../optim/clipping.js';
-import { add, cast, isFinite, multiply, sign, subtract } from '../ops/elementwise.js';
+import { add, cast, finite, multiply, sign, subtract } from '../ops/elementwise.js';
 import { mean, sum } from '../ops/reduce.js';
 import { expertCounts } from '../ops/router.js';
 import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
+import { type AdamwConfig, applyAdamw } from '../optim/adamw.js';
+import { clipScale, globalNorm } from '../optim/clipping.js';
 import { languageModelLoss, lossScales, plus } from './losses.js';
 
 /** Which program of an update's schedule. */
@@ -40,7 +40,9 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
   if (part === 'whole') {
     applyUpdate(graph, parameters, forwardBackward(graph, model, config, parameters), config);
   } else if (part === 'apply') {
-    const summed = new Map(contributionSlots(model, config).map(([name, shape]) => [name, graph.slot(name, shape, 'fp32')]));
+    const summed = new Map(
+      contributionSlots(model, config).map(([name, shape]) => [name, graph.slot(name, shape, 'fp32')]),
+    );
     applyUpdate(graph, parameters, summed, config);
   } else {
     for (const [name, value] of forwardBackward(graph, model, config, parameters)) {
@@ -72,7 +74,10 @@ function forwardBackward(
 
   const mtp = terms.mtp.reduce<Value | null>(plus, null);
   const loss = plus(plus(terms.main, mtp), terms.balance) as Value;
-  const grads = gradients(loss, trainable.map(({ name, shape, dtype }) => graph.slot(name, shape, dtype)));
+  const grads = gradients(
+    loss,
+    trainable.map(({ name, shape, dtype }) => graph.slot(name, shape, dtype)),
+  );
 
   const zero = fill(graph, [1], 0);
   return new Map<string, Value>([
@@ -86,20 +91,25 @@ function forwardBackward(
 }
 
 /** Clip, check that all is finite, update, report. A gradient that is not finite changes nothing. */
-function applyUpdate(graph: Graph, parameters: ReadonlyMap<string, Parameter>, summed: Contribution, config: StepConfig): void {
+function applyUpdate(
+  graph: Graph,
+  parameters: ReadonlyMap<string, Parameter>,
+  summed: Contribution,
+  config: StepConfig,
+): void {
   const trainable = trainableOf(parameters);
   const grads = trainable.map(({ name }) => summed.get(`gradient/${name}`) as Value);
   const loads = [...summed].filter(([name]) => name.startsWith('load/'));
 
   const gradNorm = globalNorm(grads);
   const gradScale = clipScale(gradNorm, config.clipNorm);
-  const finite = isFinite(gradNorm);
-  graph.predicated(cast(finite, 'int32'), () => {
+  const isSound = finite(gradNorm);
+  graph.predicated(cast(isSound, 'int32'), () => {
     applyAdamw(graph, trainable, grads, { lr: graph.input('lr', [1], 'fp32'), gradScale }, config.adamw);
     for (const [name, load] of loads) balanceRouter(graph, parameters, name.slice('load/'.length), load);
   });
 
-  graph.output('metrics', concat([summed.get('losses') as Value, gradNorm, finite], 0));
+  graph.output('metrics', concat([summed.get('losses') as Value, gradNorm, isSound], 0));
   for (const [name, load] of loads) graph.output(name, load);
 }
 

@@ -8,7 +8,7 @@ import { WorkerPool } from '../data/worker-pool.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import { momentSlots, updatesSlot } from '../optim/adamw.js';
-import { type Device, type InstructionTime, type Program, type ScheduleEntry } from '../runtime/device.js';
+import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
 import type { Plan, TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
@@ -69,9 +69,14 @@ export async function planPrograms(
 
 /** Memory that planned programs take. */
 export function planMemory(model: Model, plans: Plans): MemoryPlan {
-  const bytes = (specs: Iterable<TensorSpec>) => [...specs].reduce((sum, { dtype, shape }) => sum + bytesOf(dtype, sizeOf(shape)), 0);
+  const bytes = (specs: Iterable<TensorSpec>) =>
+    [...specs].reduce((sum, { dtype, shape }) => sum + bytesOf(dtype, sizeOf(shape)), 0);
   const slots = (prefix: string) =>
-    new Map(Object.values(plans).flatMap((plan) => plan.slots.filter(({ name }) => name.startsWith(prefix)).map((spec) => [spec.name, spec] as const)));
+    new Map(
+      Object.values(plans).flatMap((plan) =>
+        plan.slots.filter(({ name }) => name.startsWith(prefix)).map((spec) => [spec.name, spec] as const),
+      ),
+    );
   return {
     parameters: bytes(parametersOf(model).values()),
     optimizer: bytes(slots('adam.').values()),
@@ -105,7 +110,9 @@ export class Stepper implements Disposable {
 
   /** Names of the slots that a checkpoint holds beside the parameters. */
   get optimizerSlots(): string[] {
-    const moments = [...this.parameters.values()].filter(({ trainable }) => trainable).flatMap(({ name }) => momentSlots(name));
+    const moments = [...this.parameters.values()]
+      .filter(({ trainable }) => trainable)
+      .flatMap(({ name }) => momentSlots(name));
     return [...moments, updatesSlot];
   }
 
@@ -121,11 +128,18 @@ export class Stepper implements Disposable {
    */
   async update(window: readonly Batch[], inputs: UpdateInputs, { profile = false } = {}): Promise<UpdateResult> {
     const { lr, mtpWeight, balanceWeight, routerBiasSpeed } = inputs;
-    const total = (count: (batch: Batch) => number) => Math.max(1, window.reduce((sum, batch) => sum + count(batch), 0));
+    const total = (count: (batch: Batch) => number) =>
+      Math.max(
+        1,
+        window.reduce((sum, batch) => sum + count(batch), 0),
+      );
     const depth = this.model.mtpDepth;
     const one = (x: number) => Float32Array.of(x);
     const mainScale = 1 / total((batch) => batch.counts.labels);
-    const mtpScales = Array.from({ length: depth }, (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)));
+    const mtpScales = Array.from(
+      { length: depth },
+      (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)),
+    );
     const routers = [...this.tensors.keys()].filter((name) => name.startsWith('load/')).length;
     const balanceScale = balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers));
     const scales = {
@@ -134,11 +148,18 @@ export class Stepper implements Disposable {
       ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
     };
     const hyper = { lr: one(lr), routerBiasSpeed: one(routerBiasSpeed) };
-    const micro = (batch: Batch, i: number) => ({ ...batchArrays(batch), ...scales, key: Int32Array.of(inputs.seed, inputs.step * window.length + i) });
+    const micro = (batch: Batch, i: number) => ({
+      ...batchArrays(batch),
+      ...scales,
+      key: Int32Array.of(inputs.seed, inputs.step * window.length + i),
+    });
     const schedule =
       this.#programs.whole && window.length === 1
         ? [this.#entry('whole', { ...micro(window[0] as Batch, 0), ...hyper })]
-        : [...window.map((batch, i) => this.#entry(i === 0 ? 'first' : 'next', micro(batch, i))), this.#entry('apply', hyper)];
+        : [
+            ...window.map((batch, i) => this.#entry(i === 0 ? 'first' : 'next', micro(batch, i))),
+            this.#entry('apply', hyper),
+          ];
     const times = await this.device.run(schedule, { profile });
 
     const [main = 0, mtp = 0, balance = 0, gradNorm = 0, finite = 0] = await this.#tensor('metrics').toFloat32();
@@ -193,7 +214,8 @@ export class Stepper implements Disposable {
 /** A batch's arrays by the names that programs read. */
 function batchArrays(batch: Batch): Record<string, Int32Array> {
   const { tokens, positions, docIds, labels } = batch;
-  const numbered = (name: string, arrays: readonly Int32Array[]) => arrays.map((array, k) => [`${name}${k + 1}`, array]);
+  const numbered = (name: string, arrays: readonly Int32Array[]) =>
+    arrays.map((array, k) => [`${name}${k + 1}`, array]);
   return {
     tokens,
     positions,

@@ -31,15 +31,23 @@ import { planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_DATA, HADAL_ERR_CHECKPOINT, HADAL_ERR_LOCKED, HADAL_ERR_IO,
  * HADAL_ERR_MEMORY, HADAL_ERR_RUN, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
  */
-export async function* train(options: TrainOptions, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void> {
+export async function* train(
+  options: TrainOptions,
+  { signal }: { signal?: AbortSignal } = {},
+): AsyncGenerator<TrainEvent, void> {
   const config = resolveTrainConfig(options);
   const model = await modelOf(config);
   checkLengths(config, model);
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
   await directory.writeConfig(config);
-  const prepared = yield* reported<PrepareEvent, PreparedRun>((onEvent) => prepareRun(config, model.vocabSize, { signal, onEvent }));
+  const prepared = yield* reported<PrepareEvent, PreparedRun>((onEvent) =>
+    prepareRun(config, model.vocabSize, { signal, onEvent }),
+  );
   if (!prepared.data.heldOut) {
-    throw new HadalError('HADAL_ERR_DATA', '[train] expected at least two documents, one of them for evaluation; give more data or a larger data.heldOut');
+    throw new HadalError(
+      'HADAL_ERR_DATA',
+      '[train] expected at least two documents, one of them for evaluation; give more data or a larger data.heldOut',
+    );
   }
 
   yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
@@ -102,11 +110,15 @@ class Run {
   async begin(): Promise<string[]> {
     const { config, stepper, directory } = this;
     const notes: string[] = [];
-    const found = config.resume ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message)) : null;
+    const found = config.resume
+      ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message))
+      : null;
     if (found) {
       const { threads, instructionSet } = this.state;
       if (found.threads !== threads || found.instructionSet !== instructionSet) {
-        notes.push(`the checkpoint was made with ${found.threads} threads on ${found.instructionSet}, this run has ${threads} on ${instructionSet}: it goes on, but not bit for bit`);
+        notes.push(
+          `the checkpoint was made with ${found.threads} threads on ${found.instructionSet}, this run has ${threads} on ${instructionSet}: it goes on, but not bit for bit`,
+        );
       }
       this.state = { ...found, threads, instructionSet };
     } else if ('directory' in config.model) {
@@ -140,7 +152,10 @@ class Run {
       if (signal?.aborted) {
         const saved = await this.#save();
         yield saved;
-        throw new HadalError('HADAL_ERR_ABORTED', `[train] interrupted after ${state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`);
+        throw new HadalError(
+          'HADAL_ERR_ABORTED',
+          `[train] interrupted after ${state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`,
+        );
       }
       yield await this.#update(loader);
       if (isDue(evaluation.every)) yield await this.#evaluate();
@@ -160,7 +175,11 @@ class Run {
     while (window.length < config.gradAccumulationSteps) window.push(await loader.next());
     const lr = cosineLr({ ...config.optimizer, steps: config.steps }, state.step);
     const profile = envFlag('HADAL_DEBUG') >= 2;
-    const result = await stepper.update(window, { ...config.loss, lr, seed: config.seed, step: state.step }, { profile });
+    const result = await stepper.update(
+      window,
+      { ...config.loss, lr, seed: config.seed, step: state.step },
+      { profile },
+    );
     if (profile) debug(2, () => `step ${state.step + 1}\n${profileTable(result.times)}`);
 
     const tokens = window.reduce((sum, { counts }) => sum + counts.tokens, 0);
@@ -199,7 +218,13 @@ class Run {
     }
     const evalLoss = nats / Math.max(1, tokens);
     const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;
-    const event = { type: 'evaluation', step: this.state.step, evalLoss, bitsPerByte: evalLoss / Math.LN2 / bytesPerToken, tokens } as const;
+    const event = {
+      type: 'evaluation',
+      step: this.state.step,
+      evalLoss,
+      bitsPerByte: evalLoss / Math.LN2 / bytesPerToken,
+      tokens,
+    } as const;
     const { type, ...line } = event;
     this.directory.log(line);
     return event;
@@ -233,12 +258,17 @@ class Run {
 }
 
 async function modelOf(config: TrainConfig): Promise<Model> {
-  return 'config' in config.model ? modelFromConfig(config.model.config, 'model.config') : readModelConfig(config.model.directory);
+  return 'config' in config.model
+    ? modelFromConfig(config.model.config, 'model.config')
+    : readModelConfig(config.model.directory);
 }
 
 function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
   if (seqLen > maxPositions) {
-    throw new HadalError('HADAL_ERR_CONFIG', `[train] field 'seqLen' expected at most ${maxPositions} (the model's positions), got ${seqLen}`);
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[train] field 'seqLen' expected at most ${maxPositions} (the model's positions), got ${seqLen}`,
+    );
   }
 }
 

@@ -38,7 +38,9 @@ describe('configs that cannot be', () => {
   ];
   for (const [name, change, message] of refused) {
     it(name, () => {
-      const config = Object.fromEntries(Object.entries({ ...deepseekV3, ...change }).filter(([, v]) => v !== undefined));
+      const config = Object.fromEntries(
+        Object.entries({ ...deepseekV3, ...change }).filter(([, v]) => v !== undefined),
+      );
       expectHadalError(() => modelFromConfig(config), 'HADAL_ERR_CONFIG', message);
     });
   }

@@ -75,4 +75,11 @@ export const deepseekV2Lite = {
   eos_token_id: 100001,
 };
 
-export const gpt2Small = { model_type: 'gpt2', vocab_size: 50257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12 };
+export const gpt2Small = {
+  model_type: 'gpt2',
+  vocab_size: 50257,
+  n_positions: 1024,
+  n_embd: 768,
+  n_layer: 12,
+  n_head: 12,
+};

@@ -34,17 +34,26 @@ const unary: Unary[] = [
   ['sigmoid', ({ x }) => ew.sigmoid(x as never), sigmoid],
   ['tanh', ({ x }) => ew.tanh(x as never), Math.tanh],
   ['silu', ({ x }) => ew.silu(x as never), (x) => x * sigmoid(x)],
-  ['gelu', ({ x }) => ew.gelu(x as never), (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)))],
+  [
+    'gelu',
+    ({ x }) => ew.gelu(x as never),
+    (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  ],
   ['geluErf', ({ x }) => ew.geluErf(x as never), (x) => 0.5 * x * (1 + erf(x / Math.SQRT2))],
   ['erf', ({ x }) => ew.erf(x as never), erf],
   ['relu', ({ x }) => ew.relu(x as never), (x) => Math.max(x, 0), awayFromZero],
   ['sin', ({ x }) => ew.sin(x as never), Math.sin],
   ['cos', ({ x }) => ew.cos(x as never), Math.cos],
   ['floor', ({ x }) => ew.floor(x as never), Math.floor, (rng) => rng.integer(5) + 0.25 + 0.5 * rng.uniform()],
-  ['isFinite', ({ x }) => ew.isFinite(x as never), () => 1],
+  ['isFinite', ({ x }) => ew.finite(x as never), () => 1],
 ];
 
-type Binary = [name: string, build: OpCase['build'], f: (a: number, b: number) => number, values?: (rng: Rng) => number];
+type Binary = [
+  name: string,
+  build: OpCase['build'],
+  f: (a: number, b: number) => number,
+  values?: (rng: Rng) => number,
+];
 
 const binary: Binary[] = [
   ['add', ({ a, b }) => ew.add(a as never, b as never), (a, b) => a + b],

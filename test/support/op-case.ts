@@ -9,11 +9,11 @@ import { verify } from '../../src/graph/verify.js';
 import { add, cast, multiply } from '../../src/ops/elementwise.js';
 import { sum } from '../../src/ops/reduce.js';
 import { reshape } from '../../src/ops/shape.js';
-import { lowerAll } from './lower-all.js';
 import { compile } from '../../src/runtime/compile.js';
 import { type Device, openDevice } from '../../src/runtime/device.js';
 import { compare, type FloatDType, roundTo, ulp } from './compare.js';
 import { fromFloats, toFloats } from './float-bytes.js';
+import { lowerAll } from './lower-all.js';
 import { Rng } from './rng.js';
 
 export interface CaseInput {
@@ -62,7 +62,7 @@ export async function runGraph(
   const values = Object.fromEntries(
     Object.entries(inputs).map(([name, { shape, dtype }]) => [name, graph.input(name, shape, dtype)]),
   );
-  build(values, graph).forEach((value, i) => graph.output(`out${i}`, value));
+  for (const [i, value] of build(values, graph).entries()) graph.output(`out${i}`, value);
   verify(graph);
   const transformed = transform(graph);
   verify(transformed);
@@ -110,7 +110,8 @@ function makeInputs(c: OpCase, dtype: FloatDType) {
   );
 }
 
-const asList = (values: Value | readonly Value[]): readonly Value[] => (Array.isArray(values) ? values : [values as Value]);
+const asList = (values: Value | readonly Value[]): readonly Value[] =>
+  Array.isArray(values) ? values : [values as Value];
 const copyOf = (inputs: ReturnType<typeof makeInputs>) =>
   Object.fromEntries(Object.entries(inputs).map(([name, { data }]) => [name, Float64Array.from(data)]));
 
@@ -144,7 +145,9 @@ async function checkGradients(family: string, c: OpCase, dtype: FloatDType): Pro
   const rng = new Rng(`${c.name} probe`);
   const exact = (at: Record<string, Float64Array>) => c.reference(at, (x) => x);
   const base = exact(copyOf(inputs));
-  const weights = base.map((output) => Float64Array.from({ length: output.length }, () => roundTo(dtype, rng.normal())));
+  const weights = base.map((output) =>
+    Float64Array.from({ length: output.length }, () => roundTo(dtype, rng.normal())),
+  );
   const weightInputs = Object.fromEntries(
     weights.map((data, i) => [`weight${i}`, { shape: [data.length], dtype: 'fp32' as DType, data }]),
   );
@@ -155,10 +158,16 @@ async function checkGradients(family: string, c: OpCase, dtype: FloatDType): Pro
       if (output.dtype === 'int32') return null;
       const weight = values[`weight${i}`] as Value;
       const flat = cast(output, 'fp32');
-      return sum(multiply(flat, reshape(weight, flat.shape)), flat.shape.map((_, axis) => axis));
+      return sum(
+        multiply(flat, reshape(weight, flat.shape)),
+        flat.shape.map((_, axis) => axis),
+      );
     });
     const loss = terms.filter((term) => term !== null).reduce((a, b) => add(a, b));
-    return gradients(loss, names.map((name) => values[name] as Value));
+    return gradients(
+      loss,
+      names.map((name) => values[name] as Value),
+    );
   };
   const all = { ...inputs, ...weightInputs };
   const fused = await runGraph(all, build);
@@ -174,14 +183,19 @@ async function checkGradients(family: string, c: OpCase, dtype: FloatDType): Pro
     const expected = picks.map((i) => {
       const shifted = (by: number) => {
         const at = copyOf(inputs);
-        (at[name] as Float64Array)[i] = (at[name] as Float64Array)[i] as number + by;
+        (at[name] as Float64Array)[i] = ((at[name] as Float64Array)[i] as number) + by;
         return loss(at);
       };
       return (shifted(step) - shifted(-step)) / (2 * step);
     });
     const size = Math.max(scale, largest(expected));
     const allowed = (c.tolerance ?? 1) * (gradientAllowance[dtype] * size + 2 * ulp(type, size) + 1e-9);
-    compare(label, Float64Array.from(picks, (i) => got[i] as number), expected, { allowed });
+    compare(
+      label,
+      Float64Array.from(picks, (i) => got[i] as number),
+      expected,
+      { allowed },
+    );
     compare(`${label} against its lowered form`, got, lowered[g] as Float64Array, { allowed: 2 * allowed });
   }
 }
