@@ -1,10 +1,9 @@
 #include "ops/attention.h"
 
 #include <cmath>
-#include <utility>
 
 #include "core/threads.h"
-#include "cpu/lanes.h"
+#include "cpu/simd.h"
 
 // A kv head's queries are rows (query, head of its group), so that a group shares its keys, also when one token decodes.
 // Tiles are kept transposed, keys × rows: softmax statistics are then plain vectors over rows, and keys and values are used
@@ -88,25 +87,6 @@ void product(int64_t rows, int64_t columns, int64_t depth, Left a, const float* 
 }
 
 // ---- Tiles
-
-// Numbers of two vectors in turn, from number `half` · lanes / 2 of each on.
-template <int half, int... i>
-HADAL_INLINE Vec interleave(Vec a, Vec b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b, (half * lanes / 2 + i / 2 + i % 2 * lanes)...);
-}
-
-// Transposes lanes × lanes numbers by log2(lanes) rounds of interleaving row i with row i + lanes / 2.
-HADAL_INLINE void transpose(Vec (&x)[lanes]) {
-  constexpr std::make_integer_sequence<int, lanes> sequence;
-  for (int round = 1; round < lanes; round *= 2) {
-    Vec y[lanes];
-    for (int i = 0; i < lanes / 2; i++) {
-      y[2 * i] = interleave<0>(x[i], x[i + lanes / 2], sequence);
-      y[2 * i + 1] = interleave<1>(x[i], x[i + lanes / 2], sequence);
-    }
-    for (int i = 0; i < lanes; i++) x[i] = y[i];
-  }
-}
 
 // Consecutive rows of one kv head and the keys they see.
 struct Tile {

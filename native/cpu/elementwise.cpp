@@ -21,9 +21,7 @@ using Op = ElementwiseOp;
 template <class T>
 HADAL_INLINE void loadTile(float* to, const T* from, int64_t stride, int64_t n) {
   if (stride == 1) {
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(to + i, load(from + i));
-    for (; i < n; i++) to[i] = toFloat(from[i]);
+    forLanes(n, [&](int64_t i, auto part) { store(to + i, part, load(from + i, part)); });
   } else if (stride == 0) {
     const float x = toFloat(*from);
     for (int64_t i = 0; i < n; i++) to[i] = x;
@@ -49,9 +47,7 @@ HADAL_INLINE void storeAny(void* to, DType type, int64_t at, const float* from, 
   dispatch(type, [&](auto zero) {
     using T = decltype(zero);
     T* out = static_cast<T*>(to) + at;
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(out + i, load(from + i));
-    for (; i < n; i++) out[i] = fromFloat<T>(from[i]);
+    forLanes(n, [&](int64_t i, auto part) { store(out + i, part, load(from + i, part)); });
   });
 }
 

@@ -95,9 +95,7 @@ template <class T>
 HADAL_INLINE void writeGradient(const float* e, T* gradient, int64_t count, float factor, float offset, int64_t label,
                                 float labelShare) {
   const T atLabel = fromFloat<T>(e[label] * factor - offset - labelShare);
-  const int64_t whole = count / lanes * lanes;
-  for (int64_t j = 0; j < whole; j += lanes) store(gradient + j, load(e + j) * factor - offset);
-  for (int64_t j = whole; j < count; j++) gradient[j] = fromFloat<T>(e[j] * factor - offset);
+  forLanes(count, [&](int64_t j, auto part) { store(gradient + j, part, load(e + j, part) * factor - offset); });
   gradient[label] = atLabel;
 }
 
@@ -191,9 +189,8 @@ void run(const LinearCrossEntropyParams& p, void* const* buffers, RunContext& co
       using T = decltype(zero);
       T* out = static_cast<T*>(dweight);
       parallelFor(p.vocab * p.dim, context.threads, 16384, [&](int64_t begin, int64_t end, int) {
-        int64_t i = begin;
-        for (; i + lanes <= end; i += lanes) store(out + i, load(sums + i));
-        for (; i < end; i++) out[i] = fromFloat<T>(sums[i]);
+        forLanes(end - begin,
+                 [&](int64_t i, auto part) { store(out + begin + i, part, load(sums + begin + i, part)); });
       });
     });
   }

@@ -1,7 +1,5 @@
 #include "cpu/matmul.h"
 
-#include <utility>
-
 #include "core/threads.h"
 #include "cpu/simd.h"
 #include "ops/matmul.h"
@@ -23,32 +21,18 @@ constexpr int tileColumns = 2 * lanes;
 constexpr int64_t blockRows = 192, blockColumns = 256, blockDepth = 256;
 constexpr int64_t blockFloats = blockRows * blockDepth + blockDepth * blockColumns + blockRows * blockColumns;
 
-// Interleaves the first or the second halves of two vectors.
-template <int half, int... i>
-HADAL_INLINE Vec zip(Vec a, Vec b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b, ((i % 2) * lanes + i / 2 + half * lanes / 2)...);
-}
-
 // to[column · toStride + row] = from[row · fromStride + column] for lanes × lanes numbers, of which `rows` × `columns` are read
 // and the rest are zeros.
 template <class T>
 HADAL_INLINE void transposeTile(const T* from, int64_t fromStride, int64_t rows, int64_t columns, float* to,
                                 int64_t toStride) {
-  Vec x[lanes], y[lanes];
+  Vec x[lanes];
   for (int i = 0; i < lanes; i++) {
     x[i] = i >= rows          ? Vec{}
            : columns >= lanes ? load(from + i * fromStride)
                               : loadPart(from + i * fromStride, columns);
   }
-  constexpr auto all = std::make_integer_sequence<int, lanes>{};
-  // After log2(lanes) perfect shuffles of the rows the matrix is transposed.
-  for (int width = 1; width < lanes; width *= 2) {
-    for (int i = 0; i < lanes / 2; i++) {
-      y[2 * i] = zip<0>(x[i], x[i + lanes / 2], all);
-      y[2 * i + 1] = zip<1>(x[i], x[i + lanes / 2], all);
-    }
-    for (int i = 0; i < lanes; i++) x[i] = y[i];
-  }
+  transpose(x);
   for (int i = 0; i < lanes; i++) store(to + i * toStride, x[i]);
 }
 
@@ -60,11 +44,10 @@ HADAL_INLINE void packA(const T* from, int64_t stride, bool transposed, int64_t 
       for (int64_t k = 0; k < depth; k += lanes)
         transposeTile(from + k * stride + i, stride, depth - k, rows - i, to + i * blockDepth + k, blockDepth);
   } else {
-    for (int64_t i = 0; i < rows; i++) {
-      const int64_t whole = depth / lanes * lanes;
-      for (int64_t k = 0; k < whole; k += lanes) store(to + i * blockDepth + k, load(from + i * stride + k));
-      for (int64_t k = whole; k < depth; k++) to[i * blockDepth + k] = toFloat(from[i * stride + k]);
-    }
+    for (int64_t i = 0; i < rows; i++)
+      forLanes(depth, [&](int64_t k, auto part) {
+        store(to + i * blockDepth + k, part, load(from + i * stride + k, part));
+      });
   }
   for (int64_t i = rows; i % tileRows != 0; i++) std::memset(to + i * blockDepth, 0, blockDepth * sizeof(float));
 }
@@ -112,15 +95,13 @@ HADAL_INLINE void multiplyTile(const float* a, const float* b, float* c, int64_t
 template <class T>
 HADAL_INLINE void storeRows(const float* x, int64_t strideX, T* c, int64_t strideC, int64_t rows, int64_t columns,
                             bool accumulate) {
-  const int64_t whole = columns / lanes * lanes, rest = columns - whole;
   for (int64_t i = 0; i < rows; i++) {
     const float* in = x + i * strideX;
     T* out = c + i * strideC;
-    for (int64_t j = 0; j < whole; j += lanes) store(out + j, accumulate ? load(out + j) + load(in + j) : load(in + j));
-    if (rest) {
-      const Vec v = loadPart(in + whole, rest);
-      storePart(out + whole, rest, accumulate ? loadPart(out + whole, rest) + v : v);
-    }
+    forLanes(columns, [&](int64_t j, auto part) {
+      const Vec v = load(in + j, part);
+      store(out + j, part, accumulate ? load(out + j, part) + v : v);
+    });
   }
 }
 

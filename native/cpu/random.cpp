@@ -1,10 +1,8 @@
 #include "ops/random.h"
 
 #include <cmath>
-#include <utility>
 
 #include "core/threads.h"
-#include "cpu/lanes.h"
 #include "cpu/simd.h"
 
 namespace hadal {
@@ -49,12 +47,6 @@ Key loadKey(const void* key) {
   return loaded;
 }
 
-// Numbers of two vectors in turn, from number `half` · lanes / 2 of each on.
-template <int half, int... i>
-HADAL_INLINE UVec interleave(UVec a, UVec b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b, (half * lanes / 2 + i / 2 + i % 2 * lanes)...);
-}
-
 // Work is handed out in batches of a block a lane: `perBatch` elements, whose words come in element order.
 constexpr int64_t perBatch = 4 * lanes;
 int64_t batchesOf(int64_t count) { return (count + perBatch - 1) / perBatch; }
@@ -66,11 +58,10 @@ HADAL_INLINE void batchWords(uint32_t (&words)[perBatch], int64_t batch, int64_t
   for (int lane = 0; lane < lanes; lane++) c[0][lane] += static_cast<uint32_t>(lane);
   philox(c, key);
   // From a vector a word to the four words of a block side by side.
-  constexpr std::make_integer_sequence<int, lanes> sequence;
-  const UVec low02 = interleave<0>(c[0], c[2], sequence), low13 = interleave<0>(c[1], c[3], sequence);
-  const UVec high02 = interleave<1>(c[0], c[2], sequence), high13 = interleave<1>(c[1], c[3], sequence);
-  const UVec ordered[4] = {interleave<0>(low02, low13, sequence), interleave<1>(low02, low13, sequence),
-                           interleave<0>(high02, high13, sequence), interleave<1>(high02, high13, sequence)};
+  const UVec low02 = interleave<0>(c[0], c[2]), low13 = interleave<0>(c[1], c[3]);
+  const UVec high02 = interleave<1>(c[0], c[2]), high13 = interleave<1>(c[1], c[3]);
+  const UVec ordered[4] = {interleave<0>(low02, low13), interleave<1>(low02, low13),
+                           interleave<0>(high02, high13), interleave<1>(high02, high13)};
   std::memcpy(words, ordered, sizeof(ordered));
 }
 

@@ -12,23 +12,19 @@ namespace {
 
 template <class T, class W>
 void forwardRows(const RmsNormParams& p, const T* x, const W* weight, T* y, float* rstd, int64_t begin, int64_t end) {
-  const int64_t whole = p.dim / lanes * lanes, rest = p.dim - whole;
   for (int64_t row = begin; row < end; row++) {
     const T* in = x + row * p.dim;
     T* out = y + row * p.dim;
     Vec squares = {};
-    for (int64_t i = 0; i < whole; i += lanes) {
-      const Vec v = load(in + i);
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      const Vec v = load(in + i, part);
       squares += v * v;
-    }
-    if (rest) {
-      const Vec v = loadPart(in + whole, rest);
-      squares += v * v;
-    }
+    });
     const float r = 1.0f / std::sqrt(sum(squares) / static_cast<float>(p.dim) + static_cast<float>(p.eps));
     rstd[row] = r;
-    for (int64_t i = 0; i < whole; i += lanes) store(out + i, load(in + i) * r * load(weight + i));
-    if (rest) storePart(out + whole, rest, loadPart(in + whole, rest) * r * loadPart(weight + whole, rest));
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      store(out + i, part, load(in + i, part) * r * load(weight + i, part));
+    });
   }
 }
 
@@ -49,33 +45,23 @@ void forward(const RmsNormParams& p, void* const* buffers, RunContext& context) 
 // dweight into its own workspace row; the rows are added in thread order.
 template <class T, class W>
 void backwardRows(const RmsNormParams& p, void* const* buffers, float* partial, int64_t begin, int64_t end) {
-  const T* dy = static_cast<const T*>(buffers[0]);
-  const T* x = static_cast<const T*>(buffers[1]);
   const W* weight = static_cast<const W*>(buffers[2]);
   const float* rstd = static_cast<const float*>(buffers[3]);
-  T* dx = static_cast<T*>(buffers[4]);
-  const int64_t whole = p.dim / lanes * lanes, rest = p.dim - whole;
   for (int64_t row = begin; row < end; row++) {
-    const int64_t at = row * p.dim;
+    const T* dy = static_cast<const T*>(buffers[0]) + row * p.dim;
+    const T* x = static_cast<const T*>(buffers[1]) + row * p.dim;
+    T* dx = static_cast<T*>(buffers[4]) + row * p.dim;
     const float r = rstd[row];
     Vec dots = {};
-    for (int64_t i = 0; i < whole; i += lanes) {
-      const Vec g = load(dy + at + i), xhat = load(x + at + i) * r;
-      dots += g * load(weight + i) * xhat;
-      store(partial + i, load(partial + i) + g * xhat);
-    }
-    if (rest) {
-      const Vec g = loadPart(dy + at + whole, rest), xhat = loadPart(x + at + whole, rest) * r;
-      dots += g * loadPart(weight + whole, rest) * xhat;
-      storePart(partial + whole, rest, loadPart(partial + whole, rest) + g * xhat);
-    }
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      const Vec g = load(dy + i, part), xhat = load(x + i, part) * r;
+      dots += g * load(weight + i, part) * xhat;
+      store(partial + i, part, load(partial + i, part) + g * xhat);
+    });
     const float mean = sum(dots) / static_cast<float>(p.dim);
-    for (int64_t i = 0; i < whole; i += lanes)
-      store(dx + at + i, r * (load(dy + at + i) * load(weight + i) - load(x + at + i) * r * mean));
-    if (rest)
-      storePart(dx + at + whole, rest,
-                r * (loadPart(dy + at + whole, rest) * loadPart(weight + whole, rest) -
-                     loadPart(x + at + whole, rest) * r * mean));
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      store(dx + i, part, r * (load(dy + i, part) * load(weight + i, part) - load(x + i, part) * r * mean));
+    });
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "core/kernel.h"
 
@@ -84,6 +85,62 @@ HADAL_INLINE Vec loadPart(const T* p, int64_t n, float fill = 0) {
 template <class T>
 HADAL_INLINE void storePart(T* p, int64_t n, Vec x) {
   for (int64_t i = 0; i < n; i++) p[i] = fromFloat<T>(x[i]);
+}
+
+// ---- Rows: the body is written once and compiled twice, for whole vectors and for a row's last, partly filled one.
+// forLanes(n, [&](int64_t i, auto part) { store(y + i, part, load(x + i, part) * 2.0f); })
+
+struct WholeVec {};
+struct PartVec {
+  int64_t count;  // 1 … lanes - 1
+};
+
+template <class T>
+HADAL_INLINE Vec load(const T* p, WholeVec, float = 0) {
+  return load(p);
+}
+template <class T>
+HADAL_INLINE Vec load(const T* p, PartVec part, float fill = 0) {  // what lies beyond the row reads as `fill`
+  return loadPart(p, part.count, fill);
+}
+template <class T>
+HADAL_INLINE void store(T* p, WholeVec, Vec x) {
+  store(p, x);
+}
+template <class T>
+HADAL_INLINE void store(T* p, PartVec part, Vec x) {
+  storePart(p, part.count, x);
+}
+
+template <class Body>
+HADAL_INLINE void forLanes(int64_t n, Body&& body) {
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) body(i, WholeVec{});
+  if (i < n) body(i, PartVec{n - i});
+}
+
+// ---- Shuffles
+
+template <int half, class V, int... i>
+HADAL_INLINE V interleave(V a, V b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, (half * lanes / 2 + i / 2 + i % 2 * lanes)...);
+}
+// Numbers of two vectors in turn, from number `half` · lanes / 2 of each on.
+template <int half, class V>
+HADAL_INLINE V interleave(V a, V b) {
+  return interleave<half>(a, b, std::make_integer_sequence<int, lanes>{});
+}
+
+// Transposes lanes × lanes numbers by log2(lanes) rounds of interleaving row i with row i + lanes / 2.
+HADAL_INLINE void transpose(Vec (&x)[lanes]) {
+  for (int round = 1; round < lanes; round *= 2) {
+    Vec y[lanes];
+    for (int i = 0; i < lanes / 2; i++) {
+      y[2 * i] = interleave<0>(x[i], x[i + lanes / 2]);
+      y[2 * i + 1] = interleave<1>(x[i], x[i + lanes / 2]);
+    }
+    for (int i = 0; i < lanes; i++) x[i] = y[i];
+  }
 }
 
 // ---- Arithmetic

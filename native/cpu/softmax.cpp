@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "core/threads.h"
-#include "cpu/lanes.h"
 #include "cpu/simd.h"
 
 namespace hadal {

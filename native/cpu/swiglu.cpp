@@ -1,7 +1,6 @@
 #include "ops/swiglu.h"
 
 #include "core/threads.h"
-#include "cpu/lanes.h"
 #include "cpu/simd.h"
 
 namespace hadal {

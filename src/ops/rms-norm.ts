@@ -2,7 +2,7 @@
 // R rows (all dims but the last), D features.
 import type { Value } from '../graph/graph.js';
 import { defineOp, expectDType, expectShape } from './define-op.js';
-import { add, multiply, rsqrt, square, subtract } from './elementwise.js';
+import { add, cast, multiply, rsqrt, square, subtract } from './elementwise.js';
 import { mean, sum } from './reduce.js';
 
 type RmsNormAttrs = { eps: number };
@@ -38,7 +38,11 @@ const rmsNormOp = defineOp<RmsNormAttrs, [x: Value, weight: Value], [y: Value, r
   }),
 });
 
-const rmsNormBackwardOp = defineOp<RmsNormAttrs, [dy: Value, x: Value, weight: Value, rstd: Value], [dx: Value, dweight: Value]>({
+const rmsNormBackwardOp = defineOp<
+  RmsNormAttrs,
+  [dy: Value, x: Value, weight: Value, rstd: Value],
+  [dx: Value, dweight: Value]
+>({
   name: 'rms-norm-backward',
   infer: ([, x, weight]) => [
     { shape: x.shape, dtype: x.dtype },
@@ -47,12 +51,14 @@ const rmsNormBackwardOp = defineOp<RmsNormAttrs, [dy: Value, x: Value, weight: V
   // rstd is recomputed from x so that the lowered form depends on x through every path.
   lower([dy, x, weight], { eps }) {
     const last = x.shape.length - 1;
-    const rstd = rsqrt(add(mean(square(x), [last], true), eps));
-    const xhat = multiply(x, rstd);
-    const weighted = multiply(dy, weight);
+    const g = cast(dy, 'fp32');
+    const x32 = cast(x, 'fp32');
+    const rstd = rsqrt(add(mean(square(x32), [last], true), eps));
+    const xhat = multiply(x32, rstd);
+    const weighted = multiply(g, weight);
     const dx = multiply(rstd, subtract(weighted, multiply(xhat, mean(multiply(weighted, xhat), [last], true))));
     const rows = Array.from({ length: last }, (_, i) => i);
-    return [dx, sum(multiply(dy, xhat), rows)];
+    return [cast(dx, x.dtype), cast(sum(multiply(g, xhat), rows), weight.dtype)];
   },
   cost: ([dy, x]) => ({
     flops: 9 * x.size,

@@ -36,5 +36,6 @@ export const cases: OpCase[] = [
   rmsNormCase(0, 8),
   rmsNormCase(4, 9, { fp32Weight: true }),
   rmsNormCase(3, 20, { scale: 1e-3 }), // where eps counts
+  rmsNormCase(3, 20, { scale: 400 }), // whose squares fp16 cannot hold
   rmsNormCase(2048, 1024, { bench: true }),
 ];
