@@ -7,6 +7,11 @@ export async function* reported<E, T>(work: (report: (event: E) => void) => Prom
   const events: E[] = [];
   let wake = () => {};
   let done = false;
+  const asleep = () =>
+    new Promise<void>((resolve) => {
+      wake = resolve;
+      if (done) resolve();
+    });
   const result = work((event) => {
     events.push(event);
     wake();
@@ -18,7 +23,7 @@ export async function* reported<E, T>(work: (report: (event: E) => void) => Prom
   while (!done || events.length > 0) {
     const next = events.shift();
     if (next !== undefined) yield next;
-    else await new Promise<void>((resolve) => (done ? resolve() : (wake = resolve)));
+    else await asleep();
   }
   return await result;
 }

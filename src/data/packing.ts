@@ -20,6 +20,9 @@ export interface PackOptions {
   readonly rank: number;
 }
 
+/** Tells the order of rows from that of documents. */
+const rowOrderSeed = 1;
+
 interface Epoch {
   readonly number: number;
   readonly order: Uint32Array;
@@ -27,15 +30,24 @@ interface Epoch {
   readonly starts: Float64Array;
 }
 
+/** An order of the rows of about one epoch, so that neighbours in a batch come from different documents. */
+interface RowOrder {
+  readonly block: number;
+  readonly order: Uint32Array;
+}
+
 /**
  * Documents one after another in a seeded order, epoch after epoch, as one endless stream of tokens, cut into rows of
- * equal length. Row r is the same whatever was read before it, by whichever process: row r of a global step goes to
- * rank ⌊r / batch⌋. Nothing is dropped; a row may hold the end of one epoch and the start of the next.
+ * equal length, which are taken in a seeded order within blocks of about an epoch: a batch of consecutive rows would
+ * be a piece of one long document. Row r is the same whatever was read before it, by whichever process: row r of a
+ * global step goes to rank ⌊r / batch⌋. Nothing is dropped; a row may hold the end of one epoch and the start of the
+ * next.
  */
 export class PackedStream {
   readonly tokensPerEpoch: number;
   private readonly lengths: Uint32Array;
   private epoch: Epoch | undefined;
+  private rowOrder: RowOrder | undefined;
   /** The document read last: a long one is asked for row after row. */
   private last: { document: number; ids: Int32Array } | undefined;
 
@@ -61,8 +73,20 @@ export class PackedStream {
   pack(token: number, options: PackOptions): Batch {
     const { batch: rows, seqLen, mtpDepth, rank } = options;
     const batch = emptyBatch(rows, seqLen, mtpDepth);
-    for (let b = 0; b < rows; b++) this.fillRow(batch, b, token + (rank * rows + b) * seqLen);
+    const first = Math.floor(token / seqLen) + rank * rows;
+    for (let b = 0; b < rows; b++) this.fillRow(batch, b, this.rowAt(first + b, seqLen) * seqLen + (token % seqLen));
     return batch;
+  }
+
+  /** Which row of the stream comes as number `row`. */
+  private rowAt(row: number, seqLen: number): number {
+    if (this.seed === undefined) return row;
+    const size = Math.max(1, Math.floor(this.tokensPerEpoch / seqLen));
+    const block = Math.floor(row / size);
+    if (this.rowOrder?.block !== block || this.rowOrder.order.length !== size) {
+      this.rowOrder = { block, order: shuffledOrder(size, this.seed, block, rowOrderSeed) };
+    }
+    return block * size + (this.rowOrder.order[row - block * size] as number);
   }
 
   private fillRow(batch: Batch, b: number, token: number): void {
