@@ -2,8 +2,7 @@
 import { sizeOf } from '../core/shape.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
-import { modelFromConfig } from './families.js';
-import type { Model } from './model.js';
+import { type Model, parametersOf } from './model.js';
 
 /** Sums over a model's parameters. */
 export interface ModelTotals {
@@ -26,8 +25,8 @@ export interface ModelGroup {
   activeParameters: number;
 }
 
-/** What {@link inspect} finds. */
-export interface Inspection {
+/** What {@link countModel} finds. */
+export interface ModelCounts {
   family: string;
   vocabSize: number;
   /** Decoder layers, multi-token-prediction modules not counted. */
@@ -40,16 +39,6 @@ export interface Inspection {
   /** The model as it is trained, with them; null where it has none. */
   withMtp: ModelTotals | null;
   groups: ModelGroup[];
-  /** Bytes of what training keeps from step to step. */
-  memory: TrainingState;
-}
-
-/** Bytes by kind, fp32, that training a model keeps beside its activations. */
-export interface TrainingState {
-  parameters: number;
-  gradients: number;
-  /** AdamW's two moments. */
-  optimizer: number;
 }
 
 /** Names tell the parts apart: those of the Hugging Face modules of all families. The first that fits counts. */
@@ -65,36 +54,22 @@ const groupRules: readonly (readonly [group: string, names: RegExp])[] = [
 ];
 
 /**
- * Counts parameters, work and memory of a model.
+ * Counts parameters and work of a model.
  *
- * @param model - a Hugging Face config (the contents of config.json)
- * @param options.seqLen - T, tokens a row; the longest the model takes, at most 4096, unless given
- * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be
+ * @param seqLen - T, tokens a row
  */
-export function inspect(model: Record<string, unknown>, options: { seqLen?: number } = {}): Inspection {
-  return inspectModel(modelFromConfig(model), options);
-}
-
-/** {@link inspect} for a model that has been made. */
-export function inspectModel(model: Model, options: { seqLen?: number } = {}): Inspection {
-  const seqLen = options.seqLen ?? Math.min(model.maxPositions, 4096);
+export function countModel(model: Model, seqLen: number): ModelCounts {
   const [plain, whole] = [traced(model, 0), traced(model, model.mtpDepth)];
-  const trainable = [...whole.parameters.values()].filter(({ trainable }) => trainable);
-  const stateBytes = 4 * parameterCount(trainable);
+  const layers = model.layers - model.mtpDepth;
   return {
     family: model.family,
     vocabSize: model.vocabSize,
-    layers: model.layers - model.mtpDepth,
+    layers,
     maxPositions: model.maxPositions,
     seqLen,
-    model: totals(model, plain, model.layers - model.mtpDepth, seqLen),
+    model: totals(model, plain, layers, seqLen),
     withMtp: model.mtpDepth > 0 ? totals(model, whole, model.layers, seqLen) : null,
     groups: groupsOf(model, plain.parameters, whole.parameters),
-    memory: {
-      parameters: 4 * parameterCount(whole.parameters.values()),
-      gradients: stateBytes,
-      optimizer: 2 * stateBytes,
-    },
   };
 }
 
@@ -138,12 +113,15 @@ function totals(model: Model, { parameters, multiplied }: TracedModel, layers: n
 }
 
 /** Number of parameters. */
-export function parameterCount(parameters: Iterable<Parameter>): number {
+function parameterCount(parameters: Iterable<Parameter>): number {
   return [...parameters].reduce((count, { shape }) => count + sizeOf(shape), 0);
 }
 
-/** Number of parameters a token passes through. */
-export function activeParameterCount(model: Model, parameters: Iterable<Parameter>): number {
+/** Number of parameters a token passes through. @param parameters - all of the model's unless given */
+export function activeParameterCount(
+  model: Model,
+  parameters: Iterable<Parameter> = parametersOf(model).values(),
+): number {
   return [...parameters].reduce((count, parameter) => count + activeSize(model, parameter), 0);
 }
 

@@ -41,6 +41,7 @@ export function deepseekV2Lite(): Preset {
         hidden_act: 'silu',
         rms_norm_eps: 1e-6,
         rope_theta: 10000,
+        // biome-ignore lint/suspicious/noApproximativeNumericConstant: 0.707 is what was published
         rope_scaling: { ...yarn, mscale: 0.707, mscale_all_dim: 0.707 },
         max_position_embeddings: 163840,
         initializer_range: 0.006,

@@ -1,0 +1,113 @@
+import type { Command } from 'commander';
+import type { Inspection } from '../train/inspect.js';
+import { type CommonFlags, described, wholeNumber } from './output.js';
+import { presets } from './presets/presets.js';
+
+interface InspectFlags extends CommonFlags {
+  batch?: number;
+  seq?: number;
+  threads?: number;
+  plan: boolean;
+}
+
+/** `hadal inspect`. */
+export function registerInspect(program: Command): void {
+  described(program.command('inspect'), 'Count the parameters, work and memory of a model, without allocating it.', [
+    'inspect deepseek-v3',
+    'inspect runs/shallow-1/checkpoints/step-00000400 --batch 8 --seq 256',
+    'inspect config.json --json',
+  ])
+    .argument('<model>', `a preset (${Object.keys(presets).join(', ')}), a config.json, or a model directory`)
+    .option(
+      '--batch <n>',
+      "rows a micro-batch that memory is planned for (default: 1, or the preset's)",
+      wholeNumber(1),
+    )
+    .option('--seq <n>', "tokens a row (default: 4096, or the preset's)", wholeNumber(1))
+    .option('--threads <n>', 'threads that workspaces are planned for', wholeNumber(1))
+    .option('--no-plan', 'only count: the plan of a large model takes a while')
+    .action(inspectModel);
+}
+
+async function inspectModel(target: string, { batch, seq, threads, plan, json }: InspectFlags): Promise<void> {
+  const [{ inspect }, { printJson, printLine }] = await Promise.all([
+    import('../train/inspect.js'),
+    import('./output.js'),
+  ]);
+  const preset = Object.hasOwn(presets, target) ? presets[target as keyof typeof presets]() : null;
+  const model = preset && 'config' in preset.model ? preset.model.config : await checkedPath(target);
+  const seqLen = seq ?? preset?.seqLen;
+  const rows = batch ?? (preset ? preset.batch / (preset.gradAccumulationSteps ?? 1) : 1);
+  const found = await inspect(model, {
+    batch: rows,
+    plan,
+    ...(seqLen === undefined ? {} : { seqLen }),
+    ...(threads === undefined ? {} : { threads }),
+  });
+  if (json) printJson(found);
+  else for (const line of await inspectionLines(found)) printLine(line);
+}
+
+/** @throws HadalError HADAL_ERR_USAGE for what is neither a file nor nearly one */
+async function checkedPath(target: string): Promise<string> {
+  const [{ existsSync }, { HadalError }, { nearest }] = await Promise.all([
+    import('node:fs'),
+    import('../core/errors.js'),
+    import('../core/nearest.js'),
+  ]);
+  if (existsSync(target)) return target;
+  const hint = nearest(target, Object.keys(presets));
+  throw new HadalError(
+    'HADAL_ERR_USAGE',
+    `[inspect] expected a preset, a config.json or a model directory, got '${target}'; ${hint ? `did you mean '${hint}'?` : `presets are ${Object.keys(presets).join(', ')}`}`,
+  );
+}
+
+async function inspectionLines(found: Inspection): Promise<string[]> {
+  const [{ formatBytes, formatCount, formatInteger }, { tableLines }] = await Promise.all([
+    import('../core/format.js'),
+    import('./output.js'),
+  ]);
+  const { family, layers, vocabSize, maxPositions, seqLen, model, withMtp, groups, memory } = found;
+  const variants = withMtp
+    ? ([
+        ['without multi-token prediction', model],
+        ['with multi-token prediction', withMtp],
+      ] as const)
+    : ([['', model]] as const);
+  return [
+    `${family}: ${layers} layers, vocabulary ${formatInteger(vocabSize)}, up to ${formatInteger(maxPositions)} positions`,
+    '',
+    ...tableLines([
+      ['', 'parameters', 'active a token', `FLOPs a token (training, rows of ${formatInteger(seqLen)})`],
+      ...variants.map(([name, total]) => [
+        name,
+        formatInteger(total.parameters),
+        formatInteger(total.activeParameters),
+        formatCount(total.flopsPerToken),
+      ]),
+    ]),
+    '',
+    ...tableLines([
+      ['part', 'tensors', 'parameters', 'active a token'],
+      ...groups.map((group) => [
+        group.name,
+        formatInteger(group.tensors),
+        formatInteger(group.parameters),
+        formatInteger(group.activeParameters),
+      ]),
+    ]),
+    ...(memory
+      ? [
+          '',
+          ...tableLines([
+            [`memory to train, fp32, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}`, ''],
+            ...(['parameters', 'gradients', 'optimizer', 'activations', 'total'] as const).map((kind) => [
+              kind,
+              formatBytes(memory[kind]),
+            ]),
+          ]),
+        ]
+      : []),
+  ];
+}

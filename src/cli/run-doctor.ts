@@ -1,0 +1,146 @@
+import { execFile } from 'node:child_process';
+import { readFile, statfs } from 'node:fs/promises';
+import os from 'node:os';
+import { promisify } from 'node:util';
+import { loadAddon } from '../addon/addon.js';
+import { envFlags } from '../core/env.js';
+import { formatBytes } from '../core/format.js';
+import { printJson, printLine } from './output.js';
+
+/** One thing that was looked at. `missing` keeps hadal from running; `optional` only makes it slower or less handy. */
+interface Finding {
+  name: string;
+  status: 'ok' | 'optional' | 'missing';
+  found: string;
+  /** How to get what is not there; null where nothing is to be done. */
+  advice: string | null;
+}
+
+/** Looks at the machine and prints what it found. Exit status 1 when hadal cannot run here. */
+export async function runDoctor(json: boolean): Promise<void> {
+  const findings = [node(), cpu(), await instructions(), ...native(), memory(), await disk(), await python()];
+  const environment = Object.entries(envFlags).map(([name, effect]) => ({
+    name,
+    value: process.env[name] ?? null,
+    effect,
+  }));
+  if (findings.some(({ status }) => status === 'missing')) process.exitCode = 1;
+  if (json) return printJson({ findings, environment });
+  const marks = { ok: 'ok', optional: '--', missing: '!!' };
+  for (const { name, status, found, advice } of findings) {
+    printLine(`${marks[status]}  ${name.padEnd(16)}${found}`);
+    if (advice) printLine(`${' '.repeat(20)}${advice}`);
+  }
+  printLine('\nEnvironment variables:');
+  for (const { name, value, effect } of environment)
+    printLine(`  ${name.padEnd(18)}${value === null ? 'not set' : `= ${value}`}  (${effect})`);
+}
+
+const leastNode = [20, 19] as const;
+
+function node(): Finding {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  const isNew = major > leastNode[0] || (major === leastNode[0] && minor >= leastNode[1]);
+  const advice = isNew ? null : `install Node ${leastNode.join('.')} or later from https://nodejs.org`;
+  return {
+    name: 'Node',
+    status: isNew ? 'ok' : 'missing',
+    found: `${process.versions.node}, ${process.platform} ${process.arch}`,
+    advice,
+  };
+}
+
+function cpu(): Finding {
+  const model = os.cpus()[0]?.model.trim() ?? 'unknown';
+  return { name: 'CPU', status: 'ok', found: `${model}, ${os.availableParallelism()} threads`, advice: null };
+}
+
+const interesting = ['avx2', 'fma', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_tile', 'amx_bf16', 'asimd', 'sve'];
+
+async function instructions(): Promise<Finding> {
+  const info = await readFile('/proc/cpuinfo', 'utf8').catch(() => '');
+  const flags = new Set(/^(?:flags|Features)\s*:(.*)$/m.exec(info)?.[1]?.trim().split(/\s+/));
+  const found = interesting.filter((flag) => flags.has(flag)).join(' ');
+  return { name: 'CPU offers', status: 'ok', found: found || 'not known on this system', advice: null };
+}
+
+function native(): Finding[] {
+  try {
+    const { isa, onednn } = loadAddon().features();
+    const get =
+      'slower portable products serve; to change that: sudo apt-get install libdnnl-dev, then npm run build:native';
+    const isBuiltIn = /^oneDNN \d/.test(onednn);
+    const products: Finding = {
+      name: 'oneDNN',
+      status: isBuiltIn ? 'ok' : 'optional',
+      found: onednn,
+      advice: isBuiltIn ? null : get,
+    };
+    return [{ name: 'native binary', status: 'ok', found: `loads; kernels for ${isa}`, advice: null }, products];
+  } catch (error) {
+    const [, ...advice] = (error as Error).message.split('\n');
+    return [
+      {
+        name: 'native binary',
+        status: 'missing',
+        found: 'does not load',
+        advice: advice.map((line) => line.trim()).join('; '),
+      },
+    ];
+  }
+}
+
+const smallMemory = 2 ** 30;
+
+function memory(): Finding {
+  const [free, total] = [process.availableMemory?.() ?? os.freemem(), os.totalmem()];
+  const isSmall = free < smallMemory;
+  return {
+    name: 'memory',
+    status: isSmall ? 'optional' : 'ok',
+    found: `${formatBytes(free)} available of ${formatBytes(total)}`,
+    advice: isSmall ? 'preset shallow takes about 1 GiB; close other programs, or lower --set batch' : null,
+  };
+}
+
+async function disk(): Promise<Finding> {
+  const { bavail, bsize } = await statfs('.');
+  const free = bavail * bsize;
+  const isSmall = free < smallMemory;
+  const advice = isSmall
+    ? 'checkpoints take three times the parameters; choose another --out, or free some space'
+    : null;
+  return { name: 'disk', status: isSmall ? 'optional' : 'ok', found: `${formatBytes(free)} free here`, advice };
+}
+
+const versions = `import json
+found = {}
+for name in ('torch', 'transformers', 'tensorboard'):
+    try: found[name] = __import__(name).__version__
+    except Exception: pass
+print(json.dumps(found))`;
+
+/** Only comparisons and TensorBoard use Python. */
+async function python(): Promise<Finding> {
+  const name = 'Python';
+  try {
+    const { stdout } = await promisify(execFile)('python3', ['-c', versions], { timeout: 30_000 });
+    const found = Object.entries(JSON.parse(stdout) as Record<string, string>).map(
+      ([peer, version]) => `${peer} ${version}`,
+    );
+    if (found.length > 0) return { name, status: 'ok', found: found.join(', '), advice: null };
+    return {
+      name,
+      status: 'optional',
+      found: 'without torch, transformers, tensorboard',
+      advice: 'only for comparisons and plots: pip install torch transformers tensorboard',
+    };
+  } catch {
+    return {
+      name,
+      status: 'optional',
+      found: 'python3 does not run',
+      advice: 'only for comparisons and plots; nothing of hadal needs it',
+    };
+  }
+}

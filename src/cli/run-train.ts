@@ -1,0 +1,104 @@
+// `hadal train`: a listener to the events of a run, and what is shown when it ends.
+import { HadalError } from '../core/errors.js';
+import { loadModel } from '../generate/loaded-model.js';
+import type { TrainListener } from '../monitor/lines.js';
+import { plainLog } from '../monitor/plain.js';
+import { tensorboardListener } from '../monitor/tensorboard.js';
+import { TerminalDisplay } from '../monitor/terminal.js';
+import type { TrainConfig } from '../train/config.js';
+import type { EndEvent } from '../train/events.js';
+import { train } from '../train/train.js';
+import { abortOnInterrupt } from './interrupt.js';
+import { printJson } from './output.js';
+import type { TrainFlags } from './train.js';
+import { trainConfigFrom } from './train-config.js';
+
+/** Trains, shows it, samples from the result. @throws HadalError what `train` throws */
+export async function runTrain(flags: TrainFlags): Promise<void> {
+  const config = await trainConfigFrom(flags);
+  const json = flags.json ?? false;
+  // With --json, stdout belongs to the events.
+  const stream = json ? process.stderr : process.stdout;
+  const write = (line: string): void => void stream.write(`${line}\n`);
+  const end = await runShown(config, { stream, json });
+  if (!end) return;
+  using signal = abortOnInterrupt(() => {});
+  await showSamples(config, end, { write: (text) => stream.write(text), json, signal });
+  write('');
+  for (const line of nextLines(config, end)) write(line);
+}
+
+async function runShown(
+  config: TrainConfig,
+  { stream, json }: { stream: NodeJS.WriteStream; json: boolean },
+): Promise<EndEvent | null> {
+  using display = stream.isTTY ? new TerminalDisplay(stream) : null;
+  using board = tensorboardListener();
+  const write = (line: string): void => void (display ? display.print([line]) : stream.write(`${line}\n`));
+  const listeners: TrainListener[] = [display?.listen ?? plainLog(write), board.listen, ...(json ? [printJson] : [])];
+  using signal = abortOnInterrupt(() => write('stopping after this step and saving; Ctrl-C again ends at once'));
+  let end: EndEvent | null = null;
+  let saved = false;
+  try {
+    for await (const event of train(config, { signal })) {
+      for (const listen of listeners) listen(event);
+      if (event.type === 'checkpoint') saved = true;
+      if (event.type === 'end') end = event;
+    }
+  } catch (error) {
+    if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_ABORTED' || !saved) throw error;
+    const message = `${error.message}\ncontinue with: ${hadal} train --out ${quoted(config.out)} --resume`;
+    throw new HadalError('HADAL_ERR_ABORTED', message, { cause: error });
+  }
+  return end;
+}
+
+const sampleTokens = 80;
+
+/** Beginnings that suit what a model has read; any word will do for data we do not know. */
+function promptsFor(sources: readonly string[]): string[] {
+  if (sources.includes('sotu')) return ['The state of the Union', 'My fellow Americans,'];
+  if (sources.includes('synthetic')) return ['The cat', 'Every child'];
+  return ['The'];
+}
+
+async function showSamples(
+  { data, device, threads }: TrainConfig,
+  { checkpoint }: EndEvent,
+  { write, json, signal }: { write: (text: string) => void; json: boolean; signal: AbortSignal },
+): Promise<void> {
+  using model = await loadModel(checkpoint, { device, ...(threads === null ? {} : { threads }) });
+  for (const prompt of promptsFor(data.sources)) {
+    let text = '';
+    write(`\nsample ${prompt}`);
+    for await (const piece of model.generate(prompt, {
+      maxTokens: sampleTokens,
+      temperature: 0.8,
+      topP: 0.95,
+      seed: 1,
+      signal,
+    })) {
+      text += piece.text;
+      write(piece.text.replaceAll('\n', '\n       '));
+    }
+    write('\n');
+    if (json) printJson({ type: 'sample', prompt, text });
+  }
+}
+
+function nextLines({ data, out, steps }: TrainConfig, { checkpoint }: EndEvent): string[] {
+  const prompt = promptsFor(data.sources)[0] as string;
+  return [
+    `next   ${hadal} generate --model ${quoted(checkpoint)} --prompt ${JSON.stringify(prompt)}`,
+    `       ${hadal} train --out ${quoted(out)} --resume --steps ${2 * steps}`,
+    `       ${hadal} inspect ${quoted(checkpoint)}`,
+    `       tensorboard --logdir ${quoted(out)}`,
+  ];
+}
+
+/** How hadal is called where it is installed, and in a checkout. */
+const hadal = 'npx hadal';
+
+function quoted(path: string): string {
+  return /^[\w./+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}
