@@ -1,5 +1,5 @@
 // The run around the step: data, state, evaluation, checkpoints, events.
-import { availableParallelism } from 'node:os';
+import { availableParallelism, freemem } from 'node:os';
 import { loadAddon } from '../addon/addon.js';
 import { debug, envFlag } from '../core/env.js';
 import { HadalError } from '../core/errors.js';
@@ -19,7 +19,7 @@ import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEven
 import { type PreparedRun, prepareRun } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
 import type { StepConfig } from './step.js';
-import { planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.js';
+import { type MemoryPlan, planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.js';
 
 /**
  * Trains a model: prepares data, runs updates, evaluates, writes checkpoints.
@@ -56,6 +56,7 @@ export async function* train(
   const accumulates = config.gradAccumulationSteps > 1;
   const plans = await planPrograms(model, step, { threads: device.threads, accumulates });
   const memory = planMemory(model, plans);
+  refuseWhatCannotFit(memory, config);
   using stepper = new Stepper(device, model, step, plans);
   const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut);
 
@@ -261,6 +262,20 @@ async function modelOf(config: TrainConfig): Promise<Model> {
   return 'config' in config.model
     ? modelFromConfig(config.model.config, 'model.config')
     : readModelConfig(config.model.directory);
+}
+
+/** Memory is known before the first step, so a run that cannot fit ends here. */
+function refuseWhatCannotFit({ parameters, optimizer, gradients, arena }: MemoryPlan, config: TrainConfig): void {
+  const needed = parameters + optimizer + gradients + arena;
+  const free = freemem();
+  if (needed <= free) return;
+  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  const rows = config.batch / config.gradAccumulationSteps;
+  const advice = rows > 1 ? `a larger gradAccumulationSteps (now ${config.gradAccumulationSteps})` : 'a shorter seqLen';
+  throw new HadalError(
+    'HADAL_ERR_MEMORY',
+    `[train] expected a run within ${gib(free)} of free memory, this one needs ${gib(needed)} (parameters ${gib(parameters)}, optimizer ${gib(optimizer)}, gradients ${gib(gradients)}, one step ${gib(arena)}); take ${advice}, or a smaller model`,
+  );
 }
 
 function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
