@@ -41,7 +41,7 @@ export class Node {
   readonly outputs: readonly Value[];
   /** Layer path in which it was traced, for messages and profiles: `model.layers.0.self_attn`. */
   scope = '';
-  /** int32 [1]: the node runs only where it is not 0; its in-place outputs then keep their input's content. */
+  /** int32 [1]: the node runs only where it is not 0; else slots that its outputs update keep their content. */
   predicate: Value | null = null;
   queue: Queue = 'compute';
 

@@ -5,7 +5,7 @@ import { printNode } from './print.js';
 
 /**
  * Checks what every pass must keep: inputs come before their users, types are what the ops infer, updates fit their
- * slots, values of a predicated range leave it only as in-place updates of slots.
+ * slots, values of a predicated range leave it only as updates of slots, an output with a slot's name is that slot.
  *
  * @throws HadalError HADAL_ERR_INTERNAL naming the node
  */
@@ -32,14 +32,18 @@ export function verify(graph: Graph): void {
   }
   for (const [name, value] of graph.updates) {
     const slot = graph.slots.get(name);
-    if (value.node.predicate && !value.node.op.inPlace?.some(([index]) => index === value.index)) {
-      throw new HadalError(
-        'HADAL_ERR_INTERNAL',
-        `[verify] the update of slot '${name}' may be skipped, but is not in place`,
-      );
-    }
     if (!slot || !sameShape(slot.shape, value.shape) || slot.dtype !== value.dtype || value.node.graph !== graph) {
       throw new HadalError('HADAL_ERR_INTERNAL', `[verify] the update of slot '${name}' does not fit it`);
+    }
+  }
+  for (const [name, value] of graph.outputs) {
+    const refuse = (why: string) => {
+      throw new HadalError('HADAL_ERR_INTERNAL', `[verify] output '${name}' ${why}`);
+    };
+    if (value.node.graph !== graph) refuse('is of another graph');
+    if (value.node.predicate) refuse('may be skipped');
+    if (graph.slots.has(name) && (graph.slots.get(name) !== value || graph.updates.has(name))) {
+      refuse('bears the name of a slot that it is not');
     }
   }
 }

@@ -111,8 +111,14 @@ function inferElementwise(op: string, inputs: readonly Value[]): TypeSpec[] {
     inputs.map((input) => input.shape),
   );
   const typed = op === 'where' ? inputs.slice(1) : inputs;
-  const extent = inputs.find((input) => input.extent && input.shape[0] === shape[0])?.extent ?? null;
+  const extent = extentOf(shape, inputs);
   return [{ shape, dtype: resultType(op, typed), extent }];
+}
+
+/** Extent of a result: that of the first operand whose dim 0 is the result's. */
+export function extentOf(shape: Shape, inputs: readonly Value[]): Value | null {
+  const isBounded = (x: Value) => x.extent !== null && x.shape.length === shape.length && x.shape[0] === shape[0];
+  return inputs.find(isBounded)?.extent ?? null;
 }
 
 function defineRow(name: ElementwiseName, row: Row): Op<NoAttrs, readonly Value[], [Value]> {

@@ -3,7 +3,7 @@
 import { sameShape } from '../core/shape.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { defineOp } from '../ops/define-op.js';
-import { elementwiseName } from '../ops/elementwise.js';
+import { elementwiseName, extentOf } from '../ops/elementwise.js';
 import {
   constantNumber,
   elementwiseCall,
@@ -19,9 +19,7 @@ type FusedAttrs = { steps: readonly Step[]; shape: readonly number[]; dtype: Val
 const fusedOp = defineOp<FusedAttrs, readonly Value[], [Value]>({
   name: 'fused-elementwise',
   isElementwise: true,
-  infer: (inputs, { shape, dtype }) => [
-    { shape, dtype, extent: inputs.find((input) => input.extent && input.shape[0] === shape[0])?.extent ?? null },
-  ],
+  infer: (inputs, { shape, dtype }) => [{ shape, dtype, extent: extentOf(shape, inputs) }],
   cost: (inputs, [y], { steps }) => ({
     flops: y.size * steps.filter((step) => 'op' in step).length,
     bytesRead: inputs.reduce((bytes, input) => bytes + input.bytes, 0),

@@ -53,6 +53,14 @@ interface Home {
   lastUse: number;
 }
 
+/** A value that must be in a slot after the run. */
+interface Result {
+  value: Value;
+  slot: number;
+  /** The content that an update replaces. */
+  old: Value | null;
+}
+
 /**
  * Plans a graph.
  *
@@ -77,14 +85,18 @@ class Planner {
   readonly #arena = new Arena();
   #workspaceBytes = 0;
   readonly #users = new Map<Value, Node[]>();
-  /** Which instruction on another queue wrote a home, until somebody has waited for it. */
+  /** Where results must be after the run: updates in their slots, outputs in slots of their own. */
+  readonly #results: Result[] = [];
+  /** A home whose block an in-place output has taken over within the node being emitted. */
+  readonly #borrowed = new Map<Home, Home>();
+  /** Which instruction on another queue writes a home, and all such instructions. */
   readonly #asyncWriters = new Map<Home, number>();
+  readonly #asyncInstructions: number[] = [];
   readonly #freeAfter = new Map<number, Set<Home>>();
 
   constructor(graph: Graph, threads: number) {
     this.#graph = graph;
     this.#threads = threads;
-    this.#resultRoots = new Set([...graph.updates.values()].map(rootOf));
   }
 
   run(): Plan {
@@ -100,7 +112,7 @@ class Planner {
       constants: joinBytes(this.#constants, this.#constantBytes),
       arenaBytes: this.#arena.peakBytes,
       workspaceBytes: this.#workspaceBytes,
-      slots: [...this.#slots, ...this.#outputs],
+      slots: this.#slots,
       inputs: this.#inputs,
       outputs: this.#outputs,
       instructions: this.#infos,
@@ -129,8 +141,18 @@ class Planner {
       else if (node.op.name === 'input') home({ space: 'input', index: this.#inputs.push(spec) - 1 });
       else home({ space: 'constant', offset: this.#constantOffset(node.attrs.data as Float32Array | Int32Array) });
     }
-    for (const [name, value] of this.#graph.outputs)
-      this.#outputs.push({ name, shape: value.shape, dtype: value.dtype });
+    const { slots, updates, outputs } = this.#graph;
+    const slotIndex = (name: string) => this.#slots.findIndex((slot) => slot.name === name);
+    for (const [name, value] of updates) {
+      this.#results.push({ value, slot: slotIndex(name), old: slots.get(name) ?? null });
+    }
+    for (const [name, value] of outputs) {
+      const spec = { name, shape: value.shape, dtype: value.dtype };
+      this.#outputs.push(spec);
+      // An output that is a slot as it stands lies there already.
+      const slot = slots.get(name) === value ? slotIndex(name) : this.#slots.push(spec) - 1;
+      this.#results.push({ value, slot, old: null });
+    }
   }
 
   #constantOffset(data: Float32Array | Int32Array): number {
@@ -145,42 +167,30 @@ class Planner {
 
   /** Gives every remaining value a home: its source's for views, a slot's own for results, an arena block otherwise. */
   #placeViewsAndResults(): void {
-    const results = new Map<Value, number>();
-    for (const [name, value] of this.#graph.updates)
-      this.#claim(
-        results,
-        value,
-        this.#slots.findIndex((s) => s.name === name),
-      );
-    for (const [i, [, value]] of [...this.#graph.outputs].entries())
-      this.#claim(results, value, this.#slots.length + i);
+    const claimed = new Map<Value, number>();
+    for (const result of this.#results) this.#claim(claimed, result);
     for (const node of this.#graph.nodes) {
       for (const output of node.outputs) {
         if (this.#homes.has(output)) continue;
         const source = node.op.isView ? this.#homes.get(node.inputs[0] as Value) : undefined;
-        const slot = results.get(output);
+        const slot = claimed.get(output);
         const place = slot === undefined ? ({ space: 'arena' } as const) : ({ space: 'slot', index: slot } as const);
         this.#homes.set(output, source ?? { place, block: null, bytes: output.bytes, lastUse: -1 });
       }
     }
   }
 
-  /** Lets the node that computes a result write it to its slot, if no reader of the slot's old content comes later. */
-  #claim(results: Map<Value, number>, result: Value, slot: number): void {
-    let value = result;
-    while (value.node.op.isView) value = value.node.inputs[0] as Value;
-    if (value.node.op.isSource || results.has(value)) return;
-    const name = this.#slots[slot]?.name;
-    const old = name === undefined ? undefined : this.#graph.slots.get(name);
+  /** Lets the node that computes a result write it to its slot, if no reader of the slot's old content is harmed. */
+  #claim(claimed: Map<Value, number>, { value, slot, old }: Result): void {
+    const root = rootOf(value);
+    if (root.node.op.isSource || claimed.has(root)) return;
     if (old) {
-      const readers = this.#readersThroughViews(old);
-      const mayAlias = (node: Node) =>
-        node.id < value.node.id || (node === value.node && this.#mayWriteOver(value, old));
-      if (!readers.every(mayAlias)) return;
-      if ([...this.#graph.updates.values(), ...this.#graph.outputs.values()].some((other) => rootOf(other) === old))
-        return;
+      const isHarmless = (reader: Node) =>
+        reader === root.node ? this.#mayWriteOver(root, old) : reader.id < root.node.id && reader.queue === 'compute';
+      if (!this.#readersThroughViews(old).every(isHarmless)) return;
+      if (this.#results.some((other) => rootOf(other.value) === old)) return;
     }
-    results.set(value, slot);
+    claimed.set(root, slot);
   }
 
   #readersThroughViews(value: Value): Node[] {
@@ -214,8 +224,9 @@ class Planner {
         home.lastUse = Math.max(home.lastUse, until);
       }
     }
-    for (const value of [...this.#graph.updates.values(), ...this.#graph.outputs.values()]) {
-      this.#home(value).lastUse = this.#graph.nodes.length;
+    for (const { value } of this.#results) {
+      const { predicate } = rootOf(value).node;
+      for (const kept of predicate ? [value, predicate] : [value]) this.#home(kept).lastUse = this.#graph.nodes.length;
     }
     for (const home of new Set(this.#homes.values())) {
       const list = this.#freeAfter.get(home.lastUse);
@@ -235,7 +246,7 @@ class Planner {
       invariant(node.op.kernel, `op '${node.op.name}' has no kernel; lower it first`);
       const call = node.op.kernel(node.inputs, node.outputs, node.attrs);
       this.#takeOverBuffers(node, call);
-      this.#instruct(node, call, node.op.cost?.(node.inputs, node.outputs, node.attrs) ?? defaultCost(node));
+      this.#instruct(node, call);
     }
     for (const home of this.#freeAfter.get(node.id) ?? []) {
       if (home.block) this.#arena.free(home.block);
@@ -243,45 +254,32 @@ class Planner {
     }
   }
 
-  /** In-place outputs inherit their input's block when it ends here; a predicated one gets a copy of it otherwise. */
+  /** In-place outputs inherit their input's block when it ends here; what a kernel updates gets a copy otherwise. */
   #takeOverBuffers(node: Node, call: KernelCall): void {
     const list = node.op.inPlace ? loadAddon().bufferList(call.kernel, packParams(call.kernel, call.params)) : [];
     for (const output of node.outputs) {
       const home = this.#home(output);
-      for (const source of this.#inPlaceSources(node, output)) {
+      const named = (node.op.inPlace ?? []).filter(([o]) => o === output.index).map(([, n]) => node.inputs[n] ?? null);
+      const isUpdated = list[call.buffers.indexOf(output)]?.access === 'inout';
+      for (const source of node.op.isElementwise && !isUpdated ? node.inputs : named) {
+        if (!source || home.place.space !== 'arena' || home.block || !this.#endsIn(node, source, output)) continue;
         const from = this.#home(source);
-        const dies = from.place.space === 'arena' && from.lastUse === node.id && from.bytes === home.bytes;
-        if (home.place.space === 'arena' && !home.block && dies && from.block && node.queue === 'compute') {
-          home.block = from.block;
-          from.block = null;
-          this.#borrowed.set(from, home);
-          break;
-        }
+        home.block = from.block;
+        from.block = null;
+        this.#borrowed.set(from, home);
       }
-      // In place is more than a saving where a result may be skipped, or the kernel reads what it overwrites.
-      const mayBeSkipped = node.predicate !== null && this.#resultRoots.has(output);
-      const isRead = list[call.buffers.indexOf(output)]?.access === 'inout' || mayBeSkipped;
-      const source = isRead ? this.#inPlaceSource(node, output) : null;
-      if (source && !this.#sameMemory(source, output)) this.#copy(source, output, node);
+      const source = isUpdated ? named[0] : null;
+      if (source && !this.#sameMemory(source, output)) {
+        this.#copy(source, this.#home(source), home, node.predicate, this.#waitsFor([source, output]));
+      }
     }
   }
 
-  readonly #resultRoots: ReadonlySet<Value>;
-
-  /** A home whose block an in-place output has taken over within the node being emitted. */
-  readonly #borrowed = new Map<Home, Home>();
-
-  #inPlaceSources(node: Node, output: Value): Value[] {
-    const named = (node.op.inPlace ?? []).filter(([o]) => o === output.index).map(([, n]) => node.inputs[n] ?? null);
-    const candidates = node.op.isElementwise ? [...named, ...node.inputs] : named;
-    return candidates.filter(
-      (input): input is Value => input !== null && input.dtype === output.dtype && sameShape(input.shape, output.shape),
-    );
-  }
-
-  #inPlaceSource(node: Node, output: Value): Value | null {
-    const pair = node.op.inPlace?.find(([o]) => o === output.index);
-    return pair ? (node.inputs[pair[1]] ?? null) : null;
+  /** Whether `source` ends in the node, and `output` may take over its memory. */
+  #endsIn(node: Node, source: Value, output: Value): boolean {
+    const { place, block, lastUse, bytes } = this.#home(source);
+    const ends = place.space === 'arena' && block !== null && lastUse === node.id;
+    return ends && bytes === output.bytes && node.queue === 'compute' && this.#mayWriteOver(output, rootOf(source));
   }
 
   #sameMemory(a: Value, b: Value): boolean {
@@ -290,76 +288,56 @@ class Planner {
     return from.place.space === 'slot' && to.place.space === 'slot' && from.place.index === to.place.index;
   }
 
-  #copy(source: Value, target: Value, node: Node | null): void {
-    const call = elementwiseCall(target, [source], [{ input: 0 }]);
-    this.#instruct(
-      node,
-      { ...call, buffers: call.buffers.map((b, i) => (i === call.buffers.length - 2 ? null : b)) },
-      {
-        flops: 0,
-        bytesRead: source.bytes,
-        bytesWritten: target.bytes,
-      },
-      'copy',
-    );
-  }
-
-  /** Results that no node could write to their slot. Contents that are read from other slots are copied first. */
+  /** Results that no node could write to their slot. Contents of slots that are about to be written are saved first. */
   #copyResults(): void {
-    const ends = [
-      ...[...this.#graph.updates].map(([name, value]) => ({
-        value,
-        slot: this.#slots.findIndex((s) => s.name === name),
-      })),
-      ...[...this.#graph.outputs].map(([, value], i) => ({ value, slot: this.#slots.length + i })),
-    ];
-    const pending = ends.filter(({ value, slot }) => {
+    const end = this.#graph.nodes.length;
+    const pending = this.#results.filter(({ value, slot }) => {
       const { place } = this.#home(value);
       return !(place.space === 'slot' && place.index === slot);
     });
     const written = new Set(pending.map(({ slot }) => slot));
-    for (const { value } of pending) {
-      const home = this.#home(value);
+    const sources = new Map(pending.map(({ value }) => [value, this.#home(value)]));
+    for (const [value, home] of sources) {
       if (home.place.space !== 'slot' || !written.has(home.place.index)) continue;
-      const saved: Home = {
-        place: { space: 'arena' },
-        block: null,
-        bytes: home.bytes,
-        lastUse: this.#graph.nodes.length,
-      };
-      this.#copyHomes(value, home, saved);
-      this.#homes.set(value, saved);
+      const saved: Home = { place: { space: 'arena' }, block: null, bytes: home.bytes, lastUse: end };
+      this.#copy(value, home, saved, null, this.#asyncInstructions);
+      sources.set(value, saved);
     }
     for (const { value, slot } of pending) {
-      this.#copyHomes(value, this.#home(value), {
-        place: { space: 'slot', index: slot },
-        block: null,
-        bytes: value.bytes,
-        lastUse: 0,
-      });
+      const target: Home = { place: { space: 'slot', index: slot }, block: null, bytes: value.bytes, lastUse: end };
+      // An update that was skipped leaves its slot as it was.
+      const { predicate } = rootOf(value).node;
+      this.#copy(value, sources.get(value) as Home, target, predicate, this.#asyncInstructions);
     }
   }
 
-  #copyHomes(like: Value, from: Home, to: Home): void {
+  #copy(like: Value, from: Home, to: Home, predicate: Value | null, waits: readonly number[]): void {
     const call = elementwiseCall(like, [like], [{ input: 0 }]);
     const buffers = call.buffers.map((_, i) =>
       i === 0 ? this.#ref(from) : i === call.buffers.length - 1 ? this.#ref(to) : null,
     );
-    this.#push(null, call, buffers, [], { flops: 0, bytesRead: like.bytes, bytesWritten: like.bytes }, 'copy');
+    const cost = { flops: 0, bytesRead: like.bytes, bytesWritten: like.bytes };
+    const info = { op: 'copy', scope: like.node.scope, kernel: call.kernel, ...cost };
+    this.#push(call, buffers, { queue: 'compute', predicate, waits }, info);
   }
 
-  #instruct(node: Node | null, call: KernelCall, cost: Cost, name = node?.op.name ?? ''): void {
-    const unused = node ? this.#unusedOutputs(node, call) : null;
-    const buffers = call.buffers.map((value) => (value && !unused?.has(value) ? this.#ref(this.#home(value)) : null));
-    const waits = new Set<number>();
-    for (const value of call.buffers) {
-      const writer = value && this.#asyncWriters.get(this.#home(value));
-      if (writer !== null && writer !== undefined) waits.add(writer);
-    }
-    this.#push(name === 'copy' ? null : node, call, buffers, [...waits], cost, name);
-    if (node && node.queue !== 'compute' && name !== 'copy') {
-      for (const output of node.outputs) this.#asyncWriters.set(this.#home(output), this.#instructions.length - 1);
-    }
+  #instruct(node: Node, call: KernelCall): void {
+    const { op, inputs, outputs, attrs, queue, predicate, scope } = node;
+    const unused = this.#unusedOutputs(node, call);
+    const buffers = call.buffers.map((value) => (value && !unused.has(value) ? this.#ref(this.#home(value)) : null));
+    const waits = this.#waitsFor([...reads(node), ...outputs]);
+    const cost = op.cost?.(inputs, outputs, attrs) ?? defaultCost(node);
+    this.#push(call, buffers, { queue, predicate, waits }, { op: op.name, scope, kernel: call.kernel, ...cost });
+    if (queue === 'compute') return;
+    const index = this.#instructions.length - 1;
+    this.#asyncInstructions.push(index);
+    for (const output of outputs) this.#asyncWriters.set(this.#home(output), index);
+  }
+
+  /** Instructions on other queues that write what is about to be used. */
+  #waitsFor(values: readonly Value[]): number[] {
+    const writers = values.map((value) => this.#asyncWriters.get(this.#home(value)));
+    return [...new Set(writers.filter((writer) => writer !== undefined))];
   }
 
   /** Outputs that nobody reads and the kernel can do without. */
@@ -385,30 +363,28 @@ class Planner {
   }
 
   #push(
-    node: Node | null,
     call: KernelCall,
     buffers: (BufferRef | null)[],
-    waits: number[],
-    cost: Cost,
-    name: string,
+    { queue, predicate, waits }: { queue: Queue; predicate: Value | null; waits: readonly number[] },
+    info: InstructionInfo,
   ): void {
     const params = packParams(call.kernel, call.params);
-    const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, this.#threads);
+    // Queues beside compute have one thread each.
+    const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, queue === 'compute' ? this.#threads : 1);
     const workspace = workspaceBytes > 0 ? this.#arena.allocate(workspaceBytes) : null;
-    const queue: Queue = node?.queue ?? 'compute';
     this.#instructions.push({
       kernel: call.kernel,
       params,
       queue,
       workspace: { offset: workspace?.offset ?? 0, bytes: workspaceBytes },
-      predicate: node?.predicate ? this.#ref(this.#home(node.predicate)) : null,
+      predicate: predicate && this.#ref(this.#home(predicate)),
       buffers,
-      waits,
+      waits: [...waits],
     });
     // A workspace on another queue is in use until the program ends.
     if (workspace && queue === 'compute') this.#arena.free(workspace);
     this.#workspaceBytes = Math.max(this.#workspaceBytes, workspaceBytes);
-    this.#infos.push({ op: name, scope: node?.scope ?? '', kernel: call.kernel, ...cost });
+    this.#infos.push(info);
   }
 }
 
