@@ -2,6 +2,7 @@ import { envFlag } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
 import { printGraph } from '../graph/print.js';
 import { verify } from '../graph/verify.js';
+import { accumulateEarly } from './accumulate-early.js';
 import { fuseElementwise } from './fuse-elementwise.js';
 import { prune } from './prune.js';
 
@@ -12,6 +13,7 @@ export type Pass = (graph: Graph) => Graph;
 export const pipeline: readonly (readonly [name: string, pass: Pass])[] = [
   ['prune', prune],
   ['fuse-elementwise', fuseElementwise],
+  ['accumulate-early', accumulateEarly],
 ];
 
 /** Runs the passes; `HADAL_VERIFY=1` checks the graph after each, `HADAL_DEBUG=3` prints it. */

@@ -11,15 +11,17 @@ export interface Rewriter {
  * Copies a graph node by node.
  *
  * @param visit - returns the new outputs of a node, or null to copy it as it is, or 'drop' when nobody uses it
+ * @param order - every node, its inputs before it; default: the order they stand in
  */
 export function rewrite(
   source: Graph,
   visit: (node: Node, rewriter: Rewriter) => readonly Value[] | null | 'drop',
+  order: readonly Node[] = source.nodes,
 ): Graph {
   const graph = new Graph();
   const map = new Map<Value, Value>();
   const of = (value: Value) => map.get(value) as Value;
-  for (const node of source.nodes) {
+  for (const node of order) {
     const before = graph.nodes.length;
     const made = visit(node, { graph, of });
     if (made === 'drop') continue;
