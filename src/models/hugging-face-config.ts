@@ -18,6 +18,15 @@ export function snakeCase(config: Readonly<Record<string, unknown>>): Record<str
   return Object.fromEntries(Object.entries(config).map(([name, value]) => [toSnake(name), value]));
 }
 
+/** Fields that transformers refuses as whole numbers, which is how JavaScript writes 1.0. */
+const floatField =
+  /("(?:initializer_range|rms_norm_eps|layer_norm_epsilon|routed_scaling_factor|attention_dropout|\w+_pdrop|rope_theta|factor|beta_\w+|mscale\w*)": \d+)(?=,?$)/gm;
+
+/** The text of config.json. */
+export function configText(config: Readonly<Record<string, unknown>>): string {
+  return `${JSON.stringify(config, null, 2).replace(floatField, '$1.0')}\n`;
+}
+
 /** An error about one field. */
 export function configError(source: string, field: string, expected: string, got: unknown): HadalError {
   const shown = JSON.stringify(got) ?? 'nothing';

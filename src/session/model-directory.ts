@@ -17,6 +17,7 @@ import {
 } from '../formats/safetensors.js';
 import { type TensorToWrite, writeTensorDirectory } from '../formats/safetensors-writer.js';
 import { modelFromConfig } from '../models/families.js';
+import { configText } from '../models/hugging-face-config.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter, ParameterPart } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -193,7 +194,7 @@ export async function writeModelFiles(
   const parameters = [...parametersOf(model).values()];
   const first = tensorOf(tensors, parameters[0] as Parameter);
   const config = { ...model.toHuggingFace(), dtype: onDisk[first.dtype]?.config };
-  await writeFileAtomic(join(dir, 'config.json'), `${JSON.stringify(config, null, 2)}\n`);
+  await writeFileAtomic(join(dir, 'config.json'), configText(config));
   if (tokenizer) await writeFileAtomic(join(dir, 'tokenizer.json'), tokenizer.json);
   if (tokenizer?.configJson !== undefined) {
     await writeFileAtomic(join(dir, 'tokenizer_config.json'), tokenizer.configJson);

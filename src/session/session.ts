@@ -54,7 +54,8 @@ export class Session implements Disposable {
   readonly tokenizer: Tokenizer | null;
   readonly #parameters: ReadonlyMap<string, Parameter>;
   readonly #dtype: DType;
-  readonly #tensors: ReadonlyMap<string, Tensor>;
+  /** By parameter name. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
   readonly #owns: boolean;
   readonly #programs = new Map<string, Program>();
   #isDisposed = false;
@@ -66,7 +67,7 @@ export class Session implements Disposable {
     this.tokenizer = tokenizer;
     this.#dtype = tensors.values().next().value?.dtype ?? 'fp32';
     this.#parameters = parametersOf(model, this.#dtype);
-    this.#tensors = tensors;
+    this.tensors = tensors;
     this.#owns = owns;
   }
 
@@ -154,7 +155,7 @@ export class Session implements Disposable {
   /** Writes a directory that {@link openSession} and `transformers` open. @throws HadalError HADAL_ERR_IO */
   async save(dir: string): Promise<void> {
     this.#requireLive();
-    await saveModelDirectory(dir, this.model, this.#tensors, { tokenizer: this.tokenizer?.files ?? null });
+    await saveModelDirectory(dir, this.model, this.tensors, { tokenizer: this.tokenizer?.files ?? null });
   }
 
   /**
@@ -180,7 +181,7 @@ export class Session implements Disposable {
   /** Runs a program with the parameters and further slots. */
   async run(program: Program, slots: Record<string, Tensor>, inputs: Record<string, NodeJS.TypedArray>): Promise<void> {
     this.#requireLive();
-    await this.device.run([{ program, slots: { ...Object.fromEntries(this.#tensors), ...slots }, inputs }]);
+    await this.device.run([{ program, slots: { ...Object.fromEntries(this.tensors), ...slots }, inputs }]);
   }
 
   #batch(ids: readonly (readonly number[])[], labels?: readonly (readonly number[])[]): Batch {
@@ -215,7 +216,7 @@ export class Session implements Disposable {
     this.#isDisposed = true;
     this.#programs.clear();
     if (!this.#owns) return;
-    for (const tensor of this.#tensors.values()) tensor.dispose();
+    for (const tensor of this.tensors.values()) tensor.dispose();
     this.device.dispose();
   }
 

@@ -239,6 +239,23 @@ describe('writing', () => {
       }
     }));
 
+  it('writes floats as floats, which transformers insists on', () =>
+    withDirectory(async (dir) => {
+      await copyModel('deepseek_v2', dir, { config: { routed_scaling_factor: 1, rms_norm_eps: 1e-7 } });
+      using session = await openSession(dir, { device: 'cpu', threads: 1 });
+      await session.save(join(dir, 'saved'));
+      const text = await readFile(join(dir, 'saved/config.json'), 'utf8');
+      for (const field of [
+        'routed_scaling_factor": 1.0',
+        'attention_dropout": 0.0',
+        'factor": 40.0',
+        'rms_norm_eps": 1e-7',
+        'hidden_size": 30',
+      ]) {
+        expect(text).toContain(`"${field},\n`);
+      }
+    }));
+
   it('leaves a directory with contents alone', () =>
     withDirectory(async (dir) => {
       using session = await openSession(goldenDir('gpt2'), { device: 'cpu', threads: 1 });
