@@ -1,9 +1,15 @@
 /**
- * Turns callbacks into an async iteration: yields what `work` reports while it runs, and returns its result.
+ * Turns callbacks into an async iteration: yields what `work` reports while it runs, and returns its result. Leaving the
+ * iteration aborts the work and waits for its end.
  *
- * @param work - given a function to report with
+ * @param work - given a function to report with and a signal to obey
+ * @param signal - aborts the work, too
  */
-export async function* reported<E, T>(work: (report: (event: E) => void) => Promise<T>): AsyncGenerator<E, T> {
+export async function* reported<E, T>(
+  work: (report: (event: E) => void, signal: AbortSignal) => Promise<T>,
+  signal?: AbortSignal,
+): AsyncGenerator<E, T> {
+  const left = new AbortController();
   const events: E[] = [];
   let wake = () => {};
   let done = false;
@@ -12,18 +18,24 @@ export async function* reported<E, T>(work: (report: (event: E) => void) => Prom
       wake = resolve;
       if (done) resolve();
     });
-  const result = work((event) => {
+  const report = (event: E) => {
     events.push(event);
     wake();
-  }).finally(() => {
+  };
+  const result = work(report, signal ? AbortSignal.any([signal, left.signal]) : left.signal).finally(() => {
     done = true;
     wake();
   });
   result.catch(() => {}); // thrown below, when everything reported before it was yielded
-  while (!done || events.length > 0) {
-    const next = events.shift();
-    if (next !== undefined) yield next;
-    else await asleep();
+  try {
+    while (!done || events.length > 0) {
+      const next = events.shift();
+      if (next !== undefined) yield next;
+      else await asleep();
+    }
+    return await result;
+  } finally {
+    left.abort();
+    await result.catch(() => {});
   }
-  return await result;
 }

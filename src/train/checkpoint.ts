@@ -1,18 +1,22 @@
 // A checkpoint is a Hugging Face directory with the optimizer's state beside the model. It appears whole or not at all.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import type { DataCursor } from '../data/batch.js';
 import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
+import { withFileErrors } from '../formats/file-error.js';
 import { verifyManifest, writeManifest } from '../formats/manifest.js';
 import { openTensorDirectory } from '../formats/safetensors.js';
 import { writeTensorDirectory } from '../formats/safetensors-writer.js';
+import type { Model } from '../models/model.js';
 import type { Tensor } from '../runtime/tensor.js';
 import {
   formatOf,
   loadParameters,
+  readModelConfig,
   readPart,
   type TokenizerFiles,
   writeModelFiles,
@@ -63,37 +67,45 @@ export async function saveCheckpoint(
 /**
  * Loads the newest checkpoint that is whole.
  *
- * @param damaged - told of every checkpoint that was passed over, and why
+ * @param passedOver - told of every damaged checkpoint, and why
  * @returns null when there is none
  * @throws HadalError HADAL_ERR_CHECKPOINT when all are damaged, or it belongs to another model
  */
 export async function loadNewestCheckpoint(
   run: RunDirectory,
   stepper: Stepper,
-  damaged: (message: string) => void,
+  passedOver: (message: string) => void,
 ): Promise<TrainState | null> {
-  const names = await run.checkpoints();
-  for (const name of names) {
+  const damages = new Map<string, string>();
+  for (const name of await run.checkpoints()) {
     const path = join(run.path, 'checkpoints', name);
     try {
       await verifyManifest(path);
     } catch (error) {
       if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_CHECKPOINT') throw error;
-      damaged(`checkpoint ${name} is passed over: ${error.message}`);
+      damages.set(name, error.message);
       continue;
     }
-    return loadCheckpoint(path, stepper);
+    const state = await loadCheckpoint(path, stepper);
+    for (const [damaged, message] of damages) {
+      await run.setAside(damaged);
+      passedOver(`checkpoint ${damaged} is damaged and now called ${damaged}.damaged: ${message}`);
+    }
+    return state;
   }
-  if (names.length === 0) return null;
+  if (damages.size === 0) return null;
+  const [newest] = damages.values();
   throw new HadalError(
     'HADAL_ERR_CHECKPOINT',
-    `[train] expected a whole checkpoint in ${run.path}, all ${names.length} are damaged`,
+    `[train] expected a whole checkpoint in ${run.path}, all ${damages.size} are damaged; the newest: ${newest}`,
   );
 }
 
 async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainState> {
+  await requireSameModel(path, stepper.model);
   const file = join(path, 'state.json');
-  const json = parseJson(await readFile(file), { part: 'checkpoint', what: file, code: 'HADAL_ERR_CHECKPOINT' });
+  const text = await withFileErrors(`read ${file}`, () => readFile(file));
+  const json = parseJson(text, { part: 'checkpoint', what: file, code: 'HADAL_ERR_CHECKPOINT' });
   const state = stateSchema.safeParse(json);
   if (!state.success) {
     throw new HadalError('HADAL_ERR_CHECKPOINT', `[checkpoint] ${file}: ${state.error.issues[0]?.message}`);
@@ -112,4 +124,15 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
     await tensor.write(await optimizer.read(name));
   }
   return state.data;
+}
+
+async function requireSameModel(path: string, model: Model): Promise<void> {
+  const [there, here] = [(await readModelConfig(path)).toHuggingFace(), model.toHuggingFace()];
+  const field = Object.keys({ ...there, ...here }).find((key) => !isDeepStrictEqual(there[key], here[key]));
+  if (field === undefined) return;
+  const [expected, got] = [here, there].map((config) => JSON.stringify(config[field]) ?? 'nothing');
+  throw new HadalError(
+    'HADAL_ERR_CHECKPOINT',
+    `[checkpoint] expected a model whose '${field}' is ${expected} in ${path}, got ${got}; give the run's own model to resume`,
+  );
 }

@@ -1,4 +1,5 @@
 // Configuration of a training run: typed data. The schema is applied at the edge (files, flags, the `train` call).
+import { inspect } from 'node:util';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { nearest } from '../core/nearest.js';
@@ -10,10 +11,10 @@ const weight = z.number().nonnegative();
 
 const schema = z.strictObject({
   /** The model: a Hugging Face config (from scratch), or a directory whose weights training starts from. */
-  model: z.union([
-    z.strictObject({ config: z.record(z.string(), z.unknown()) }),
-    z.strictObject({ directory: z.string() }),
-  ]),
+  model: z.union(
+    [z.strictObject({ config: z.record(z.string(), z.unknown()) }), z.strictObject({ directory: z.string() })],
+    { error: 'either { config } or { directory }' },
+  ),
   data: z.strictObject({
     /** Files or directories of txt, jsonl and gz, or the named sources `sotu` and `synthetic`. */
     sources: z.array(z.string()).min(1),
@@ -107,9 +108,11 @@ export function resolveTrainConfig(options: unknown, source = 'config'): TrainCo
       `[${source}] field 'gradAccumulationSteps' expected a divisor of batch ${batch}, got ${gradAccumulationSteps}`,
     );
   }
-  const issue = parsed.error.issues[0];
-  const path = (issue?.path ?? []).map(String);
-  if (issue?.code === 'unrecognized_keys') {
+  // A misspelt name says more than the field that is then missing.
+  const { issues } = parsed.error;
+  const issue = (issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0]) as z.core.$ZodIssue;
+  const path = issue.path.map(String);
+  if (issue.code === 'unrecognized_keys') {
     const key = issue.keys[0] as string;
     const hint = nearest(key, fieldsAt(path));
     const full = [...path, key].join('.');
@@ -119,10 +122,33 @@ export function resolveTrainConfig(options: unknown, source = 'config'): TrainCo
     );
   }
   const got = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], options);
-  throw new HadalError(
-    'HADAL_ERR_CONFIG',
-    `[${source}] field '${path.join('.')}': ${issue?.message}, got ${JSON.stringify(got) ?? 'nothing'}`,
-  );
+  const field = path.length > 0 ? `field '${path.join('.')}' ` : '';
+  throw new HadalError('HADAL_ERR_CONFIG', `[${source}] ${field}expected ${expectationOf(issue)}, got ${shown(got)}`);
+}
+
+/** What the schema wants, for a message. */
+function expectationOf(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      return (
+        { int: 'a whole number', number: 'a number', string: 'a text' }[issue.expected as string] ?? issue.expected
+      );
+    case 'too_small':
+      return `${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}${issue.origin === 'array' ? ' of them' : ''}`;
+    case 'too_big':
+      return `${issue.inclusive ? 'at most' : 'less than'} ${issue.maximum}`;
+    case 'invalid_value':
+      return issue.values.map((value) => `'${String(value)}'`).join(' or ');
+    default:
+      return issue.message;
+  }
+}
+
+/** A value as a message shows it, whatever it is. */
+function shown(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  const text = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
 /** Names of the fields of the object at a path. */

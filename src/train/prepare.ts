@@ -24,10 +24,10 @@ export interface PreparedRun {
 export async function prepareRun(
   config: TrainConfig,
   vocabSize: number,
-  options: { signal: AbortSignal | undefined; onEvent: (event: PrepareEvent) => void },
+  options: { signal: AbortSignal; onEvent: (event: PrepareEvent) => void },
 ): Promise<PreparedRun> {
   const { sources, textField, heldOut, cache } = config.data;
-  const common = { sources, textField, heldOut, ...(options.signal ? { signal: options.signal } : {}) };
+  const common = { sources, textField, heldOut, signal: options.signal };
   const tokenizer = await tokenizerOf(config, vocabSize, async (dir) => {
     const learnt = await trainTokenizer({
       ...common,
@@ -61,7 +61,11 @@ async function tokenizerOf(
     return loadTokenizer(config.model.directory);
   }
   const dir = join(config.data.cache, `tokenizer-${await keyOf(config, vocabSize)}`);
-  if (!existsSync(dir)) await learn(dir);
+  if (!existsSync(dir)) {
+    await learn(dir).catch((error) => {
+      if (!existsSync(dir)) throw error; // another process was first
+    });
+  }
   return loadTokenizer(dir);
 }
 

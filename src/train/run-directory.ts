@@ -1,20 +1,27 @@
 // A run on disk: config.json, metrics.jsonl, checkpoints/, and the lock that keeps a second process out.
-import { appendFileSync, closeSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
+import { appendFileSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
 import { fileError, withFileErrors } from '../formats/file-error.js';
 import type { TrainConfig } from './config.js';
+import { RunLock } from './run-lock.js';
+
+/** What every line of metrics.jsonl says; those of evaluations have a loss of their own. */
+export interface MetricsLine {
+  step: number;
+  evalLoss?: number;
+}
 
 /** The directory of one run, owned by this process until it is disposed of. */
 export class RunDirectory implements Disposable {
-  readonly #lockPath: string;
   readonly #metricsPath: string;
+  readonly #lock: RunLock;
 
   private constructor(readonly path: string) {
-    this.#lockPath = join(path, 'run.lock');
     this.#metricsPath = join(path, 'metrics.jsonl');
+    this.#lock = new RunLock(path);
   }
 
   /**
@@ -26,7 +33,6 @@ export class RunDirectory implements Disposable {
   static async open(path: string, { resume }: { resume: boolean }): Promise<RunDirectory> {
     await withFileErrors(`make the run directory ${path}`, () => mkdir(join(path, 'checkpoints'), { recursive: true }));
     const run = new RunDirectory(path);
-    run.#lock();
     try {
       if (!resume && (await run.checkpoints()).length > 0) {
         throw new HadalError(
@@ -34,6 +40,7 @@ export class RunDirectory implements Disposable {
           `[train] expected an empty run directory, ${path} holds a run; give --resume to continue it, or another --out`,
         );
       }
+      await run.#removeUnfinished();
       return run;
     } catch (error) {
       run.dispose();
@@ -50,15 +57,32 @@ export class RunDirectory implements Disposable {
       .reverse();
   }
 
+  /** Removes checkpoints that a killed process was writing. */
+  async #removeUnfinished(): Promise<void> {
+    for (const name of await readdir(join(this.path, 'checkpoints'))) {
+      if (/^step-\d{8}\.tmp-/.test(name)) await this.#remove(name);
+    }
+  }
+
+  async #remove(name: string): Promise<void> {
+    const path = join(this.path, 'checkpoints', name);
+    await withFileErrors(`remove ${path}`, () => rm(path, { recursive: true, force: true }));
+  }
+
   checkpointPath(step: number): string {
     return join(this.path, 'checkpoints', `step-${String(step).padStart(8, '0')}`);
   }
 
   /** Removes all but the newest `keep` checkpoints. */
   async prune(keep: number): Promise<void> {
-    for (const name of (await this.checkpoints()).slice(keep)) {
-      await withFileErrors(`remove ${name}`, () => rm(join(this.path, 'checkpoints', name), { recursive: true }));
-    }
+    for (const name of (await this.checkpoints()).slice(keep)) await this.#remove(name);
+  }
+
+  /** Puts a damaged checkpoint out of the way, so that a whole one can take its place. */
+  async setAside(name: string): Promise<void> {
+    await this.#remove(`${name}.damaged`);
+    const path = join(this.path, 'checkpoints', name);
+    await withFileErrors(`rename ${path}`, () => rename(path, `${path}.damaged`));
   }
 
   /** Writes the resolved configuration, enough to repeat the run. */
@@ -75,45 +99,23 @@ export class RunDirectory implements Disposable {
     }
   }
 
-  /** Drops the lines of metrics.jsonl that come after `step`, and a last line that was cut off. */
-  async truncateMetrics(step: number): Promise<void> {
-    const text = await readFile(this.#metricsPath, 'utf8').catch(() => '');
-    let kept = 0;
-    for (const line of text.split('\n').slice(0, -1)) {
-      if (stepOf(line) > step) break;
-      kept += Buffer.byteLength(line) + 1;
-    }
-    const file = await withFileErrors(`open ${this.#metricsPath}`, () => open(this.#metricsPath, 'a'));
-    await file.truncate(kept);
-    await file.close();
-  }
-
-  #lock(): void {
-    const write = () => {
-      const file = openSync(this.#lockPath, 'wx');
-      writeSync(file, `${process.pid}\n`);
-      closeSync(file);
-    };
-    try {
-      write();
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
-        throw fileError(error as NodeJS.ErrnoException, `lock ${this.path}`);
-      const owner = Number.parseInt(readFileSync(this.#lockPath, 'utf8'), 10);
-      if (isAlive(owner)) {
-        throw new HadalError(
-          'HADAL_ERR_LOCKED',
-          `[train] expected to be alone in ${this.path}, process ${owner} trains there; wait for it or give another --out`,
-        );
+  /** Keeps the lines of metrics.jsonl up to the first that is not `kept`; a last line that was cut off is none. */
+  async truncateMetrics(kept: (line: MetricsLine) => boolean): Promise<void> {
+    await withFileErrors(`write ${this.#metricsPath}`, async () => {
+      await using file = await open(this.#metricsPath, 'a+');
+      const bytes = await file.readFile();
+      let end = 0;
+      for (let next = bytes.indexOf(10); next >= 0; next = bytes.indexOf(10, end)) {
+        const line = parseLine(bytes.toString('utf8', end, next));
+        if (!line || !kept(line)) break;
+        end = next + 1;
       }
-      // Its owner was killed.
-      rmSync(this.#lockPath);
-      write();
-    }
+      await file.truncate(end);
+    });
   }
 
   dispose(): void {
-    rmSync(this.#lockPath, { force: true });
+    this.#lock.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -121,19 +123,11 @@ export class RunDirectory implements Disposable {
   }
 }
 
-function stepOf(line: string): number {
+function parseLine(text: string): MetricsLine | null {
   try {
-    return (JSON.parse(line) as { step?: number }).step ?? 0;
+    const line = JSON.parse(text) as MetricsLine | null;
+    return typeof line?.step === 'number' ? line : null;
   } catch {
-    return Number.POSITIVE_INFINITY;
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    return null;
   }
 }

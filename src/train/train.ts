@@ -39,9 +39,9 @@ export async function* train(
   const model = await modelOf(config);
   checkLengths(config, model);
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
-  await directory.writeConfig(config);
-  const prepared = yield* reported<PrepareEvent, PreparedRun>((onEvent) =>
-    prepareRun(config, model.vocabSize, { signal, onEvent }),
+  const prepared = yield* reported<PrepareEvent, PreparedRun>(
+    (onEvent, stop) => prepareRun(config, model.vocabSize, { signal: stop, onEvent }),
+    signal,
   );
   if (!prepared.data.heldOut) {
     throw new HadalError(
@@ -60,7 +60,11 @@ export async function* train(
   using stepper = new Stepper(device, model, step, plans);
   const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut);
 
-  const notes = await run.begin();
+  const notes = await run.load();
+  await using loader = run.openLoader();
+  // Not before: a run that is refused leaves what is in the directory as it was.
+  await directory.writeConfig({ ...config, device: device.name, threads: device.threads });
+  await run.truncateMetrics();
   const { instructionSet } = run.state;
   const { total: parameters, active } = parameterCounts(model);
   yield {
@@ -78,7 +82,7 @@ export async function* train(
     memory,
     notes,
   };
-  yield* run.updates(signal);
+  yield* run.updates(loader, signal);
 }
 
 /** One run in progress. */
@@ -101,14 +105,14 @@ class Run {
       tokens: 0,
       skippedSteps: 0,
       seed: config.seed,
-      cursor: undefined as never, // the loader's, set in begin()
+      cursor: undefined as never, // the loader's, set in openLoader()
       threads: device.threads,
       instructionSet: loadAddon().features().isa,
     };
   }
 
   /** Fills the model: from the newest checkpoint, a directory, or at random. Returns what the user should know. */
-  async begin(): Promise<string[]> {
+  async load(): Promise<string[]> {
     const { config, stepper, directory } = this;
     const notes: string[] = [];
     const found = config.resume
@@ -127,23 +131,36 @@ class Run {
     } else {
       await stepper.initialize(config.seed);
     }
-    await directory.truncateMetrics(this.state.step);
     return notes;
   }
 
-  async *updates(signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
-    const { config, state } = this;
-    const { batch, seqLen } = this.stepper.config;
-    const { evaluation, checkpoint } = config;
-    await using loader = new DataLoader({
+  /** The batches from where the state stands. @throws HadalError HADAL_ERR_CHECKPOINT when it stands in other data */
+  openLoader(): DataLoader {
+    const { config, state, stepper } = this;
+    const loader = new DataLoader({
       shards: this.prepared.data.train.dir,
-      batch,
-      seqLen,
-      mtpDepth: this.stepper.model.mtpDepth,
+      batch: stepper.config.batch,
+      seqLen: stepper.config.seqLen,
+      mtpDepth: stepper.model.mtpDepth,
       seed: config.seed,
       cursor: state.cursor as TrainState['cursor'] | undefined,
     });
     state.cursor = loader.cursor;
+    return loader;
+  }
+
+  /** Drops what metrics.jsonl says of steps beyond the state, and of evaluations that are made once more. */
+  async truncateMetrics(): Promise<void> {
+    const { step } = this.state;
+    const evaluates = step === 0 || step >= this.config.steps;
+    await this.directory.truncateMetrics(
+      (line) => line.step < step || (line.step === step && !(evaluates && line.evalLoss !== undefined)),
+    );
+  }
+
+  async *updates(loader: DataLoader, signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+    const { config, state } = this;
+    const { evaluation, checkpoint } = config;
     if (state.step === 0) {
       this.#initial = await this.#evaluate();
       yield this.#initial;
