@@ -64,7 +64,7 @@ async function checkedPath(target: string): Promise<string> {
 }
 
 async function inspectionLines(found: Inspection): Promise<string[]> {
-  const [{ formatBytes, formatCount, formatInteger }, { tableLines }] = await Promise.all([
+  const [{ formatBytes, formatFlops, formatInteger }, { tableLines }] = await Promise.all([
     import('../core/format.js'),
     import('./output.js'),
   ]);
@@ -84,7 +84,7 @@ async function inspectionLines(found: Inspection): Promise<string[]> {
         name,
         formatInteger(total.parameters),
         formatInteger(total.activeParameters),
-        formatCount(total.flopsPerToken),
+        formatFlops(total.flopsPerToken),
       ]),
     ]),
     '',

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { HadalError } from '../core/errors.js';
-import { formatCount, formatInteger } from '../core/format.js';
+import { formatCount, formatFlops, formatInteger } from '../core/format.js';
 import { parseJson } from '../core/json.js';
 import { batchFromRows } from '../data/batch.js';
 import { randomUint32 } from '../data/shuffle.js';
@@ -37,7 +37,7 @@ export async function benchStep(flags: BenchStepFlags): Promise<void> {
   const { tokens_per_s, step_ms, peak_rss_mb, loss_first, loss_last, params, flops_per_token } = measured;
   printLine(`${formatCount(params)} parameters, batch ${flags.batch} × ${flags.seq}, ${flags.dtype}`);
   printLine(
-    `${formatInteger(tokens_per_s)} tokens/s, ${step_ms.toFixed(1)} ms a step, ${formatCount(tokens_per_s * flops_per_token)}FLOP/s`,
+    `${formatInteger(tokens_per_s)} tokens/s, ${step_ms.toFixed(1)} ms a step, ${formatFlops(tokens_per_s * flops_per_token)}FLOP/s`,
   );
   printLine(`peak memory ${formatInteger(peak_rss_mb)} MiB; loss ${loss_first.toFixed(4)} to ${loss_last.toFixed(4)}`);
 }

@@ -9,6 +9,7 @@ import type { TrainConfig } from '../train/config.js';
 import type { EndEvent } from '../train/events.js';
 import { train } from '../train/train.js';
 import { abortOnInterrupt } from './interrupt.js';
+import { invocation, quoted } from './invocation.js';
 import { printJson } from './output.js';
 import type { TrainFlags } from './train.js';
 import { trainConfigFrom } from './train-config.js';
@@ -47,7 +48,7 @@ async function runShown(
     }
   } catch (error) {
     if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_ABORTED' || !saved) throw error;
-    const message = `${error.message}\ncontinue with: ${hadal} train --out ${quoted(config.out)} --resume`;
+    const message = `${error.message}\ncontinue with: ${invocation()} train --out ${quoted(config.out)} --resume`;
     throw new HadalError('HADAL_ERR_ABORTED', message, { cause: error });
   }
   return end;
@@ -89,16 +90,9 @@ async function showSamples(
 function nextLines({ data, out, steps }: TrainConfig, { checkpoint }: EndEvent): string[] {
   const prompt = promptsFor(data.sources)[0] as string;
   return [
-    `next   ${hadal} generate --model ${quoted(checkpoint)} --prompt ${JSON.stringify(prompt)}`,
-    `       ${hadal} train --out ${quoted(out)} --resume --steps ${2 * steps}`,
-    `       ${hadal} inspect ${quoted(checkpoint)}`,
+    `next   ${invocation()} generate --model ${quoted(checkpoint)} --prompt ${JSON.stringify(prompt)}`,
+    `       ${invocation()} train --out ${quoted(out)} --resume --steps ${2 * steps}`,
+    `       ${invocation()} inspect ${quoted(checkpoint)}`,
     `       tensorboard --logdir ${quoted(out)}`,
   ];
-}
-
-/** How hadal is called where it is installed, and in a checkout. */
-const hadal = 'npx hadal';
-
-function quoted(path: string): string {
-  return /^[\w./+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }

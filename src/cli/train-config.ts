@@ -125,13 +125,14 @@ function assigned(assignment: string): Fields {
 
 /** Objects are merged, everything else is replaced; so is a model that says what it is, as a whole. */
 function merged(base: Fields, over: Fields): Fields {
-  const result = { ...base };
+  // Not by assignment: a key `__proto__` must be met by the schema, not vanish.
+  const result = new Map(Object.entries(base));
   for (const [key, value] of Object.entries(over)) {
-    const before = Object.hasOwn(result, key) ? result[key] : undefined;
+    const before = result.get(key);
     const isWhole = key === 'model' && isFields(value) && (value.directory !== undefined || isWholeModel(value.config));
-    result[key] = isFields(value) && isFields(before) && !isWhole ? merged(before, value) : value;
+    result.set(key, isFields(value) && isFields(before) && !isWhole ? merged(before, value) : value);
   }
-  return result;
+  return Object.fromEntries(result);
 }
 
 const isFields = (value: unknown): value is Fields =>

@@ -5,6 +5,11 @@ export function formatCount(value: number): string {
   return scaled(value, 1000, ['', ' k', ' M', ' B', ' T']);
 }
 
+/** `34.06 M`, `281.2 G`: of operations, with the prefixes of FLOPs. */
+export function formatFlops(value: number): string {
+  return scaled(value, 1000, ['', ' k', ' M', ' G', ' T', ' P', ' E']);
+}
+
 /** `512 B`, `1.5 KiB`, `2.34 GiB`. */
 export function formatBytes(bytes: number): string {
   return scaled(bytes, 1024, [' B', ' KiB', ' MiB', ' GiB', ' TiB', ' PiB']);

@@ -1,8 +1,8 @@
 // What training a model takes, found without allocating it.
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { dirname } from 'node:path';
 import { HadalError } from '../core/errors.js';
+import { parseJson } from '../core/json.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
 import { countModel, type ModelCounts } from '../models/inspect.js';
@@ -71,7 +71,9 @@ export async function inspect(
 
 async function readModel(path: string): Promise<Model> {
   const info = await withFileErrors(`read ${path}`, () => stat(path));
-  return readModelConfig(info.isDirectory() ? path : dirname(path));
+  if (info.isDirectory()) return readModelConfig(path);
+  const text = await withFileErrors(`read ${path}`, () => readFile(path));
+  return modelFromConfig(parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' }), path);
 }
 
 async function planned(
@@ -86,14 +88,15 @@ async function planned(
     clipNorm: 1,
     adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
   };
-  const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: true });
-  const { parameters, optimizer, gradients, arena } = planMemory(model, plans);
+  const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: false });
+  const { parameters, optimizer, arena } = planMemory(model, plans);
+  const gradients = optimizer / 2;
   return {
     ...sizes,
     parameters,
     gradients,
     optimizer,
-    activations: arena,
-    total: parameters + gradients + optimizer + arena,
+    activations: Math.max(0, arena - gradients),
+    total: parameters + optimizer + Math.max(arena, gradients),
   };
 }

@@ -1,0 +1,59 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { test as tiny } from '../../src/cli/presets/test.js';
+import { inspect } from '../../src/train/inspect.js';
+import { deepseekV3, gpt2Small } from '../models/published-configs.js';
+
+const { config } = tiny().model as { config: Record<string, unknown> };
+
+describe('inspect', () => {
+  it('plans the memory of a step: more rows take more activations and nothing else', async () => {
+    const one = await inspect(config, { batch: 1, seqLen: 32, threads: 1 });
+    const four = await inspect(config, { batch: 4, seqLen: 32, threads: 1 });
+    const { parameters } = one.withMtp ?? one.model;
+    // The router's correction biases, 4 in each of two layers, are not the optimizer's.
+    expect(one.memory).toMatchObject({
+      batch: 1,
+      seqLen: 32,
+      threads: 1,
+      parameters: 4 * parameters,
+      gradients: 4 * (parameters - 8),
+      optimizer: 8 * (parameters - 8),
+    });
+    expect(four.memory).toMatchObject({
+      parameters: one.memory?.parameters,
+      gradients: one.memory?.gradients,
+      optimizer: one.memory?.optimizer,
+    });
+    expect(four.memory?.activations).toBeGreaterThan(2 * (one.memory?.activations ?? 0));
+    const { activations = 0, gradients = 0, optimizer = 0, total } = four.memory ?? {};
+    expect(total).toBe(4 * parameters + gradients + optimizer + activations);
+  });
+
+  it('looks at all of DeepSeek-V3, 12 TB in training, without allocating it', async () => {
+    const before = process.memoryUsage().rss;
+    const { model, memory } = await inspect(deepseekV3, { seqLen: 4096 });
+    expect(model.parameters).toBe(671_026_419_200);
+    expect(memory?.total).toBeGreaterThan(16 * 671e9);
+    expect(memory?.activations).toBeGreaterThan(0);
+    expect(process.memoryUsage().rss - before).toBeLessThan(2 ** 31);
+  });
+
+  it('takes the path of a config.json, whatever its name, or of a directory', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'hadal-inspect-'));
+    try {
+      writeFileSync(join(dir, 'small.json'), JSON.stringify(config));
+      writeFileSync(join(dir, 'config.json'), JSON.stringify(gpt2Small));
+      expect((await inspect(join(dir, 'small.json'), { plan: false })).family).toBe('deepseek_v3');
+      expect((await inspect(dir, { plan: false })).model.parameters).toBe(124_439_808);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+
+  it('refuses rows that the model has no positions for', async () => {
+    await expect(inspect(config, { seqLen: 129 })).rejects.toThrow(/expected rows of at most 128 tokens .*got 129/);
+  });
+});
