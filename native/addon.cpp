@@ -11,13 +11,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData<hadal::Environment, keep>(environment);
   // A worker that is terminated runs no exit listener: its devices are joined here.
   env.AddCleanupHook([environment] { hadal::shutdownDevices(*environment); });
-  const auto define = [&](const char* name, Napi::FunctionReference& kept, Napi::Function constructor) {
-    kept = Napi::Persistent(constructor);
-    exports[name] = constructor;
-  };
-  define("Storage", environment->storage, hadal::defineStorage(env));
-  define("Program", environment->program, hadal::defineProgram(env));
-  define("Device", environment->device, hadal::defineDevice(env));
+  exports["Storage"] = hadal::defineStorage(env);
+  exports["Program"] = hadal::defineProgram(env);
+  exports["Device"] = hadal::defineDevice(env);
   hadal::defineKernelFunctions(env, exports);
   return exports;
 }

@@ -91,7 +91,7 @@ Napi::Value DeviceHandle::run(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
   if (!info[0].IsArray()) throw Napi::TypeError::New(env, "[native] expected a schedule: a list of entries");
-  const auto arena = unwrap<StorageHandle>(info[1], environment_->storage, "Storage")->storage();
+  const auto arena = unwrap<StorageHandle>(info[1])->storage();
   auto task = std::make_unique<Task>(env);
   task->profile = info[2].ToBoolean();
   const auto list = info[0].As<Napi::Array>();
@@ -104,10 +104,9 @@ Napi::Value DeviceHandle::run(const Napi::CallbackInfo& info) {
     if (!slots.IsArray() || !inputs.IsArray())
       throw Napi::TypeError::New(env, "[native] expected lists of slots and inputs");
     ScheduleEntry entry;
-    entry.program = unwrap<ProgramHandle>(object.Get("program"), environment_->program, "Program")->program();
+    entry.program = unwrap<ProgramHandle>(object.Get("program"))->program();
     for (uint32_t s = 0; s < slots.As<Napi::Array>().Length(); s++)
-      entry.bindings.slots.push_back(
-          unwrap<StorageHandle>(slots.As<Napi::Array>().Get(s), environment_->storage, "Storage")->storage());
+      entry.bindings.slots.push_back(unwrap<StorageHandle>(slots.As<Napi::Array>().Get(s))->storage());
     for (uint32_t s = 0; s < inputs.As<Napi::Array>().Length(); s++) {
       const Napi::Value input = inputs.As<Napi::Array>().Get(s);
       const Bytes bytes = bytesOf(input, "an input");
@@ -116,6 +115,8 @@ Napi::Value DeviceHandle::run(const Napi::CallbackInfo& info) {
     }
     const std::string wrong = entry.program->checkBindings(entry.bindings);
     if (!wrong.empty()) throw Napi::Error::New(env, "[native] " + wrong);
+    if (entry.program->threads() != executor_->threads())
+      throw Napi::Error::New(env, "[native] the program is for another number of threads");
     if (arena->bytes() < entry.program->arenaBytes()) throw Napi::Error::New(env, "[native] the arena is too small");
     schedule.push_back(std::move(entry));
   }
@@ -128,7 +129,7 @@ Napi::Value DeviceHandle::run(const Napi::CallbackInfo& info) {
 Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript) {
   Napi::Env env = info.Env();
   if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
-  const auto storage = unwrap<StorageHandle>(info[0], environment_->storage, "Storage")->storage();
+  const auto storage = unwrap<StorageHandle>(info[0])->storage();
   const double offset = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : -1;
   const Bytes bytes = bytesOf(info[2], "the array to copy");
   if (!(offset >= 0) || offset + static_cast<double>(bytes.size) > static_cast<double>(storage->bytes()))

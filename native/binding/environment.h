@@ -1,4 +1,4 @@
-// What one JavaScript environment (main thread or worker) holds: class constructors and its devices.
+// What one JavaScript environment (main thread or worker) holds: its devices.
 #pragma once
 #include <napi.h>
 
@@ -10,17 +10,22 @@ namespace hadal {
 class DeviceHandle;
 
 struct Environment {
-  Napi::FunctionReference storage, program, device;
   std::set<DeviceHandle*> devices;
 };
 
 inline Environment& environmentOf(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
+// Marks a handle that is being constructed, so that unwrap() knows it whatever its prototype says.
+template <class T>
+void tagAs(const Napi::CallbackInfo& info) {
+  info.This().As<Napi::Object>().TypeTag(&T::tag);
+}
+
 // The native object behind a JavaScript one, or a thrown TypeError.
 template <class T>
-T* unwrap(const Napi::Value& value, const Napi::FunctionReference& constructor, const char* what) {
-  if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(constructor.Value()))
-    throw Napi::TypeError::New(value.Env(), std::string("[native] expected a ") + what + " handle");
+T* unwrap(const Napi::Value& value) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&T::tag))
+    throw Napi::TypeError::New(value.Env(), std::string("[native] expected a ") + T::name + " handle");
   return T::Unwrap(value.As<Napi::Object>());
 }
 

@@ -3,6 +3,7 @@
 namespace hadal {
 
 StorageHandle::StorageHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  tagAs<StorageHandle>(info);
   const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
   if (!(bytes >= 0 && bytes <= 9007199254740992.0))
     throw Napi::TypeError::New(info.Env(), "[native] expected a number of bytes >= 0");

@@ -22,11 +22,17 @@ class Reader {
       throw std::runtime_error(std::string("program has an impossible ") + what);
     return static_cast<int64_t>(word);
   }
+  // Kernels may use aligned vectors.
+  int64_t nextAligned(const char* what) {
+    const int64_t offset = next(0, int64_t{1} << 52, what);
+    if (offset % 64) throw std::runtime_error(std::string("program has an unaligned ") + what);
+    return offset;
+  }
   BufferRef ref() {
     BufferRef ref;
     ref.space = static_cast<Space>(next(0, 4, "buffer space"));
-    ref.index = static_cast<int32_t>(next(0, 1 << 24, "binding index"));
-    ref.offset = next(0, int64_t{1} << 52, "buffer offset");
+    ref.index = static_cast<int32_t>(next(0, 1 << 20, "binding index"));
+    ref.offset = nextAligned("buffer offset");
     ref.bytes = next(0, int64_t{1} << 52, "buffer size");
     return ref;
   }
@@ -39,8 +45,8 @@ class Reader {
 }  // namespace
 
 Program::Program(const double* words, size_t wordCount, std::vector<uint8_t> params, std::vector<uint8_t> constants,
-                 const std::vector<std::string>& kernelNames)
-    : params_(std::move(params)), constants_(std::move(constants)) {
+                 const std::vector<std::string>& kernelNames, int threads)
+    : params_(std::move(params)), constants_(std::move(constants)), threads_(threads) {
   Reader reader(words, wordCount);
   while (!reader.done()) {
     Instruction instruction{};
@@ -53,7 +59,7 @@ Program::Program(const double* words, size_t wordCount, std::vector<uint8_t> par
       throw std::runtime_error("params of '" + kernelNames[name] + "' lie outside the program");
     instruction.params = params_.data() + paramsAt;
     instruction.queue = static_cast<QueueId>(reader.next(0, 2, "queue"));
-    instruction.workspaceOffset = reader.next(0, int64_t{1} << 52, "workspace offset");
+    instruction.workspaceOffset = reader.nextAligned("workspace offset");
     instruction.workspaceBytes = reader.next(0, int64_t{1} << 52, "workspace size");
     arenaBytes_ = std::max(arenaBytes_, instruction.workspaceOffset + instruction.workspaceBytes);
     instruction.predicate = reader.ref();
@@ -81,6 +87,11 @@ void Program::checkInstruction(const Instruction& instruction, size_t at) const 
     throw std::runtime_error("instruction " + std::to_string(at) + " '" + contract.name + "': " + why);
   };
   if (const char* wrong = contract.check(instruction.params)) refuse(wrong);
+  if (instruction.predicated && instruction.predicate.bytes < 4) refuse("expected a predicate of 4 bytes");
+  const int threads = instruction.queue == QueueId::compute ? threads_ : 1;
+  const auto workspaceBytes = instruction.kernel->workspaceBytes;
+  if (workspaceBytes && instruction.workspaceBytes < workspaceBytes(instruction.params, threads))
+    refuse("the workspace is too small for " + std::to_string(threads) + " threads");
   const BufferList list = contract.buffers(instruction.params);
   if (static_cast<int>(instruction.bufferCount) != list.count)
     refuse("expected " + std::to_string(list.count) + " buffers, got " + std::to_string(instruction.bufferCount));

@@ -45,14 +45,16 @@ struct Bindings {
 
 class Program {
  public:
-  // Decodes the words that src/runtime/encode.ts writes. Throws std::runtime_error naming the instruction at fault.
+  // Decodes the words that src/runtime/encode.ts writes for an executor of so many threads (workspaces depend on it).
+  // Throws std::runtime_error naming the instruction at fault.
   Program(const double* words, size_t wordCount, std::vector<uint8_t> params, std::vector<uint8_t> constants,
-          const std::vector<std::string>& kernelNames);
+          const std::vector<std::string>& kernelNames, int threads);
 
   const std::vector<Instruction>& instructions() const { return instructions_; }
   const BufferRef* buffers(const Instruction& instruction) const { return &buffers_[instruction.firstBuffer]; }
   const uint32_t* waits(const Instruction& instruction) const { return waits_.data() + instruction.firstWait; }
   int64_t arenaBytes() const { return arenaBytes_; }
+  int threads() const { return threads_; }
 
   // Null when the bindings fit, else what is wrong.
   std::string checkBindings(const Bindings& bindings) const;
@@ -69,6 +71,7 @@ class Program {
   std::vector<uint32_t> waits_;
   std::vector<int64_t> slotBytes_, inputBytes_;  // the least each binding must hold
   int64_t arenaBytes_ = 0;
+  int threads_;
 };
 
 }  // namespace hadal

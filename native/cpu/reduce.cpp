@@ -94,13 +94,19 @@ void reduceIntegers(const ReduceParams& p, const int32_t* x, int32_t* out) {
     }
 }
 
-void run(const ReduceParams& p, void* const* buffers, RunContext& context) {
+void run(const ReduceParams& whole, void* const* buffers, RunContext& context) {
+  ReduceParams p = whole;
+  if (const auto* extent = static_cast<const int32_t*>(buffers[1])) {
+    p.reduced = *extent * p.extentUnit;
+    if (p.outer != 1 || *extent < 0 || p.reduced > whole.reduced)
+      return context.fail("[reduce] extent %d is out of range", *extent);
+  }
   if (p.dtype == DType::int32)
-    return reduceIntegers(p, static_cast<const int32_t*>(buffers[0]), static_cast<int32_t*>(buffers[1]));
+    return reduceIntegers(p, static_cast<const int32_t*>(buffers[0]), static_cast<int32_t*>(buffers[2]));
   dispatch(p.dtype, [&](auto t) {
     dispatch(p.outputType, [&](auto o) {
       const auto* x = static_cast<const decltype(t)*>(buffers[0]);
-      auto* out = static_cast<decltype(o)*>(buffers[1]);
+      auto* out = static_cast<decltype(o)*>(buffers[2]);
       if (p.inner == 1) {
         reduceRows(p, x, out, static_cast<float*>(context.workspace), context.threads);
       } else {

@@ -58,7 +58,13 @@ export interface BufferInfo {
 /** What the binary exports. */
 export interface Addon {
   Storage: new (bytes: number) => NativeStorage;
-  Program: new (words: Float64Array, params: Uint8Array, constants: Uint8Array, kernels: string[]) => NativeProgram;
+  Program: new (
+    words: Float64Array,
+    params: Uint8Array,
+    constants: Uint8Array,
+    kernels: string[],
+    threads: number,
+  ) => NativeProgram;
   Device: new (threads: number) => NativeDevice;
   kernels(): Record<string, KernelInfo>;
   workspaceBytes(kernel: string, params: Uint8Array, threads: number): number;

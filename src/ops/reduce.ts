@@ -31,7 +31,8 @@ const reductions = {
   },
 } as const;
 
-const reduceOp = defineOp<ReduceAttrs, [x: Value], [Value]>({
+// The extent of x is an input of its own where dim 0 is reduced, so that whatever runs the op sees the dependency.
+const reduceOp = defineOp<ReduceAttrs, [x: Value, extent: Value | null], [Value]>({
   name: 'reduce',
   infer: ([x], { first, last }) => [
     {
@@ -41,22 +42,23 @@ const reduceOp = defineOp<ReduceAttrs, [x: Value], [Value]>({
     },
   ],
   vjp({ inputs: [x], outputs: [y], gradients: [dy], attrs }) {
-    if (!dy || !isFloat(x.dtype)) return [null];
-    return [reductions[attrs.reduction].gradient(x, y, dy, attrs.scale)];
+    if (!dy || !isFloat(x.dtype)) return [null, null];
+    return [reductions[attrs.reduction].gradient(x, y, dy, attrs.scale), null];
   },
   cost: ([x], [y]) => ({ flops: x.size, bytesRead: x.bytes, bytesWritten: y.bytes }),
-  kernel: ([x], [y], { reduction, first, last, scale }) => ({
+  kernel: ([x, extent], [y], { reduction, first, last, scale }) => ({
     kernel: 'reduce',
     params: {
       outer: sizeOf(x.shape.slice(0, first)),
       reduced: sizeOf(x.shape.slice(first, last)),
       inner: sizeOf(x.shape.slice(last)),
       reduction: reductions[reduction].code,
+      extentUnit: extent ? sizeOf(x.shape.slice(1, last)) : 0,
       scale,
       dtype: x.dtype,
       outputType: y.dtype,
     },
-    buffers: [x, y],
+    buffers: [x, extent, y],
   }),
 });
 
@@ -83,7 +85,7 @@ function reduce(
       last: (sorted[end - 1] as number) + 1,
       scale: y === x ? scale : 1,
     };
-    y = reduceOp.apply([y], attrs)[0];
+    y = reduceOp.apply([y, attrs.first === 0 ? y.extent : null], attrs)[0];
     end = begin;
   }
   return keepDims

@@ -70,10 +70,16 @@ export class Device implements Disposable {
     return new Tensor(this, this.#storage(bytesOf(dtype, sizeOf(shape)), 'a tensor'), shape, dtype);
   }
 
-  /** Makes a plan runnable. */
+  /** Makes a plan runnable. @throws HadalError HADAL_ERR_DEVICE when it is for another number of threads */
   load(plan: Plan): Program {
-    const { words, params, constants, kernels, slots, inputs, outputs, instructions, arenaBytes } = plan;
-    const native = new (loadAddon().Program)(words, params, constants, kernels);
+    const { words, params, constants, kernels, slots, inputs, outputs, instructions, arenaBytes, threads } = plan;
+    if (threads !== this.threads) {
+      throw new HadalError(
+        'HADAL_ERR_DEVICE',
+        `[device] expected a plan for ${this.threads} threads, got one for ${threads}; plan it with the device's threads`,
+      );
+    }
+    const native = new (loadAddon().Program)(words, params, constants, kernels, threads);
     return new Program(native, slots, inputs, outputs, instructions, arenaBytes);
   }
 
