@@ -57,6 +57,7 @@ export class Device implements Disposable {
   readonly name = 'cpu';
   readonly native: NativeDevice;
   #arena: NativeStorage | null = null;
+  #isDisposed = false;
 
   constructor(readonly threads: number) {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
@@ -87,13 +88,15 @@ export class Device implements Disposable {
    * Runs a schedule as one asynchronous native call; all its programs share one arena.
    *
    * @returns times per instruction when profiling, else an empty list
-   * @throws HadalError HADAL_ERR_RUN naming op and layer when a kernel refuses its data
+   * @throws HadalError HADAL_ERR_RUN naming op and layer when a kernel refuses its data; HADAL_ERR_DISPOSED when the
+   *   device ends before the step does
    */
   async run(schedule: readonly ScheduleEntry[], { profile = false } = {}): Promise<InstructionTime[]> {
+    if (this.#isDisposed) throw this.refusal(new Error('[device] expected an open device, got a disposed one'));
     const arena = this.#arenaFor(Math.max(0, ...schedule.map(({ program }) => program.arenaBytes)));
     const entries = schedule.map(({ program, slots, inputs }) => ({
       program: program.native,
-      slots: program.slots.map((spec) => bound(slots, spec).storage),
+      slots: program.slots.map((spec) => this.#bound(slots, spec).storage),
       inputs: program.inputs.map((spec) => boundInput(inputs ?? {}, spec)),
     }));
     try {
@@ -104,13 +107,37 @@ export class Device implements Disposable {
       const { entry, instruction } = error as { entry?: number; instruction?: number };
       const info = schedule[entry ?? -1]?.program.instructions[instruction ?? -1];
       const place = info ? ` (op '${info.op}'${info.scope ? ` in ${info.scope}` : ''})` : '';
-      throw new HadalError('HADAL_ERR_RUN', `${(error as Error).message}${place}`, { cause: error });
+      throw this.refusal(error, place);
     }
+  }
+
+  /** What the native side refused, as an error of ours. */
+  refusal(error: unknown, place = ''): HadalError {
+    const code = this.#isDisposed ? 'HADAL_ERR_DISPOSED' : 'HADAL_ERR_RUN';
+    return new HadalError(code, `${(error as Error).message}${place}`, { cause: error });
   }
 
   /** Bytes of the arena that runs share. */
   get arenaBytes(): number {
     return this.#arena?.bytes ?? 0;
+  }
+
+  #bound(slots: Readonly<Record<string, Tensor>>, spec: TensorSpec): Tensor {
+    const tensor = slots[spec.name];
+    if (!tensor || tensor.dtype !== spec.dtype || tensor.size !== sizeOf(spec.shape)) {
+      const got = tensor ? `${tensor.dtype} [${tensor.shape.join(', ')}]` : 'none';
+      throw new HadalError(
+        'HADAL_ERR_SHAPE',
+        `[run] slot '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}], got ${got}`,
+      );
+    }
+    if (tensor.device !== this) {
+      throw new HadalError(
+        'HADAL_ERR_DEVICE',
+        `[run] slot '${spec.name}' expected a tensor of this device, got another's`,
+      );
+    }
+    return tensor;
   }
 
   #arenaFor(bytes: number): NativeStorage {
@@ -132,7 +159,9 @@ export class Device implements Disposable {
     }
   }
 
+  /** Ends the step in progress; what was queued rejects with HADAL_ERR_DISPOSED. */
   dispose(): void {
+    this.#isDisposed = true;
     this.native.shutdown();
     this.#arena?.dispose();
     this.#arena = null;
@@ -141,18 +170,6 @@ export class Device implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-function bound(slots: Readonly<Record<string, Tensor>>, spec: TensorSpec): Tensor {
-  const tensor = slots[spec.name];
-  if (!tensor || tensor.dtype !== spec.dtype || tensor.size !== sizeOf(spec.shape)) {
-    const got = tensor ? `${tensor.dtype} [${tensor.shape.join(', ')}]` : 'none';
-    throw new HadalError(
-      'HADAL_ERR_SHAPE',
-      `[run] slot '${spec.name}' expected ${spec.dtype} [${spec.shape.join(', ')}], got ${got}`,
-    );
-  }
-  return tensor;
 }
 
 function boundInput(inputs: Readonly<Record<string, NodeJS.TypedArray>>, spec: TensorSpec): NodeJS.TypedArray {

@@ -13,6 +13,12 @@ export function kernelInfo(name: string): KernelInfo {
   return info;
 }
 
+/** Names of all kernels of the native binary. */
+export function kernelNames(): string[] {
+  layouts ??= loadAddon().kernels();
+  return Object.keys(layouts);
+}
+
 /**
  * Packs params by name into the kernel's struct.
  *

@@ -183,7 +183,7 @@ class Planner {
   /** Lets the node that computes a result write it to its slot, if no reader of the slot's old content is harmed. */
   #claim(claimed: Map<Value, number>, { value, slot, old }: Result): void {
     const root = rootOf(value);
-    if (root.node.op.isSource || claimed.has(root)) return;
+    if (root.node.op.isSource || claimed.has(root) || root.node.predicate !== value.node.predicate) return;
     if (old) {
       const isHarmless = (reader: Node) =>
         reader === root.node ? this.#mayWriteOver(root, old) : reader.id < root.node.id && reader.queue === 'compute';
@@ -225,7 +225,7 @@ class Planner {
       }
     }
     for (const { value } of this.#results) {
-      const { predicate } = rootOf(value).node;
+      const { predicate } = value.node;
       for (const kept of predicate ? [value, predicate] : [value]) this.#home(kept).lastUse = this.#graph.nodes.length;
     }
     for (const home of new Set(this.#homes.values())) {
@@ -306,7 +306,7 @@ class Planner {
     for (const { value, slot } of pending) {
       const target: Home = { place: { space: 'slot', index: slot }, block: null, bytes: value.bytes, lastUse: end };
       // An update that was skipped leaves its slot as it was.
-      const { predicate } = rootOf(value).node;
+      const { predicate } = value.node;
       this.#copy(value, sources.get(value) as Home, target, predicate, this.#asyncInstructions);
     }
   }

@@ -43,13 +43,22 @@ export class Tensor implements Disposable {
 
   /** Copies raw contents out, in order with the steps. `target` begins at byte `offset` of the tensor. */
   async read<T extends NodeJS.TypedArray>(target: T, offset = 0): Promise<T> {
-    await this.device.native.read(this.storage, offset, target);
+    await this.#transfer('read', target, offset);
     return target;
   }
 
   /** Copies raw contents in, in order with the steps. */
   async write(source: NodeJS.TypedArray, offset = 0): Promise<void> {
-    await this.device.native.write(this.storage, offset, source);
+    await this.#transfer('write', source, offset);
+  }
+
+  async #transfer(direction: 'read' | 'write', array: NodeJS.TypedArray, offset: number): Promise<void> {
+    const { storage } = this;
+    try {
+      await this.device.native[direction](storage, offset, array);
+    } catch (error) {
+      throw this.device.refusal(error);
+    }
   }
 
   /** All elements of an fp32 tensor. */
