@@ -45,9 +45,8 @@ HADAL_INLINE void packA(const T* from, int64_t stride, bool transposed, int64_t 
         transposeTile(from + k * stride + i, stride, depth - k, rows - i, to + i * blockDepth + k, blockDepth);
   } else {
     for (int64_t i = 0; i < rows; i++)
-      forLanes(depth, [&](int64_t k, auto part) {
-        store(to + i * blockDepth + k, part, load(from + i * stride + k, part));
-      });
+      forLanes(depth,
+               [&](int64_t k, auto part) { store(to + i * blockDepth + k, part, load(from + i * stride + k, part)); });
   }
   for (int64_t i = rows; i % tileRows != 0; i++) std::memset(to + i * blockDepth, 0, blockDepth * sizeof(float));
 }

@@ -60,8 +60,8 @@ HADAL_INLINE void batchWords(uint32_t (&words)[perBatch], int64_t batch, int64_t
   // From a vector a word to the four words of a block side by side.
   const UVec low02 = interleave<0>(c[0], c[2]), low13 = interleave<0>(c[1], c[3]);
   const UVec high02 = interleave<1>(c[0], c[2]), high13 = interleave<1>(c[1], c[3]);
-  const UVec ordered[4] = {interleave<0>(low02, low13), interleave<1>(low02, low13),
-                           interleave<0>(high02, high13), interleave<1>(high02, high13)};
+  const UVec ordered[4] = {interleave<0>(low02, low13), interleave<1>(low02, low13), interleave<0>(high02, high13),
+                           interleave<1>(high02, high13)};
   std::memcpy(words, ordered, sizeof(ordered));
 }
 

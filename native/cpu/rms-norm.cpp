@@ -22,9 +22,8 @@ void forwardRows(const RmsNormParams& p, const T* x, const W* weight, T* y, floa
     });
     const float r = 1.0f / std::sqrt(sum(squares) / static_cast<float>(p.dim) + static_cast<float>(p.eps));
     rstd[row] = r;
-    forLanes(p.dim, [&](int64_t i, auto part) {
-      store(out + i, part, load(in + i, part) * r * load(weight + i, part));
-    });
+    forLanes(p.dim,
+             [&](int64_t i, auto part) { store(out + i, part, load(in + i, part) * r * load(weight + i, part)); });
   }
 }
 
@@ -34,8 +33,8 @@ void forward(const RmsNormParams& p, void* const* buffers, RunContext& context) 
       using T = decltype(t);
       using W = decltype(w);
       parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
-        forwardRows(p, static_cast<const T*>(buffers[0]), static_cast<const W*>(buffers[1]), static_cast<T*>(buffers[2]),
-                    static_cast<float*>(buffers[3]), begin, end);
+        forwardRows(p, static_cast<const T*>(buffers[0]), static_cast<const W*>(buffers[1]),
+                    static_cast<T*>(buffers[2]), static_cast<float*>(buffers[3]), begin, end);
       });
     });
   });

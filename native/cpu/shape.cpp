@@ -28,7 +28,8 @@ void runUnslice(const UnsliceParams& p, void* const* buffers, RunContext& contex
       char* to = static_cast<char*>(buffers[1]) + o * p.outBytes;
       const int64_t after = p.startBytes + p.inBytes;
       std::memset(to, 0, static_cast<size_t>(p.startBytes));
-      std::memcpy(to + p.startBytes, static_cast<const char*>(buffers[0]) + o * p.inBytes, static_cast<size_t>(p.inBytes));
+      std::memcpy(to + p.startBytes, static_cast<const char*>(buffers[0]) + o * p.inBytes,
+                  static_cast<size_t>(p.inBytes));
       std::memset(to + after, 0, static_cast<size_t>(p.outBytes - after));
     }
   });
