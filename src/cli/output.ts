@@ -1,4 +1,3 @@
-import { writeSync } from 'node:fs';
 import type { Command } from 'commander';
 import { InvalidArgumentError } from 'commander';
 import { nearest } from '../core/nearest.js';
@@ -25,11 +24,6 @@ export function printJson(value: unknown): void {
 /** A line on stdout. */
 export function printLine(line = ''): void {
   process.stdout.write(`${line}\n`);
-}
-
-/** A line on stderr, written at once even when the process is about to end. */
-export function logLine(line: string): void {
-  writeSync(2, `${line}\n`);
 }
 
 /** Columns of a table, padded; numbers to the right. The first row is the heading. */

@@ -34,6 +34,8 @@ async function runShown(
   { stream, json }: { stream: NodeJS.WriteStream; json: boolean },
 ): Promise<EndEvent | null> {
   using display = stream.isTTY ? new TerminalDisplay(stream) : null;
+  // A second Ctrl-C ends the process at once: the cursor must come back all the same.
+  process.once('exit', () => display?.[Symbol.dispose]());
   using board = tensorboardListener();
   const write = (line: string): void => void (display ? display.print([line]) : stream.write(`${line}\n`));
   const listeners: TrainListener[] = [display?.listen ?? plainLog(write), board.listen, ...(json ? [printJson] : [])];

@@ -295,7 +295,6 @@ describe('train and generate', () => {
     child.stdout.on('data', (text) => {
       if (!stdout.includes('step   11/') && (stdout + text).includes('step   11/')) {
         child.kill('SIGINT');
-        child.kill('SIGINT'); // npm hands the terminal's signal on once more
       }
       stdout += text;
     });
