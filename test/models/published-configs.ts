@@ -70,6 +70,7 @@ export const deepseekV2Lite = {
   routed_scaling_factor: 1.0,
   first_k_dense_replace: 1,
   num_nextn_predict_layers: 0,
+  // biome-ignore lint/suspicious/noApproximativeNumericConstant: 0.707 is what was published
   rope_scaling: { ...deepseekV3.rope_scaling, mscale: 0.707, mscale_all_dim: 0.707 },
   bos_token_id: 100000,
   eos_token_id: 100001,
