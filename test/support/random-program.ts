@@ -21,7 +21,7 @@ export interface RandomProgram {
   values: Value[];
 }
 
-const map = (f: (a: number, b: number) => number, a: Float32Array, b = a) =>
+const map = (f: (a: number, b: number) => number, a: Float32Array, b: Float32Array = a) =>
   Float32Array.from(a, (x, i) => f(x, b[i % b.length] as number));
 
 /** `rows` · 4 elements a tensor, `nodes` ops, on several queues when `isAsync`. */
@@ -74,7 +74,7 @@ export function randomProgram(rng: Rng, { rows = 2, nodes = 14, isAsync = false 
     );
   for (let i = 0; i < nodes; i++) known.push(make(known));
 
-  const expected = new Map(slots);
+  const expected = new Map<string, Float32Array>(slots);
   const always = [...known];
   // One slot is updated under a predicate, from values made within and before it.
   const skippable = names[rng.integer(names.length)] as string;
