@@ -54,16 +54,16 @@ HADAL_INLINE void storeAny(void* to, DType type, int64_t at, const float* from, 
 // ---- Opcodes. A tile is computed in whole vectors: lanes past n hold numbers that nobody reads.
 
 template <class F>
-HADAL_INLINE void unary(float* x, int64_t n, F&& f) {
-  for (int64_t i = 0; i < n; i += lanes) store(x + i, f(load(x + i)));
+HADAL_INLINE void unary(float* to, const float* x, int64_t n, F&& f) {
+  for (int64_t i = 0; i < n; i += lanes) store(to + i, f(load(x + i)));
 }
 template <class F>
-HADAL_INLINE void unaryScalar(float* x, int64_t n, F&& f) {
-  for (int64_t i = 0; i < n; i++) x[i] = f(x[i]);
+HADAL_INLINE void unaryScalar(float* to, const float* x, int64_t n, F&& f) {
+  for (int64_t i = 0; i < n; i++) to[i] = f(x[i]);
 }
 template <class F>
-HADAL_INLINE void binary(float* x, const float* y, int64_t n, F&& f) {
-  for (int64_t i = 0; i < n; i += lanes) store(x + i, f(load(x + i), load(y + i)));
+HADAL_INLINE void binary(float* to, const float* x, const float* y, int64_t n, F&& f) {
+  for (int64_t i = 0; i < n; i += lanes) store(to + i, f(load(x + i), load(y + i)));
 }
 
 HADAL_INLINE Vec truth(IVec mask) { return select(mask, splat(1.0f), Vec{}); }
@@ -72,42 +72,43 @@ HADAL_INLINE Vec geluTanh(Vec x) {
   return 0.5f * x * (1.0f + tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
 
-HADAL_INLINE void apply(Op op, float* x, const float* y, const float* z, int64_t n) {
+// `to` may be the memory of an operand.
+HADAL_INLINE void apply(Op op, float* to, const float* x, const float* y, const float* z, int64_t n) {
   switch (op) {
-    case Op::add: return binary(x, y, n, [](Vec a, Vec b) { return a + b; });
-    case Op::subtract: return binary(x, y, n, [](Vec a, Vec b) { return a - b; });
-    case Op::multiply: return binary(x, y, n, [](Vec a, Vec b) { return a * b; });
-    case Op::divide: return binary(x, y, n, [](Vec a, Vec b) { return a / b; });
+    case Op::add: return binary(to, x, y, n, [](Vec a, Vec b) { return a + b; });
+    case Op::subtract: return binary(to, x, y, n, [](Vec a, Vec b) { return a - b; });
+    case Op::multiply: return binary(to, x, y, n, [](Vec a, Vec b) { return a * b; });
+    case Op::divide: return binary(to, x, y, n, [](Vec a, Vec b) { return a / b; });
     // NaN in either operand stays NaN.
-    case Op::maximum: return binary(x, y, n, [](Vec a, Vec b) { return select(b != b, b, select(a < b, b, a)); });
-    case Op::minimum: return binary(x, y, n, [](Vec a, Vec b) { return select(b != b, b, select(a > b, b, a)); });
-    case Op::equal: return binary(x, y, n, [](Vec a, Vec b) { return truth(a == b); });
-    case Op::less: return binary(x, y, n, [](Vec a, Vec b) { return truth(a < b); });
-    case Op::lessEqual: return binary(x, y, n, [](Vec a, Vec b) { return truth(a <= b); });
-    case Op::negate: return unary(x, n, [](Vec a) { return -a; });
-    case Op::reciprocal: return unary(x, n, [](Vec a) { return 1.0f / a; });
-    case Op::exp: return unary(x, n, [](Vec a) { return exp(a); });
-    case Op::log: return unaryScalar(x, n, [](float a) { return std::log(a); });
-    case Op::log1p: return unaryScalar(x, n, [](float a) { return std::log1p(a); });
-    case Op::sqrt: return unaryScalar(x, n, [](float a) { return std::sqrt(a); });
-    case Op::rsqrt: return unaryScalar(x, n, [](float a) { return 1.0f / std::sqrt(a); });
-    case Op::square: return unary(x, n, [](Vec a) { return a * a; });
-    case Op::abs: return unary(x, n, [](Vec a) { return select(a < 0.0f, -a, a); });
+    case Op::maximum: return binary(to, x, y, n, [](Vec a, Vec b) { return select(b != b, b, select(a < b, b, a)); });
+    case Op::minimum: return binary(to, x, y, n, [](Vec a, Vec b) { return select(b != b, b, select(a > b, b, a)); });
+    case Op::equal: return binary(to, x, y, n, [](Vec a, Vec b) { return truth(a == b); });
+    case Op::less: return binary(to, x, y, n, [](Vec a, Vec b) { return truth(a < b); });
+    case Op::lessEqual: return binary(to, x, y, n, [](Vec a, Vec b) { return truth(a <= b); });
+    case Op::negate: return unary(to, x, n, [](Vec a) { return -a; });
+    case Op::reciprocal: return unary(to, x, n, [](Vec a) { return 1.0f / a; });
+    case Op::exp: return unary(to, x, n, [](Vec a) { return exp(a); });
+    case Op::log: return unaryScalar(to, x, n, [](float a) { return std::log(a); });
+    case Op::log1p: return unaryScalar(to, x, n, [](float a) { return std::log1p(a); });
+    case Op::sqrt: return unaryScalar(to, x, n, [](float a) { return std::sqrt(a); });
+    case Op::rsqrt: return unaryScalar(to, x, n, [](float a) { return 1.0f / std::sqrt(a); });
+    case Op::square: return unary(to, x, n, [](Vec a) { return a * a; });
+    case Op::abs: return unary(to, x, n, [](Vec a) { return select(a < 0.0f, -a, a); });
     case Op::sign:
-      return unary(x, n, [](Vec a) { return select(a != a, a, truth(a > 0.0f) - truth(a < 0.0f)); });
-    case Op::sigmoid: return unary(x, n, [](Vec a) { return sigmoid(a); });
-    case Op::tanh: return unary(x, n, [](Vec a) { return tanh(a); });
-    case Op::silu: return unary(x, n, [](Vec a) { return a * sigmoid(a); });
-    case Op::gelu: return unary(x, n, [](Vec a) { return geluTanh(a); });
-    case Op::erf: return unaryScalar(x, n, [](float a) { return std::erf(a); });
-    case Op::relu: return unary(x, n, [](Vec a) { return select(a < 0.0f, Vec{}, a); });
-    case Op::sin: return unaryScalar(x, n, [](float a) { return std::sin(a); });
-    case Op::cos: return unaryScalar(x, n, [](float a) { return std::cos(a); });
-    case Op::floor: return unaryScalar(x, n, [](float a) { return std::floor(a); });
-    case Op::isFinite: return unary(x, n, [](Vec a) { return truth(a - a == 0.0f); });
-    case Op::identity: return;
+      return unary(to, x, n, [](Vec a) { return select(a != a, a, truth(a > 0.0f) - truth(a < 0.0f)); });
+    case Op::sigmoid: return unary(to, x, n, [](Vec a) { return sigmoid(a); });
+    case Op::tanh: return unary(to, x, n, [](Vec a) { return tanh(a); });
+    case Op::silu: return unary(to, x, n, [](Vec a) { return a * sigmoid(a); });
+    case Op::gelu: return unary(to, x, n, [](Vec a) { return geluTanh(a); });
+    case Op::erf: return unaryScalar(to, x, n, [](float a) { return std::erf(a); });
+    case Op::relu: return unary(to, x, n, [](Vec a) { return select(a < 0.0f, Vec{}, a); });
+    case Op::sin: return unaryScalar(to, x, n, [](float a) { return std::sin(a); });
+    case Op::cos: return unaryScalar(to, x, n, [](float a) { return std::cos(a); });
+    case Op::floor: return unaryScalar(to, x, n, [](float a) { return std::floor(a); });
+    case Op::isFinite: return unary(to, x, n, [](Vec a) { return truth(a - a == 0.0f); });
+    case Op::identity: return unary(to, x, n, [](Vec a) { return a; });
     case Op::where:
-      for (int64_t i = 0; i < n; i += lanes) store(x + i, select(load(x + i) != 0.0f, load(y + i), load(z + i)));
+      for (int64_t i = 0; i < n; i += lanes) store(to + i, select(load(x + i) != 0.0f, load(y + i), load(z + i)));
       return;
     case Op::pushInput:
     case Op::pushConstant: return;
@@ -124,27 +125,38 @@ HADAL_INLINE int64_t rowOffset(const ElementwiseParams& p, int64_t n, int64_t ro
   return offset;
 }
 
-// Elements [at, at + n) of the output, which lie in one innermost row.
+// Elements [at, at + n) of the output, which lie in one innermost row. Whole vectors of contiguous fp32 are read where they
+// lie, and the last opcode writes them where they belong: an expression of one opcode is then a plain loop over memory.
 HADAL_INLINE void computeTile(const ElementwiseParams& p, void* const* buffers, int64_t row, int64_t column, int64_t at,
                               int64_t n) {
-  alignas(64) float stack[elementwiseStack][tile];
+  alignas(64) float tiles[elementwiseStack][tile];
+  const float* operands[elementwiseStack + 2] = {};  // an opcode's operands are named before it is known how many it takes
+  const bool isWhole = n % lanes == 0;
+  float* const out = isWhole && p.outputType == DType::fp32 ? static_cast<float*>(buffers[elementwiseInputs + 1]) + at : nullptr;
   int depth = 0;
   for (int64_t c = 0; c < p.codeBytes;) {
     const uint8_t op = p.code[c++];
     if (op == static_cast<uint8_t>(Op::pushInput)) {
       const int64_t input = p.code[c++], stride = p.strides[input * elementwiseRank + p.rank - 1];
-      loadAny(stack[depth++], buffers[input], p.inputTypes[input], rowOffset(p, input, row) + column * stride, stride, n);
+      const int64_t from = rowOffset(p, input, row) + column * stride;
+      const bool isDirect = isWhole && stride == 1 && p.inputTypes[input] == DType::fp32;
+      if (!isDirect) loadAny(tiles[depth], buffers[input], p.inputTypes[input], from, stride, n);
+      operands[depth] = isDirect ? static_cast<const float*>(buffers[input]) + from : tiles[depth];
+      depth++;
     } else if (op == static_cast<uint8_t>(Op::pushConstant)) {
       const float constant = static_cast<float>(p.constants[p.code[c++]]);
-      for (int64_t i = 0; i < n; i++) stack[depth][i] = constant;
+      for (int64_t i = 0; i < n; i++) tiles[depth][i] = constant;
+      operands[depth] = tiles[depth];
       depth++;
     } else {
       depth -= ElementwiseParams::arity(op) - 1;
-      float* x = stack[depth - 1];
-      apply(static_cast<Op>(op), x, x + tile, x + 2 * tile, n);
+      float* to = c == p.codeBytes && out ? out : tiles[depth - 1];
+      const float* const* from = operands + depth - 1;
+      apply(static_cast<Op>(op), to, from[0], from[1], from[2], n);
+      operands[depth - 1] = to;
     }
   }
-  storeAny(buffers[elementwiseInputs + 1], p.outputType, at, stack[0], n);
+  if (operands[0] != out) storeAny(buffers[elementwiseInputs + 1], p.outputType, at, operands[0], n);
 }
 
 // Bits are copied as they are, so that int32 beyond 2^24 survive transposes and slices.
