@@ -1,8 +1,11 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type GenerateOptions, generate } from '../../src/generate/generate.js';
 import { loadModel } from '../../src/generate/loaded-model.js';
 import type { Session } from '../../src/session/session.js';
 import { goldenDir } from '../goldens/golden.js';
+import { copyModel, withDirectory } from '../session/model-copies.js';
 import { Rng } from '../support/rng.js';
 
 const open = (name: string) => loadModel(goldenDir(name), { device: 'cpu', threads: 2 });
@@ -121,4 +124,45 @@ describe('generate', () => {
     model.dispose();
     await expect(pieces.next()).rejects.toMatchObject({ code: 'HADAL_ERR_DISPOSED' });
   });
+
+  it('takes text and streams text, whole characters only', () =>
+    withDirectory(async (dir) => {
+      // A byte-level tokenizer of 101 ids: bos, eos, printable ASCII and the three bytes of '中'.
+      const bytes = Array.from({ length: 95 }, (_, i) => (i === 0 ? '\u0120' : String.fromCharCode(32 + i)));
+      const tokens = ['<s>', '</s>', ...bytes, '\u00e4', '\u00b8', '\u0143'];
+      const special = (id: number) => ({
+        id,
+        content: tokens[id],
+        special: true,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+      });
+      await copyModel('deepseek_v3', dir, {});
+      const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: false, use_regex: false };
+      await writeFile(
+        join(dir, 'tokenizer.json'),
+        JSON.stringify({
+          version: '1.0',
+          added_tokens: [special(0), special(1)],
+          pre_tokenizer: byteLevel,
+          decoder: byteLevel,
+          model: { type: 'BPE', vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [] },
+        }),
+      );
+      using model = await loadModel(dir, { device: 'cpu', threads: 2 });
+      const options = { seed: 5, temperature: 3, maxTokens: 40, ignoreEos: true };
+      const pieces = [];
+      for await (const piece of model.generate('Hi 中', options)) pieces.push(piece);
+      // The prompt's ids: bos, H, i, space, three bytes.
+      expect(pieces.map(({ id }) => id)).toEqual(
+        (await collect(model, [0, 42, 75, 2, 97, 98, 99], options)).map(({ id }) => id),
+      );
+      const whole = await model.tokenizer?.decode(pieces.map(({ id }) => id));
+      expect(pieces.map(({ text }) => text).join('')).toBe(whole);
+      expect(pieces.filter(({ text }) => text === '').length).toBeGreaterThan(0);
+      const bare = model.generate('Hi 中', { ...options, addBos: false });
+      expect((await bare.next()).value).not.toEqual(pieces[0]);
+    }));
 });
