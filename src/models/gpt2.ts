@@ -12,17 +12,21 @@ import { add, gelu } from '../ops/elementwise.js';
 import { embedding } from '../ops/embedding.js';
 import { dropout } from '../ops/random.js';
 import { reshape, slice } from '../ops/shape.js';
-import { checkFields, configError, parseConfig, snakeCase } from './hugging-face-config.js';
+import { configError, parseConfig, snakeCase } from './hugging-face-config.js';
 import type { Model } from './model.js';
 
-const count = z.number().int().positive();
+const count = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
 const probability = z.number().min(0).lt(1);
 
 const schema = z.object({
   vocabSize: count,
   nPositions: count.default(1024),
   nEmbd: count,
-  nLayer: count,
+  nLayer: count.max(10_000),
   nHead: count,
   /** Width of the MLP; null: 4 · nEmbd. */
   nInner: count.nullable().default(null),
@@ -60,11 +64,6 @@ function check(config: Gpt2Config, source: string): Gpt2Config {
 /** Reads a `config.json` of model_type gpt2. @throws HadalError HADAL_ERR_CONFIG naming the field */
 export function gpt2FromHuggingFace(json: Record<string, unknown>, source: string): Gpt2Config {
   return check(parseConfig(source, json, schema, { derived: {}, otherKeys, onlyValues }), source);
-}
-
-/** A configuration made in code. @throws HadalError HADAL_ERR_CONFIG */
-export function gpt2Config(fields: z.input<typeof schema>): Gpt2Config {
-  return check(checkFields('gpt2', fields, schema), 'gpt2');
 }
 
 /** A GPT-2 model of the given configuration. Attention weights are not dropped out: they are never in memory. */

@@ -175,8 +175,6 @@ export const equal = binary('equal');
 export const less = binary('less');
 /** 1 where a ≤ b, else 0, fp32. */
 export const lessEqual = binary('lessEqual');
-/** 1 where a > b, else 0, fp32. */
-export const greater = (a: Operand, b: Operand) => less(b, a);
 /** 1 where a ≥ b, else 0, fp32. */
 export const greaterEqual = (a: Operand, b: Operand) => lessEqual(b, a);
 /** −x. */
