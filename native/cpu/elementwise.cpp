@@ -68,12 +68,12 @@ HADAL_INLINE void binary(float* to, const float* x, const float* y, int64_t n, F
 
 HADAL_INLINE Vec truth(IVec mask) { return select(mask, splat(1.0f), Vec{}); }
 
-HADAL_INLINE Vec geluTanh(Vec x) {
-  return 0.5f * x * (1.0f + tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-}
+HADAL_INLINE Vec geluTanh(Vec x) { return 0.5f * x * (1.0f + tanh(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
 
 // `to` may be the memory of an operand.
 HADAL_INLINE void apply(Op op, float* to, const float* x, const float* y, const float* z, int64_t n) {
+  // Rows of one table.
+  // clang-format off
   switch (op) {
     case Op::add: return binary(to, x, y, n, [](Vec a, Vec b) { return a + b; });
     case Op::subtract: return binary(to, x, y, n, [](Vec a, Vec b) { return a - b; });
@@ -113,6 +113,7 @@ HADAL_INLINE void apply(Op op, float* to, const float* x, const float* y, const 
     case Op::pushInput:
     case Op::pushConstant: return;
   }
+  // clang-format on
 }
 
 // Offset of the innermost row `row` in input n.
@@ -130,9 +131,10 @@ HADAL_INLINE int64_t rowOffset(const ElementwiseParams& p, int64_t n, int64_t ro
 HADAL_INLINE void computeTile(const ElementwiseParams& p, void* const* buffers, int64_t row, int64_t column, int64_t at,
                               int64_t n) {
   alignas(64) float tiles[elementwiseStack][tile];
-  const float* operands[elementwiseStack + 2] = {};  // an opcode's operands are named before it is known how many it takes
+  const float* operands[elementwiseStack + 2] = {};  // two more: an opcode is given three, however many it takes
   const bool isWhole = n % lanes == 0;
-  float* const out = isWhole && p.outputType == DType::fp32 ? static_cast<float*>(buffers[elementwiseInputs + 1]) + at : nullptr;
+  float* const out =
+      isWhole && p.outputType == DType::fp32 ? static_cast<float*>(buffers[elementwiseInputs + 1]) + at : nullptr;
   int depth = 0;
   for (int64_t c = 0; c < p.codeBytes;) {
     const uint8_t op = p.code[c++];

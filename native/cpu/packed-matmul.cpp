@@ -15,11 +15,10 @@ void pack(const PackWeightsParams& p, const Bits* w, Bits* packed, int threads) 
   parallelFor(p.panels(), threads, 1 + 16384 / (p.k * panelColumns + 1), [&](int64_t begin, int64_t end, int) {
     for (int64_t panel = begin; panel < end; panel++) {
       const int64_t first = panel * panelColumns, left = p.n - first;
-      const Bits* from = w + first * columnStride;
       Bits* to = packed + first * p.k;
       for (int64_t k = 0; k < p.k; k++)
         for (int64_t j = 0; j < panelColumns; j++)
-          to[k * panelColumns + j] = j < left ? from[k * rowStride + j * columnStride] : Bits{0};
+          to[k * panelColumns + j] = j < left ? w[k * rowStride + (first + j) * columnStride] : Bits{0};
     }
   });
 }
@@ -40,13 +39,13 @@ constexpr int tileRows = lanes == 16 ? 12 : 6;
 template <int rows, int vectors, class W>
 __attribute__((noinline)) void tile(const PackedMatmulParams& p, const float* a, const W* packed, void* c, int64_t row,
                                     int64_t column) {
-  const W* panel = packed + column / panelColumns * panelColumns * p.k + column % panelColumns;
+  const int64_t panel = column / panelColumns * panelColumns * p.k + column % panelColumns;
   Vec sums[rows][vectors] = {};
   for (int64_t k = 0; k < p.k; k++) {
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) {
       constexpr int across = static_cast<int>(panelColumns);
-      const Vec weights = load(panel + v * lanes / across * across * p.k + k * across + v * lanes % across);
+      const Vec weights = load(packed + panel + v * lanes / across * across * p.k + k * across + v * lanes % across);
 #pragma GCC unroll 16
       for (int i = 0; i < rows; i++) sums[i][v] += a[(row + i) * p.k + k] * weights;
     }

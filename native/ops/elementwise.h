@@ -13,6 +13,7 @@ namespace hadal {
 namespace {
 
 // Numbers shared with the table in src/ops/elementwise.ts.
+// clang-format off
 enum class ElementwiseOp : uint8_t {
   pushInput = 0, pushConstant = 1,
   add = 2, subtract = 3, multiply = 4, divide = 5, maximum = 6, minimum = 7,
@@ -22,6 +23,7 @@ enum class ElementwiseOp : uint8_t {
   log1p = 35, identity = 36,
   where = 48,
 };
+// clang-format on
 
 inline constexpr int elementwiseInputs = 8, elementwiseRank = 6, elementwiseCode = 128, elementwiseConstants = 16,
                      elementwiseStack = 8;
@@ -52,7 +54,8 @@ struct ElementwiseParams {
     int64_t total = 1;
     for (int64_t d = 0; d < rank; d++) {
       if (dims[d] < 0 || dims[d] > (int64_t{1} << 40)) return "expected dims from 0 to 2^40";
-      if (__builtin_mul_overflow(total, dims[d], &total) || total > (int64_t{1} << 40)) return "expected at most 2^40 elements";
+      if (__builtin_mul_overflow(total, dims[d], &total) || total > (int64_t{1} << 40))
+        return "expected at most 2^40 elements";
     }
     for (int64_t n = 0; n < inputs; n++) {
       if (offsets[n] < 0 || offsets[n] > (int64_t{1} << 40)) return "expected input offsets >= 0";
@@ -69,7 +72,8 @@ struct ElementwiseParams {
     for (int64_t at = 0; at < codeBytes;) {
       const uint8_t op = code[at++];
       if (op < 2) {
-        if (at >= codeBytes || code[at] >= (op == 0 ? inputs : elementwiseConstants)) return "the code pushes what is not there";
+        if (at >= codeBytes || code[at] >= (op == 0 ? inputs : elementwiseConstants))
+          return "the code pushes what is not there";
         at++;
       }
       if ((op > 10 && op < 16) || (op > 36 && op < 48) || op > 48) return "unknown opcode";
@@ -93,8 +97,8 @@ struct ElementwiseParams {
   }
 };
 
-HADAL_CONTRACT(elementwise, "elementwise", ElementwiseParams, rank, dims, inputs, offsets, strides, rowElements, codeBytes,
-               constants, inputTypes, outputType, code);
+HADAL_CONTRACT(elementwise, "elementwise", ElementwiseParams, rank, dims, inputs, offsets, strides, rowElements,
+               codeBytes, constants, inputTypes, outputType, code);
 
 }  // namespace
 }  // namespace hadal

@@ -17,7 +17,8 @@ struct ConcatParams {
     if (inputs < 1 || inputs > concatInputs) return "expected 1 to 16 inputs";
     if (outer < 0 || outer > (int64_t{1} << 40)) return "expected outer from 0 to 2^40";
     for (int64_t n = 0; n < inputs; n++)
-      if (rowBytes[n] < 0 || rowBytes[n] > (int64_t{1} << 40) / (outer + 1)) return "expected row sizes from 0 to 2^40 bytes in all";
+      if (rowBytes[n] < 0 || rowBytes[n] > (int64_t{1} << 40) / (outer + 1))
+        return "expected row sizes from 0 to 2^40 bytes in all";
     return nullptr;
   }
   int64_t outBytes() const {
@@ -36,7 +37,8 @@ struct UnsliceParams {
   int64_t outer, inBytes, startBytes, outBytes;
 
   const char* check() const {
-    if (outer < 0 || inBytes < 0 || startBytes < 0 || outBytes < 0 || outBytes > (int64_t{1} << 40) / (outer + 1)) return "expected sizes from 0 to 2^40";
+    if (outer < 0 || inBytes < 0 || startBytes < 0 || outBytes < 0 || outBytes > (int64_t{1} << 40) / (outer + 1))
+      return "expected sizes from 0 to 2^40";
     if (inBytes > outBytes || startBytes > outBytes - inBytes) return "expected the slice to lie inside the row";
     return nullptr;
   }
