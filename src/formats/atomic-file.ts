@@ -3,6 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { threadId } from 'node:worker_threads';
 import { HadalError } from '../core/errors.js';
 import { withFileErrors } from './file-error.js';
+import { makeDirectory } from './make-directory.js';
 
 /** Temporary paths this thread is filling right now. */
 const active = new Set<string>();
@@ -64,7 +65,7 @@ async function withTemporary<T>(target: string, fill: (temporary: string) => Pro
   active.add(temporary);
   try {
     return await withFileErrors(`write ${target}`, async () => {
-      await mkdir(dirname(target), { recursive: true });
+      await makeDirectory(dirname(target));
       await removeLeftovers(target);
       return fill(temporary);
     });

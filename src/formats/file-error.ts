@@ -7,6 +7,7 @@ const reasons: Record<string, string> = {
   EROFS: 'a read-only file system; choose a directory that can be written',
   EACCES: 'permission denied; check the owner and mode of the path',
   EPERM: 'operation not permitted; check the owner and mode of the path',
+  EEXIST: 'a file of that name; choose another path',
   ENOTDIR: 'a file where a directory is needed; check the path',
   EISDIR: 'a directory where a file is needed; check the path',
   EMFILE: 'too many open files; raise `ulimit -n`',

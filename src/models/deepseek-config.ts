@@ -10,7 +10,11 @@ import {
   snakeCase,
 } from './hugging-face-config.js';
 
-const count = z.number().int().positive();
+const count = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
 const countOrZero = z.number().int().nonnegative();
 const eps = z.number().positive().max(1);
 
@@ -22,14 +26,14 @@ const schema = z.object({
   intermediateSize: count,
   /** Width of one expert. */
   moeIntermediateSize: count,
-  numHiddenLayers: count,
+  numHiddenLayers: count.max(10_000),
   numAttentionHeads: count,
   qLoraRank: count.nullable().default(null),
   kvLoraRank: count,
   qkNopeHeadDim: count,
   qkRopeHeadDim: count.multipleOf(2),
   vHeadDim: count,
-  nRoutedExperts: count,
+  nRoutedExperts: count.max(65_536),
   nSharedExperts: countOrZero
     .nullable()
     .transform((n) => n ?? 0)
@@ -49,7 +53,7 @@ const schema = z.object({
   /** The first layers have a plain MLP. */
   firstKDenseReplace: countOrZero.default(0),
   moeLayerFreq: count.default(1),
-  numNextnPredictLayers: countOrZero.default(0),
+  numNextnPredictLayers: countOrZero.max(64).default(0),
   rmsNormEps: eps.default(1e-6),
   ropeTheta: z.number().positive().default(10000),
   yarn: z.custom<YarnScaling>().nullable().default(null),

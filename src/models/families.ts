@@ -1,4 +1,5 @@
 import { HadalError } from '../core/errors.js';
+import { shown } from '../core/expectation.js';
 import { deepseek } from './deepseek.js';
 import { deepseekFromHuggingFace } from './deepseek-config.js';
 import { gpt2, gpt2FromHuggingFace } from './gpt2.js';
@@ -20,10 +21,7 @@ const families: Record<string, (json: Record<string, unknown>, source: string) =
  */
 export function modelFromConfig(json: unknown, source = 'config.json'): Model {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-    throw new HadalError(
-      'HADAL_ERR_CONFIG',
-      `[${source}] expected an object, got ${JSON.stringify(json)?.slice(0, 40)}`,
-    );
+    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] expected an object, got ${shown(json)}`);
   }
   const type = (json as Record<string, unknown>).model_type;
   const family = Object.hasOwn(families, String(type)) ? families[String(type)] : undefined;
@@ -31,7 +29,7 @@ export function modelFromConfig(json: unknown, source = 'config.json'): Model {
     const known = Object.keys(families).join(', ');
     throw new HadalError(
       'HADAL_ERR_CONFIG',
-      `[${source}] field 'model_type' expected one of ${known}, got ${JSON.stringify(type)}`,
+      `[${source}] field 'model_type' expected one of ${known}, got ${shown(type)}`,
     );
   }
   return family(json as Record<string, unknown>, source);

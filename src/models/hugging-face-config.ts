@@ -1,6 +1,7 @@
 // What all families share in reading and writing config.json: field names, unknown fields, rotary settings.
 import type { z } from 'zod';
 import { HadalError } from '../core/errors.js';
+import { expectationOf, shown } from '../core/expectation.js';
 import { nearest } from '../core/nearest.js';
 import type { YarnScaling } from '../nn/yarn.js';
 
@@ -29,8 +30,7 @@ export function configText(config: Readonly<Record<string, unknown>>): string {
 
 /** An error about one field. */
 export function configError(source: string, field: string, expected: string, got: unknown): HadalError {
-  const shown = JSON.stringify(got) ?? 'nothing';
-  return new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${field}' expected ${expected}, got ${shown}`);
+  return new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${field}' expected ${expected}, got ${shown(got)}`);
 }
 
 /** Checks fields in camel case. @throws HadalError HADAL_ERR_CONFIG naming the first field at fault */
@@ -40,7 +40,7 @@ export function checkFields<S extends z.ZodType>(source: string, fields: unknown
   const issue = parsed.error.issues[0];
   const path = issue?.path.map(String) ?? [];
   const got = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], fields);
-  throw configError(source, toSnake(path.join('.')), issue?.message ?? 'a value that fits', got);
+  throw configError(source, toSnake(path.join('.')), issue ? expectationOf(issue) : 'a value that fits', got);
 }
 
 /**

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
+import { shown } from '../core/expectation.js';
 import { parseJson } from '../core/json.js';
 import type { DataCursor } from '../data/batch.js';
 import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
@@ -108,7 +109,10 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
   const json = parseJson(text, { part: 'checkpoint', what: file, code: 'HADAL_ERR_CHECKPOINT' });
   const state = stateSchema.safeParse(json);
   if (!state.success) {
-    throw new HadalError('HADAL_ERR_CHECKPOINT', `[checkpoint] ${file}: ${state.error.issues[0]?.message}`);
+    throw new HadalError(
+      'HADAL_ERR_CHECKPOINT',
+      `[checkpoint] expected the state of a run in ${file}, got ${shown(json)}`,
+    );
   }
   await loadParameters(path, stepper.model, stepper.tensors);
   await using optimizer = await openTensorDirectory(path, { name: 'optimizer' });

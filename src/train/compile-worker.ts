@@ -1,3 +1,4 @@
+import { HadalError } from '../core/errors.js';
 import { toWorkerResult, type WorkerResult } from '../data/worker-pool.js';
 import { modelFromConfig } from '../models/families.js';
 import { compile } from '../runtime/compile.js';
@@ -16,10 +17,24 @@ export interface CompileTask {
 
 /** Traces and plans a program of a training run. */
 export function compileProgram({ model: config, program, step, threads }: CompileTask): Promise<WorkerResult<Plan>> {
-  return toWorkerResult(() => {
-    const model = modelFromConfig(config);
-    if (program === 'initialization') return compile(traceInitialization(model), threads);
-    if (program === 'evaluation') return compile(traceEvaluation(model, step), threads);
-    return compile(traceStep(model, step, program), threads);
-  });
+  return toWorkerResult(() =>
+    refusable(() => {
+      const model = modelFromConfig(config);
+      if (program === 'initialization') return compile(traceInitialization(model), threads);
+      if (program === 'evaluation') return compile(traceEvaluation(model, step), threads);
+      return compile(traceStep(model, step, program), threads);
+    }),
+  );
+}
+
+/** What kernels refuse in planning are sizes beyond what they can count. */
+function refusable<T>(plan: () => T): T {
+  try {
+    return plan();
+  } catch (error) {
+    if (error instanceof HadalError || !(error instanceof Error && /^\[(?!native\])/.test(error.message))) throw error;
+    throw new HadalError('HADAL_ERR_CONFIG', `${error.message}; take a smaller model, batch or seqLen`, {
+      cause: error,
+    });
+  }
 }

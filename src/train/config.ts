@@ -1,10 +1,14 @@
 // Configuration of a training run: typed data. The schema is applied at the edge (files, flags, the `train` call).
-import { inspect } from 'node:util';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
+import { expectationOf, shown } from '../core/expectation.js';
 import { nearest } from '../core/nearest.js';
 
-const count = z.number().int().positive();
+const count = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
 const countOrZero = z.number().int().nonnegative();
 const share = z.number().min(0).lt(1);
 const weight = z.number().nonnegative();
@@ -124,31 +128,6 @@ export function resolveTrainConfig(options: unknown, source = 'config'): TrainCo
   const got = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], options);
   const field = path.length > 0 ? `field '${path.join('.')}' ` : '';
   throw new HadalError('HADAL_ERR_CONFIG', `[${source}] ${field}expected ${expectationOf(issue)}, got ${shown(got)}`);
-}
-
-/** What the schema wants, for a message. */
-function expectationOf(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case 'invalid_type':
-      return (
-        { int: 'a whole number', number: 'a number', string: 'a text' }[issue.expected as string] ?? issue.expected
-      );
-    case 'too_small':
-      return `${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}${issue.origin === 'array' ? ' of them' : ''}`;
-    case 'too_big':
-      return `${issue.inclusive ? 'at most' : 'less than'} ${issue.maximum}`;
-    case 'invalid_value':
-      return issue.values.map((value) => `'${String(value)}'`).join(' or ');
-    default:
-      return issue.message;
-  }
-}
-
-/** A value as a message shows it, whatever it is. */
-function shown(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  const text = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
 /** Names of the fields of the object at a path. */

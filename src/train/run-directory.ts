@@ -1,10 +1,11 @@
 // A run on disk: config.json, metrics.jsonl, checkpoints/, and the lock that keeps a second process out.
 import { appendFileSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { open, readdir, rename, rm } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
 import { fileError, withFileErrors } from '../formats/file-error.js';
+import { makeDirectory } from '../formats/make-directory.js';
 import type { TrainConfig } from './config.js';
 import { RunLock } from './run-lock.js';
 
@@ -31,7 +32,7 @@ export class RunDirectory implements Disposable {
    * a run and `resume` was not asked for
    */
   static async open(path: string, { resume }: { resume: boolean }): Promise<RunDirectory> {
-    await withFileErrors(`make the run directory ${path}`, () => mkdir(join(path, 'checkpoints'), { recursive: true }));
+    await withFileErrors(`make the run directory ${path}`, () => makeDirectory(resolve(path, 'checkpoints')));
     const run = new RunDirectory(path);
     try {
       if (!resume && (await run.checkpoints()).length > 0) {

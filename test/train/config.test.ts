@@ -1,0 +1,152 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { HadalError } from '../../src/core/errors.js';
+import { modelFromConfig } from '../../src/models/families.js';
+import { parametersOf } from '../../src/models/model.js';
+import { resolveTrainConfig, type TrainOptions } from '../../src/train/config.js';
+import { tinyConfig } from './tiny.js';
+
+const options: TrainOptions = {
+  model: { config: tinyConfig },
+  data: { sources: ['synthetic'] },
+  out: 'runs/a',
+  steps: 10,
+  batch: 4,
+  seqLen: 16,
+};
+
+describe('resolveTrainConfig', () => {
+  it('fills in defaults and leaves what was given', () => {
+    const config = resolveTrainConfig({ ...options, optimizer: { lr: 0.5 } });
+    expect(config).toMatchObject({ ...options, optimizer: { lr: 0.5, beta2: 0.95 }, seed: 0, threads: null });
+    // A resolved configuration stands for itself, also when it was read from a file.
+    expect(resolveTrainConfig(JSON.parse(JSON.stringify(config)))).toEqual(config);
+  });
+
+  const refused: [change: object, message: string][] = [
+    [{ bach: 4 }, "field 'bach' is unknown; did you mean 'batch'?"],
+    [{ batch: undefined, btach: 4 }, "field 'btach' is unknown; did you mean 'batch'?"],
+    [{ optimizer: { warmupStep: 4 } }, "field 'optimizer.warmupStep' is unknown; did you mean 'warmupSteps'?"],
+    [{ evaluation: { batchs: 1 } }, "field 'evaluation.batchs' is unknown; did you mean 'batches'?"],
+    [{ colour: 'red' }, "field 'colour' is unknown"],
+    [{ steps: undefined }, "field 'steps' expected a number, got nothing"],
+    [{ optimizer: { lr: Number.NaN } }, "field 'optimizer.lr' expected a number, got NaN"],
+    [{ optimizer: { lr: Number.POSITIVE_INFINITY } }, "field 'optimizer.lr' expected a number, got Infinity"],
+    [{ optimizer: { lr: '1e-3' } }, 'field \'optimizer.lr\' expected a number, got "1e-3"'],
+    [{ optimizer: { lr: 0 } }, "field 'optimizer.lr' expected more than 0, got 0"],
+    [{ optimizer: { beta2: 1 } }, "field 'optimizer.beta2' expected less than 1, got 1"],
+    [{ optimizer: null }, "field 'optimizer' expected object, got null"],
+    [{ steps: 0 }, "field 'steps' expected more than 0, got 0"],
+    [{ steps: 1.5 }, "field 'steps' expected a whole number, got 1.5"],
+    [{ steps: 10n }, "field 'steps' expected a number, got 10n"],
+    [{ seed: -1 }, "field 'seed' expected at least 0, got -1"],
+    [{ dtype: 'fp64' }, 'field \'dtype\' expected "fp32", got "fp64"'],
+    [{ device: 'tpu' }, 'field \'device\' expected "auto" or "cpu", got "tpu"'],
+    [{ data: { sources: [] } }, "field 'data.sources' expected at least 1 of them, got []"],
+    [{ data: { sources: ['a', 5] } }, "field 'data.sources.1' expected a text, got 5"],
+    [{ model: {} }, "field 'model' expected either { config } or { directory }, got {}"],
+    [{ model: { config: {}, directory: 'a' } }, "field 'model' expected either { config } or { directory }"],
+    [{ batch: 6, gradAccumulationSteps: 4 }, "field 'gradAccumulationSteps' expected a divisor of batch 6, got 4"],
+  ];
+  for (const [change, message] of refused) {
+    it(`says: ${message}`, () => {
+      const error = errorOf(() => resolveTrainConfig({ ...options, ...change }, 'file.json'));
+      expect(error).toMatchObject({ code: 'HADAL_ERR_CONFIG', exitStatus: 2 });
+      expect(error?.message).toContain(`[file.json] ${message}`);
+    });
+  }
+
+  it('refuses what is no object at all', () => {
+    for (const value of [null, undefined, 5, 'text', [], () => {}]) {
+      expect(errorOf(() => resolveTrainConfig(value))?.message).toMatch(/^\[config\] expected object, got /);
+    }
+  });
+});
+
+/** The HadalError that a call throws, null when it throws none. Anything else goes on. */
+function errorOf(call: () => unknown): HadalError | null {
+  try {
+    call();
+    return null;
+  } catch (error) {
+    if (!(error instanceof HadalError)) throw error;
+    return error;
+  }
+}
+
+/** Values that stand where others should: of other types, out of bounds, nearly right. */
+const oddValue = fc.oneof(
+  fc.anything({ withBigInt: true, withDate: true, withNullPrototype: true }),
+  fc.double(),
+  fc.constantFrom(0, -1, 1.5, 2 ** 31, 2 ** 53, 1e308, '', 'auto', null, undefined, [], {}),
+);
+
+/** Changes some fields of an object, at any depth. */
+function mutated(base: object): fc.Arbitrary<Record<string, unknown>> {
+  const paths = pathsOf(base);
+  const change = fc.tuple(
+    fc.oneof(fc.constantFrom(...paths), fc.array(fc.string(), { minLength: 1, maxLength: 3 })),
+    oddValue,
+    fc.boolean(),
+  );
+  return fc.array(change, { minLength: 1, maxLength: 4 }).map((changes) => {
+    const copy = structuredClone(base) as Record<string, unknown>;
+    for (const [path, value, removed] of changes) {
+      const parent = path.slice(0, -1).reduce<unknown>((at, key) => (isObject(at) ? at[key] : undefined), copy);
+      const key = path.at(-1) as string;
+      if (!isObject(parent)) continue;
+      if (removed) delete parent[key];
+      else Object.defineProperty(parent, key, { value, writable: true, enumerable: true, configurable: true });
+    }
+    return copy;
+  });
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+
+const pathsOf = (value: object): string[][] =>
+  Object.entries(value).flatMap(([key, inner]) => [
+    [key],
+    ...(isObject(inner) ? pathsOf(inner).map((path) => [key, ...path]) : []),
+  ]);
+
+describe('configurations that were changed at random', () => {
+  const full = resolveTrainConfig(options);
+
+  it('are resolved, or refused with one clear line', () => {
+    const seen = { resolved: 0, refused: 0 };
+    const property = fc.property(mutated(full), (config) => {
+      const error = errorOf(() => {
+        const resolved = resolveTrainConfig(config);
+        expect(resolveTrainConfig(resolved)).toEqual(resolved);
+      });
+      seen[error ? 'refused' : 'resolved']++;
+      if (error)
+        expect(error).toMatchObject({
+          code: 'HADAL_ERR_CONFIG',
+          message: expect.stringMatching(/^\[config\] [^\n]+$/),
+        });
+    });
+    fc.assert(property, { numRuns: 2000, seed: 1 });
+    expect(Math.min(seen.resolved, seen.refused)).toBeGreaterThan(100);
+  });
+
+  it('of models give a model whose parameters can be listed, or are refused', () => {
+    const seen = { resolved: 0, refused: 0 };
+    const property = fc.property(mutated(tinyConfig), (config) => {
+      const error = errorOf(() => {
+        const parameters = parametersOf(modelFromConfig(config));
+        for (const { shape } of parameters.values())
+          expect(shape.every((n) => Number.isSafeInteger(n) && n > 0)).toBe(true);
+      });
+      seen[error ? 'refused' : 'resolved']++;
+      if (error)
+        expect(error).toMatchObject({
+          code: 'HADAL_ERR_CONFIG',
+          message: expect.stringMatching(/^\[config\.json\] [^\n]+$/),
+        });
+    });
+    fc.assert(property, { numRuns: 600, seed: 1 });
+    expect(Math.min(seen.resolved, seen.refused)).toBeGreaterThan(50);
+  });
+});
