@@ -6,7 +6,7 @@ import type { Node, Value } from '../graph/graph.js';
 import type { Inputs } from '../graph/op.js';
 import { add, cast } from '../ops/elementwise.js';
 import { sumTo } from '../ops/reduce.js';
-import { reshape } from '../ops/shape.js';
+import { bound, reshape } from '../ops/shape.js';
 import { scalar, zerosLike } from '../ops/sources.js';
 
 /**
@@ -49,7 +49,8 @@ function pullBack(seeds: ReadonlyMap<Value, Value>, wrt: readonly Value[], first
       const gradient = outgoing[i];
       if (!input || !gradient || !needs[i] || !isFloat(input.dtype)) continue;
       node.graph.beside(node, () => {
-        const fitted = cast(sumTo(gradient, input.shape), input.dtype);
+        const unbounded = cast(sumTo(gradient, input.shape), input.dtype);
+        const fitted = input.extent ? bound(unbounded, input.extent) : unbounded;
         const before = flowing.get(input);
         flowing.set(input, before ? add(before, fitted) : fitted);
       });

@@ -26,6 +26,18 @@ export function reshape(x: Value, shape: Shape): Value {
   return sameShape(whole, x.shape) ? x : reshapeOp.apply([x], { shape: whole })[0];
 }
 
+const boundOp = defineOp<Record<never, never>, [x: Value, extent: Value], [Value]>({
+  name: 'bound',
+  isView: true,
+  infer: ([x, extent]) => [{ shape: x.shape, dtype: x.dtype, extent }],
+  vjp: ({ gradients: [dy] }) => [dy, null],
+});
+
+/** x, of which only the first `extent` (int32 [1]) entries of dim 0 are in use. */
+export function bound(x: Value, extent: Value): Value {
+  return x.extent === extent ? x : boundOp.apply([x, extent], {})[0];
+}
+
 const transposeOp = defineOp<{ permutation: readonly number[] }, [x: Value], [Value]>({
   name: 'transpose',
   infer: ([x], { permutation }) => [{ shape: permutation.map((axis) => x.shape[axis] as number), dtype: x.dtype }],
