@@ -21,7 +21,9 @@ if (libraries.includes(undefined)) {
 const chosen = process.argv.slice(2);
 const folders = ['test/ops', 'test/native'].filter((folder) => existsSync(path.join(root, folder)));
 const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
-const { status, signal } = spawnSync(process.execPath, [vitest, 'run', ...(chosen.length > 0 ? chosen : folders)], {
+// Checked code takes ten times as long.
+const vitestArgs = ['run', '--testTimeout=600000', ...(chosen.length > 0 ? chosen : folders)];
+const { status, signal } = spawnSync(process.execPath, [vitest, ...vitestArgs], {
   cwd: root,
   stdio: 'inherit',
   env: {

@@ -17,10 +17,12 @@ void run(const CacheWriteParams& p, void* const* buffers, RunContext& context) {
   const int64_t entryBytes = p.capacity * p.rowBytes, newBytes = p.tokens * p.rowBytes;
   parallelFor(p.batch, context.threads, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t b = begin; b < end; b++) {
-      if (y != cache) std::memcpy(y + b * entryBytes, cache + b * entryBytes, static_cast<size_t>(entryBytes));
+      if (y != cache && entryBytes > 0)
+        std::memcpy(y + b * entryBytes, cache + b * entryBytes, static_cast<size_t>(entryBytes));
       if (start[b] < 0 || start[b] > p.capacity - p.tokens)
         return context.fail("[cache-write] expected start + %lld tokens within a capacity of %lld, got start %d",
                             static_cast<long long>(p.tokens), static_cast<long long>(p.capacity), start[b]);
+      if (newBytes == 0) continue;  // then x may be null
       std::memcpy(y + b * entryBytes + start[b] * p.rowBytes, x + b * newBytes, static_cast<size_t>(newBytes));
     }
   });

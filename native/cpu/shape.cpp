@@ -15,6 +15,7 @@ void runConcat(const ConcatParams& p, void* const* buffers, RunContext& context)
     for (int64_t o = begin; o < end; o++) {
       char* to = static_cast<char*>(buffers[concatInputs]) + o * row;
       for (int64_t n = 0; n < p.inputs; n++) {
+        if (p.rowBytes[n] == 0) continue;  // its buffer may be null
         std::memcpy(to, static_cast<const char*>(buffers[n]) + o * p.rowBytes[n], static_cast<size_t>(p.rowBytes[n]));
         to += p.rowBytes[n];
       }
@@ -23,13 +24,15 @@ void runConcat(const ConcatParams& p, void* const* buffers, RunContext& context)
 }
 
 void runUnslice(const UnsliceParams& p, void* const* buffers, RunContext& context) {
+  if (p.outBytes == 0) return;  // both buffers may be null
   parallelFor(p.outer, context.threads, 1 + 65536 / (p.outBytes + 1), [&](int64_t begin, int64_t end, int) {
     for (int64_t o = begin; o < end; o++) {
       char* to = static_cast<char*>(buffers[1]) + o * p.outBytes;
       const int64_t after = p.startBytes + p.inBytes;
       std::memset(to, 0, static_cast<size_t>(p.startBytes));
-      std::memcpy(to + p.startBytes, static_cast<const char*>(buffers[0]) + o * p.inBytes,
-                  static_cast<size_t>(p.inBytes));
+      if (p.inBytes > 0)
+        std::memcpy(to + p.startBytes, static_cast<const char*>(buffers[0]) + o * p.inBytes,
+                    static_cast<size_t>(p.inBytes));
       std::memset(to + after, 0, static_cast<size_t>(p.outBytes - after));
     }
   });
