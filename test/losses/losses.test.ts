@@ -1,0 +1,59 @@
+// Golden loss curves: a refactoring keeps them, bit for bit on the machine they were recorded on. A change of mathematics
+// records them anew with `HADAL_RECORD_LOSSES=1 npx vitest run test/losses`, and its commit says why.
+import { execFile } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { beforeAll, describe, expect, it } from 'vitest';
+
+interface Recording {
+  /** What the bits depend on. */
+  machine: { cpu: string; isa: string; onednn: string; threads: number };
+  curves: Record<string, number[]>;
+}
+
+const program = fileURLToPath(new URL('curves.mjs', import.meta.url));
+const file = fileURLToPath(new URL('losses.json', import.meta.url));
+
+async function train(variables: Record<string, string>): Promise<Recording> {
+  const { HADAL_ISA, HADAL_NO_ONEDNN, ...env } = process.env;
+  const { stdout } = await promisify(execFile)(process.execPath, [program], { env: { ...env, ...variables } });
+  return JSON.parse(stdout) as Recording;
+}
+
+const names = ['deepseek_v3', 'deepseek_v2', 'gpt2'];
+const relativeTolerance = 1e-4;
+
+let golden: Recording;
+beforeAll(async () => {
+  if (process.env.HADAL_RECORD_LOSSES) writeFileSync(file, `${JSON.stringify(await train({}), null, 1)}\n`);
+  golden = JSON.parse(readFileSync(file, 'utf8')) as Recording;
+});
+
+describe.each([
+  { variables: {} },
+  { variables: { HADAL_ISA: 'avx2' } },
+  { variables: { HADAL_ISA: 'portable' } },
+  { variables: { HADAL_ISA: 'portable', HADAL_NO_ONEDNN: '1' } },
+])('losses with $variables', ({ variables }) => {
+  let found: Recording;
+  beforeAll(async () => {
+    found = await train(variables);
+  });
+
+  for (const name of names) {
+    it(`of ${name} are those recorded`, (context) => {
+      const { HADAL_ISA = found.machine.isa } = variables as { HADAL_ISA?: string };
+      if (found.machine.isa !== HADAL_ISA) return context.skip(`this machine has no ${HADAL_ISA}`);
+      const [curve, expected] = [found.curves[name] as number[], golden.curves[name] as number[]];
+      expect(expected).toHaveLength(20);
+      expect(expected.at(-1)).toBeLessThan((expected[0] as number) - 0.5);
+      for (const [i, loss] of expected.entries()) {
+        const error = Math.abs((curve[i] as number) - loss) / loss;
+        expect(error, `${name}, step ${i}: ${curve[i]} for ${loss}`).toBeLessThan(relativeTolerance);
+      }
+      const same = JSON.stringify(found.machine) === JSON.stringify(golden.machine);
+      if (same) expect(curve, 'bits, on the machine they were recorded on').toEqual(expected);
+    });
+  }
+});
