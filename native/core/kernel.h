@@ -67,9 +67,9 @@ struct FieldTypeOf<uint8_t[N]> {
   macro(first, item) __VA_OPT__(HADAL_FOR_EACH_AGAIN HADAL_PARENS(macro, first, __VA_ARGS__))
 #define HADAL_FOR_EACH_AGAIN() HADAL_FOR_EACH_STEP
 
-#define HADAL_FIELD(P, member)                                                                                 \
-  ::hadal::Field{#member, ::hadal::FieldTypeOf<decltype(P::member)>::type,                                     \
-                 static_cast<uint32_t>(offsetof(P, member)), ::hadal::FieldTypeOf<decltype(P::member)>::count},
+#define HADAL_FIELD(P, member)                                                                                         \
+  ::hadal::Field{#member, ::hadal::FieldTypeOf<decltype(P::member)>::type, static_cast<uint32_t>(offsetof(P, member)), \
+                 ::hadal::FieldTypeOf<decltype(P::member)>::count},
 
 // ---- Buffers
 
@@ -116,15 +116,13 @@ struct Contract {
 
 // Declares `constexpr Contract <symbol>`: the kernel's name, its params struct (with `BufferList buffers() const`
 // and `const char* check() const`) and the struct's fields.
-#define HADAL_CONTRACT(symbol, kernelName, P, ...)                                                         \
-  static constexpr ::hadal::Field symbol##Fields[] = {HADAL_FOR_EACH(HADAL_FIELD, P, __VA_ARGS__)};        \
-  static constexpr ::hadal::Contract symbol{                                                               \
-      kernelName,                                                                                          \
-      symbol##Fields,                                                                                      \
-      static_cast<int>(sizeof(symbol##Fields) / sizeof(::hadal::Field)),                                   \
-      sizeof(P),                                                                                           \
-      [](const void* params) -> ::hadal::BufferList { return static_cast<const P*>(params)->buffers(); }, \
-      [](const void* params) -> const char* { return static_cast<const P*>(params)->check(); }}
+#define HADAL_CONTRACT(symbol, kernelName, P, ...)                                                            \
+  static constexpr ::hadal::Field symbol##Fields[] = {HADAL_FOR_EACH(HADAL_FIELD, P, __VA_ARGS__)};           \
+  static constexpr ::hadal::Contract symbol {                                                                 \
+    kernelName, symbol##Fields, static_cast<int>(sizeof(symbol##Fields) / sizeof(::hadal::Field)), sizeof(P), \
+        [](const void* params) -> ::hadal::BufferList { return static_cast<const P*>(params)->buffers(); },   \
+        [](const void* params) -> const char* { return static_cast<const P*>(params)->check(); }              \
+  }
 
 // What a kernel may use beside its buffers. A kernel that finds bad data (an id out of range) calls fail() and returns
 // or goes on harmlessly; the executor ends the step with the message.
@@ -154,19 +152,21 @@ struct KernelEntry {
 
 // Fulfils a contract in a backend. `run` is void(const P&, void* const* buffers, RunContext&), `workspace` is
 // nullptr or int64_t(const P&, int threads). Entries are collected by the linker (section "hadal_kernels").
-#define HADAL_KERNEL_WITH_WORKSPACE(symbol, P, runFunction, workspaceFunction)                                        \
-  __attribute__((section("hadal_kernels"), used, aligned(8))) static constinit const ::hadal::KernelEntry symbol##Entry{ \
-      &symbol, ::hadal::Isa::HADAL_ISA,                                                                               \
-      [](const void* params, void* const* buffers, ::hadal::RunContext& context) {                                    \
-        runFunction(*static_cast<const P*>(params), buffers, context);                                                \
-      },                                                                                                              \
-      [](const void* params, int threads) -> int64_t {                                                                \
-        return workspaceFunction(*static_cast<const P*>(params), threads);                                            \
+#define HADAL_KERNEL_WITH_WORKSPACE(symbol, P, runFunction, workspaceFunction)           \
+  __attribute__((section("hadal_kernels"), used,                                         \
+                 aligned(8))) static constinit const ::hadal::KernelEntry symbol##Entry{ \
+      &symbol, ::hadal::Isa::HADAL_ISA,                                                  \
+      [](const void* params, void* const* buffers, ::hadal::RunContext& context) {       \
+        runFunction(*static_cast<const P*>(params), buffers, context);                   \
+      },                                                                                 \
+      [](const void* params, int threads) -> int64_t {                                   \
+        return workspaceFunction(*static_cast<const P*>(params), threads);               \
       }};
-#define HADAL_KERNEL(symbol, P, runFunction)                                                                          \
-  __attribute__((section("hadal_kernels"), used, aligned(8))) static constinit const ::hadal::KernelEntry symbol##Entry{ \
-      &symbol, ::hadal::Isa::HADAL_ISA,                                                                               \
-      [](const void* params, void* const* buffers, ::hadal::RunContext& context) {                                    \
-        runFunction(*static_cast<const P*>(params), buffers, context);                                                \
-      },                                                                                                              \
+#define HADAL_KERNEL(symbol, P, runFunction)                                             \
+  __attribute__((section("hadal_kernels"), used,                                         \
+                 aligned(8))) static constinit const ::hadal::KernelEntry symbol##Entry{ \
+      &symbol, ::hadal::Isa::HADAL_ISA,                                                  \
+      [](const void* params, void* const* buffers, ::hadal::RunContext& context) {       \
+        runFunction(*static_cast<const P*>(params), buffers, context);                   \
+      },                                                                                 \
       nullptr};
