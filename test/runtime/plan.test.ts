@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { Graph, type Value } from '../../src/graph/graph.js';
 import { verify } from '../../src/graph/verify.js';
 import { adamw } from '../../src/ops/adamw.js';
-import { add, exp, multiply, negate, square } from '../../src/ops/elementwise.js';
+import { defineOp } from '../../src/ops/define-op.js';
+import { add, exp, multiply, negate, square, tanh } from '../../src/ops/elementwise.js';
+import { elementwiseCall, opcodes } from '../../src/ops/elementwise-expression.js';
 import { linearCrossEntropy } from '../../src/ops/linear-cross-entropy.js';
 import { rmsNorm } from '../../src/ops/rms-norm.js';
 import { fill } from '../../src/ops/sources.js';
@@ -137,7 +139,45 @@ describe('predicated updates', () => {
   });
 });
 
+describe('queues', () => {
+  it('may still read a slot when its update is ready', async () => {
+    const size = 1 << 20;
+    const graph = new Graph();
+    const x = graph.slot('x', [size], 'fp32');
+    graph.output(
+      'y',
+      graph.onQueue('copy', () => tanh(x)),
+    );
+    graph.update('x', fill(graph, [size], 0));
+    const { x: after, y } = await run(graph, { x: new Array<number>(size).fill(30) });
+    expect([after?.every((value) => value === 0), y?.every((value) => value === 1)]).toEqual([true, true]);
+  });
+});
+
 describe('memory', () => {
+  it('is not taken over by an op that reads it in another place as well', async () => {
+    // x + xᵀ, which may be written over x only where nothing reads xᵀ.
+    const steps = [{ input: 0 }, { input: 1 }, { op: opcodes.add }];
+    const walks = [
+      { strides: [64, 1], offset: 0 },
+      { strides: [1, 64], offset: 0 },
+    ];
+    const symmetric = defineOp<object, [x: Value, transposed: Value], [Value]>({
+      name: 'symmetric',
+      inPlace: [[0, 0]],
+      infer: ([x]) => [{ shape: x.shape, dtype: x.dtype }],
+      kernel: (inputs, [y]) => elementwiseCall(y, inputs, steps, walks),
+    });
+    const graph = new Graph();
+    const numbers = Float32Array.from({ length: 64 * 64 }, (_, i) => (i * 37) % 101);
+    const x = negate(graph.input('x', [64, 64], 'fp32'));
+    graph.output('y', negate(symmetric.apply([x, x], {})[0]));
+    const { y } = await run(graph, {}, { x: numbers });
+    expect(
+      y?.every((value, i) => value === (numbers[i] as number) + (numbers[(i % 64) * 64 + (i >> 6)] as number)),
+    ).toBe(true);
+  });
+
   it('of a chain is two blocks, or one where ops work in place', () => {
     const chain = (op: (x: Value) => Value) => {
       const graph = new Graph();
