@@ -26,7 +26,16 @@ function start(name) {
   const set = ['evaluation.every=20', `data.cache=${join(folder, `data-${name}`)}`].flatMap((pair) => ['--set', pair]);
   const flags = ['--preset', 'test', '--steps', steps, '--checkpoint-every', 10, '--threads', 2, ...set];
   const child = spawn(process.execPath, [cli, 'train', ...flags.map(String), '--out', out, '--resume', '--json']);
-  const run = { child, out, events: [], began: performance.now(), ms: 0, output: '' };
+  /** @type {{ type?: string; step?: number }[]} */
+  const events = [];
+  const run = {
+    child,
+    out,
+    events,
+    began: performance.now(),
+    output: '',
+    ended: Promise.resolve({ status: 0, signal: '' }),
+  };
   let rest = '';
   child.stdout.setEncoding('utf8').on('data', (text) => {
     const lines = (rest + text).split('\n');
@@ -36,12 +45,7 @@ function start(name) {
   child.stderr.setEncoding('utf8').on('data', (text) => {
     run.output += text;
   });
-  run.ended = new Promise((resolve) =>
-    child.on('close', (status, signal) => {
-      run.ms = performance.now() - run.began;
-      resolve({ status, signal });
-    }),
-  );
+  run.ended = new Promise((resolve) => child.on('close', (status, signal) => resolve({ status, signal })));
   return run;
 }
 
@@ -63,15 +67,10 @@ async function until(run, condition) {
 const firstStep = ({ events }) => events.find(({ type }) => type === 'start')?.step ?? null;
 const lastStep = ({ events }) => events.findLast(({ step }) => step !== undefined)?.step ?? null;
 const digest = (path) => createHash('sha256').update(readFileSync(path)).digest('hex').slice(0, 16);
-const last = (run) =>
-  join(
-    run.out,
-    'checkpoints',
-    readdirSync(join(run.out, 'checkpoints'))
-      .filter((name) => !name.includes('.'))
-      .sort()
-      .at(-1),
-  );
+const last = ({ out }) => {
+  const whole = readdirSync(join(out, 'checkpoints')).filter((name) => !name.includes('.'));
+  return join(out, 'checkpoints', String(whole.sort().at(-1)));
+};
 const metrics = (run) =>
   readFileSync(join(run.out, 'metrics.jsonl'), 'utf8').replace(/"(tokensPerSecond|stepMs)":[^,}]+/g, '"$1":0');
 

@@ -4,7 +4,11 @@ import { relativeNorm } from '../support/compare.js';
 import { stepConfig, tinyBatch, tinyStepper, updateInputs } from './tiny.js';
 
 const weights = async (stepper: Stepper) =>
-  new Map(await Promise.all([...stepper.parameters.keys()].map(async (name) => [name, await stepper.tensors.get(name)?.toFloat32()] as const)));
+  new Map(
+    await Promise.all(
+      [...stepper.parameters.keys()].map(async (name) => [name, await stepper.tensors.get(name)?.toFloat32()] as const),
+    ),
+  );
 
 describe('an update', () => {
   it('learns a batch by heart', async () => {
@@ -20,15 +24,21 @@ describe('an update', () => {
   it('repeats bit for bit', async () => {
     const run = async () => {
       using made = await tinyStepper(stepConfig(2, 16));
-      for (let step = 0; step < 3; step++) await made.stepper.update([tinyBatch(step, [16, 9], 16)], updateInputs(step));
+      for (let step = 0; step < 3; step++)
+        await made.stepper.update([tinyBatch(step, [16, 9], 16)], updateInputs(step));
       return await weights(made.stepper);
     };
     const [a, b] = [await run(), await run()];
     for (const [name, values] of a) expect(values, name).toEqual(b.get(name));
   });
 
-  // Uneven token counts, and windows of fewer micro-batches than the others.
-  for (const lengths of [[16, 16, 16, 16], [16, 5, 11, 2], [3, 16, 7]]) {
+  // Uneven token counts, a micro-batch without any label, and windows of fewer micro-batches than the others.
+  for (const lengths of [
+    [16, 16, 16, 16],
+    [16, 5, 11, 2],
+    [3, 16, 7],
+    [1, 16],
+  ]) {
     it(`of ${lengths.length} micro-batches with ${lengths} tokens equals one of the whole batch`, async () => {
       using whole = await tinyStepper(stepConfig(lengths.length, 16));
       using parts = await tinyStepper(stepConfig(1, 16), { accumulates: true });
@@ -43,7 +53,8 @@ describe('an update', () => {
       }
       const [a, b] = [await weights(whole.stepper), await weights(parts.stepper)];
       // Adam divides by √v: where a gradient is near 0, rounding decides its sign. Norms of whole tensors agree.
-      for (const [name, values] of a) expect(relativeNorm(b.get(name) as Float32Array, values as Float32Array), name).toBeLessThan(1e-4);
+      for (const [name, values] of a)
+        expect(relativeNorm(b.get(name) as Float32Array, values as Float32Array), name).toBeLessThan(1e-4);
       const bias = 'model.layers.1.mlp.gate.e_score_correction_bias';
       expect(b.get(bias)).toEqual(a.get(bias));
     });
