@@ -28,14 +28,8 @@ function start(name) {
   const child = spawn(process.execPath, [cli, 'train', ...flags.map(String), '--out', out, '--resume', '--json']);
   /** @type {{ type?: string; step?: number }[]} */
   const events = [];
-  const run = {
-    child,
-    out,
-    events,
-    began: performance.now(),
-    output: '',
-    ended: Promise.resolve({ status: 0, signal: '' }),
-  };
+  const ended = new Promise((resolve) => child.on('close', (status, signal) => resolve({ status, signal })));
+  const run = { child, out, events, began: performance.now(), output: '', ended };
   let rest = '';
   child.stdout.setEncoding('utf8').on('data', (text) => {
     const lines = (rest + text).split('\n');
@@ -45,7 +39,6 @@ function start(name) {
   child.stderr.setEncoding('utf8').on('data', (text) => {
     run.output += text;
   });
-  run.ended = new Promise((resolve) => child.on('close', (status, signal) => resolve({ status, signal })));
   return run;
 }
 

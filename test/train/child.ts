@@ -7,7 +7,10 @@ const compiled = new URL('../../dist/train/train.js', import.meta.url).href;
 const program = `
   import { train } from ${JSON.stringify(compiled)};
   try {
-    for await (const { type, step } of train(JSON.parse(process.argv[1]))) console.log(type, step ?? '');
+    for await (const { type, step } of train(JSON.parse(process.argv[1]))) {
+      console.log(type, step ?? '');
+      if (type === process.argv[2]) break;
+    }
   } catch (error) {
     console.log('error', error.code, error.message);
     process.exitCode = error.exitStatus ?? 1;
@@ -21,9 +24,10 @@ export class Child {
   readonly ended: Promise<number | string | null>;
   hasEnded = false;
 
-  constructor(options: TrainOptions) {
+  /** @param lastType - leaves the loop at the first event of this type */
+  constructor(options: TrainOptions, lastType = '') {
     const root = fileURLToPath(new URL('../..', import.meta.url));
-    const args = ['--input-type=module', '--eval', program, JSON.stringify(options)];
+    const args = ['--input-type=module', '--eval', program, JSON.stringify(options), lastType];
     this.#process = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
     this.#process.stdout.setEncoding('utf8').on('data', (text: string) => {
       this.lines.push(...text.split('\n').filter((line) => line !== ''));

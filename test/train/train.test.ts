@@ -6,6 +6,7 @@ import { loadModel } from '../../src/generate/loaded-model.js';
 import type { TrainOptions } from '../../src/train/config.js';
 import type { TrainEvent } from '../../src/train/events.js';
 import { train } from '../../src/train/train.js';
+import { Child } from './child.js';
 import {
   checkpointsOf,
   contentsOf,
@@ -198,6 +199,12 @@ describe('stopping', () => {
     expect(checkpointsOf(options.out)).toEqual([]);
     // Free for the next one, in the same process.
     expect((await runAll({ ...options, steps: 1 })).at(-1)?.type).toBe('end');
+  });
+
+  it('leaving the loop leaves nothing that keeps the process', async () => {
+    for (const type of ['prepare', 'start', 'step']) {
+      expect(await new Child(folder.options({ steps: 50 }), type).ended, type).toBe(0);
+    }
   });
 
   it('leaving the loop ends preparation, too', async () => {
