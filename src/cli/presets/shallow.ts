@@ -37,13 +37,13 @@ export function shallow(): Preset {
       },
     },
     data: { sources: ['sotu'] },
-    steps: 600,
+    steps: 500,
     batch: 8,
     seqLen: 256,
     optimizer: { lr: 4e-3, warmupSteps: 60 },
     // The paper's speed is for runs of a hundred thousand updates; these few must balance the experts sooner.
     loss: { routerBiasSpeed: 0.01, balanceWeight: 1e-3 },
-    evaluation: { every: 150, batches: 16 },
-    checkpoint: { every: 200 },
+    evaluation: { every: 125, batches: 16 },
+    checkpoint: { every: 250 },
   };
 }
