@@ -11,11 +11,17 @@ it('refuses shapes that do not broadcast', () => {
   const graph = new Graph();
   const a = graph.input('a', [2, 3], 'fp32');
   const b = graph.input('b', [4], 'fp32');
-  expectHadalError(() => add(a, b), 'HADAL_ERR_SHAPE', /\[add\] expected shapes that broadcast, got \[2, 3\] and \[4\]/);
+  expectHadalError(
+    () => add(a, b),
+    'HADAL_ERR_SHAPE',
+    /\[add\] expected shapes that broadcast, got \[2, 3\] and \[4\]/,
+  );
 });
 
 it('fuses a chain into one expression with the same result', async () => {
-  const inputs = { x: { shape: [100], dtype: 'fp32' as const, data: Array.from({ length: 100 }, (_, i) => i / 50 - 1) } };
+  const inputs = {
+    x: { shape: [100], dtype: 'fp32' as const, data: Array.from({ length: 100 }, (_, i) => i / 50 - 1) },
+  };
   const build = (values: Record<string, never>) => {
     const { x } = values as { x: never };
     return [multiply(add(exp(x), 1), add(x, 2))];
@@ -27,11 +33,17 @@ it('fuses a chain into one expression with the same result', async () => {
   const graph = new Graph();
   const x = graph.input('x', [100], 'fp32');
   graph.output('y', multiply(add(exp(x), 1), add(x, 2)));
-  expect(runPasses(graph).nodes.filter((node) => node.op.kernel).map((node) => node.op.name)).toEqual(['fused-elementwise']);
+  expect(
+    runPasses(graph)
+      .nodes.filter((node) => node.op.kernel)
+      .map((node) => node.op.name),
+  ).toEqual(['fused-elementwise']);
 });
 
 it('keeps int32 numbers beyond 2^24 exact when they are only moved', async () => {
   const big = 2 ** 30 + 1;
-  const [y] = await runGraph({ x: { shape: [2], dtype: 'int32', data: [big, -big] } }, ({ x }) => [cast(x as never, 'int32')]);
+  const [y] = await runGraph({ x: { shape: [2], dtype: 'int32', data: [big, -big] } }, ({ x }) => [
+    cast(x as never, 'int32'),
+  ]);
   expect([...(y as Float64Array)]).toEqual([big, -big]);
 });
