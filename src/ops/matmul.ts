@@ -3,8 +3,8 @@
 import type { DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { sameShape, sizeOf } from '../core/shape.js';
-import type { Value } from '../graph/graph.js';
-import type { KernelCall, TypeSpec } from '../graph/op.js';
+import type { Node, Value } from '../graph/graph.js';
+import type { KernelCall, OpDefinition, TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectShape } from './define-op.js';
 import { reshape } from './shape.js';
 
@@ -135,6 +135,26 @@ const matmulAccumulateOp = defineOp<MatmulAttrs, [accumulator: Value, a: Value, 
   }),
   kernel: ([accumulator, a, b], [c], attrs) => call(a, b, accumulator, c, attrs),
 });
+
+/** A product of rows with one matrix, as {@link matmul} took it. */
+export interface MatrixProduct extends Pick<MatmulAttrs, 'transposeB' | 'outputDType'> {
+  /** [..., K], all leading dims together being `rows`. */
+  a: Value;
+  /** [K, N]; [N, K] with `transposeB`. */
+  b: Value;
+  rows: number;
+  n: number;
+}
+
+/** What a node multiplies, where it is a `matmul` of untransposed rows with one matrix; else null. */
+export function matrixProduct(node: Node): MatrixProduct | null {
+  if (node.op !== (matmulOp as unknown as OpDefinition)) return null;
+  const [a, b] = node.inputs as [Value, Value];
+  const attrs = node.attrs as MatmulAttrs;
+  if (attrs.transposeA || b.shape.length > 2) return null;
+  const { m, n } = sizes(a, b, attrs);
+  return { a, b, rows: m, n, transposeB: attrs.transposeB, outputDType: attrs.outputDType };
+}
 
 /**
  * Matrix product, accumulated in fp32 whatever the dtypes. Fast where a and b have one dtype; a mixture is served too.

@@ -14,6 +14,7 @@ import { type Parameter, ParameterScope } from '../nn/parameters.js';
 import { linearCrossEntropy } from '../ops/linear-cross-entropy.js';
 import { matmul } from '../ops/matmul.js';
 import { reshape } from '../ops/shape.js';
+import type { Pass } from '../passes/pipeline.js';
 import { compile } from '../runtime/compile.js';
 import { type Device, openDevice, type Program } from '../runtime/device.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -161,21 +162,22 @@ export class Session implements Disposable {
   /**
    * A program over the model's parameters, compiled when first asked for.
    *
-   * @param key - says all that `trace` depends on
+   * @param key - says all that `trace` and `pass` depend on
+   * @param pass - what becomes of the traced graph before it is compiled
    */
-  program(key: string, trace: (scope: ParameterScope) => void): Program {
+  program(key: string, trace: (scope: ParameterScope) => void, pass: Pass = (graph) => graph): Program {
     this.#requireLive();
-    const program = this.#programs.get(key) ?? this.#compile(trace);
+    const program = this.#programs.get(key) ?? this.#compile(trace, pass);
     this.#programs.delete(key);
     this.#programs.set(key, program);
     if (this.#programs.size > programLimit) this.#programs.delete(this.#programs.keys().next().value as string);
     return program;
   }
 
-  #compile(trace: (scope: ParameterScope) => void): Program {
+  #compile(trace: (scope: ParameterScope) => void, pass: Pass): Program {
     const graph = new Graph();
     trace(new ParameterScope(graph, new Map(), '', this.#dtype));
-    return this.device.load(compile(graph, this.device.threads));
+    return this.device.load(compile(pass(graph), this.device.threads));
   }
 
   /** Runs a program with the parameters and further slots. */

@@ -64,6 +64,19 @@ describe('greedy generation with a cache', () => {
   }
 });
 
+it('generation sees weights that changed since the last one', async () => {
+  using model = await open('deepseek_v3');
+  const options = { temperature: 0, maxTokens: 6, ignoreEos: true };
+  const before = await collect(model, [3, 4], options);
+  const projection = model.tensors.get('model.layers.0.self_attn.o_proj.weight');
+  await projection?.write(new Uint8Array(projection.bytes));
+  const after = await collect(model, [3, 4], options);
+  const plain = await withoutCache(model, [3, 4], after.length);
+  expect(after).not.toEqual(before);
+  expect(after.map(({ id }) => id)).toEqual(plain.map(({ id }) => id));
+  for (const [i, { logprob }] of after.entries()) expect(logprob).toBeCloseTo(plain[i]?.logprob as number, 5);
+});
+
 describe('generate', () => {
   it('ends where the positions end', async () => {
     using model = await open('gpt2');
