@@ -75,7 +75,7 @@ export async function loadParameters(dir: string, model: Model, tensors: Readonl
   await using files = await openTensorDirectory(dir);
   const parameters = [...parametersOf(model).values()];
   const names = namesOnDisk(files, parameters);
-  checkTensors(dir, files, parameters, names);
+  checkTensors(dir, model, files, parameters, names);
   for (const parameter of parameters) {
     const tensor = tensorOf(tensors, parameter);
     const format = formatOf(tensor);
@@ -103,6 +103,7 @@ const isHarmless = (name: string, tied: boolean) =>
 
 function checkTensors(
   dir: string,
+  model: Model,
   files: TensorFiles,
   parameters: readonly Parameter[],
   names: ReadonlyMap<string, string>,
@@ -112,7 +113,14 @@ function checkTensors(
   };
   const parts = parameters.flatMap((parameter) => parameter.parts);
   const missing = parts.filter(({ name }) => !names.has(name)).map(({ name }) => name);
-  if (missing.length > 0) refuse('every tensor that config.json calls for', `none named ${someOf(missing)}`);
+  if (missing.length > 0) {
+    const firstPrediction = model.layers - model.mtpDepth;
+    const isPrediction = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1]) >= firstPrediction;
+    const advice = missing.every(isPrediction)
+      ? '; set num_nextn_predict_layers to 0 in config.json if the directory has no MTP module'
+      : '';
+    refuse('every tensor that config.json calls for', `none named ${someOf(missing)}${advice}`);
+  }
   for (const { name, shape } of parts) {
     const entry = files.tensors.get(names.get(name) as string) as TensorEntry;
     if (!sameShape(entry.shape, shape)) refuse(`'${name}' of shape ${formatShape(shape)}`, formatShape(entry.shape));

@@ -120,6 +120,20 @@ describe('refusals', () => {
     'HADAL_ERR_CHECKPOINT',
     /layers\.1\.input_layernorm/,
   );
+  it('missing prediction modules, with what to set', () =>
+    withDirectory(async (dir) => {
+      const without = (pattern: RegExp) => (all: StoredTensor[]) => all.filter(({ name }) => !pattern.test(name));
+      const message = async () => ((await open(dir).catch((error: unknown) => error)) as Error).message;
+      const advice = /; set num_nextn_predict_layers to 0 in config\.json if the directory has no MTP module$/;
+      const { num_hidden_layers: layers } = JSON.parse(
+        await readFile(join(goldenDir('deepseek_v3_mtp'), 'config.json'), 'utf8'),
+      ) as { num_hidden_layers: number };
+      await copyModel('deepseek_v3_mtp', dir, { tensors: without(new RegExp(`layers\\.${layers}\\.`)) });
+      expect(await message()).toMatch(advice);
+      await copyModel('deepseek_v3_mtp', dir, { tensors: without(new RegExp(`layers\\.[${layers - 1}${layers}]\\.`)) });
+      expect(await message()).toMatch(/none named 'model\.layers/);
+      expect(await message()).not.toMatch(advice);
+    }));
   refused(
     'an unexpected tensor',
     { tensors: (all) => [...all, extra] },
