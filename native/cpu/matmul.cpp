@@ -235,6 +235,7 @@ void multiply(const MatmulParams& p, void* const* buffers, RunContext& context) 
     int64_t& limited = p.extentDim == 0 ? batch : p.extentDim == 1 ? m : k;
     limited = bounded(limited, *static_cast<const int32_t*>(buffers[3]), p.extentUnit);
   }
+  if (m == 0 || p.n == 0) return;  // however many empty products there are
   if (accumulator && accumulator != c) std::memcpy(c, accumulator, static_cast<size_t>(p.bytesC()));
   const auto item = [&](int64_t index, int threads, void* workspace) {
     const Factor left{a + index * p.m * p.k * bytesOf(p.dtypeA), p.transposeA ? p.m : p.k, p.transposeA != 0, p.dtypeA};
