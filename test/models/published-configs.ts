@@ -1,86 +1,13 @@
-/** Numbers of published models, as their config.json has them. */
-export const deepseekV3 = {
-  architectures: ['DeepseekV3ForCausalLM'],
-  model_type: 'deepseek_v3',
-  vocab_size: 129280,
-  hidden_size: 7168,
-  intermediate_size: 18432,
-  moe_intermediate_size: 2048,
-  num_hidden_layers: 61,
-  num_attention_heads: 128,
-  num_key_value_heads: 128,
-  q_lora_rank: 1536,
-  kv_lora_rank: 512,
-  qk_nope_head_dim: 128,
-  qk_rope_head_dim: 64,
-  v_head_dim: 128,
-  n_routed_experts: 256,
-  n_shared_experts: 1,
-  num_experts_per_tok: 8,
-  n_group: 8,
-  topk_group: 4,
-  topk_method: 'noaux_tc',
-  scoring_func: 'sigmoid',
-  norm_topk_prob: true,
-  routed_scaling_factor: 2.5,
-  first_k_dense_replace: 3,
-  moe_layer_freq: 1,
-  num_nextn_predict_layers: 1,
-  hidden_act: 'silu',
-  rms_norm_eps: 1e-6,
-  rope_theta: 10000,
-  rope_scaling: {
-    type: 'yarn',
-    factor: 40,
-    original_max_position_embeddings: 4096,
-    beta_fast: 32,
-    beta_slow: 1,
-    mscale: 1.0,
-    mscale_all_dim: 1.0,
-  },
-  max_position_embeddings: 163840,
-  initializer_range: 0.02,
-  attention_bias: false,
-  attention_dropout: 0.0,
-  tie_word_embeddings: false,
-  bos_token_id: 0,
-  eos_token_id: 1,
-};
+// Numbers of published models, as their config.json has them: those of the presets.
+import { deepseekV2Lite as v2LiteRun, deepseekV3 as v3Run } from '../../src/cli/presets/deepseek.js';
+import { gpt2124m } from '../../src/cli/presets/gpt2-124m.js';
+import type { Preset } from '../../src/cli/presets/preset.js';
 
-export const deepseekV2Lite = {
-  ...deepseekV3,
-  architectures: ['DeepseekV2ForCausalLM'],
-  model_type: 'deepseek_v2',
-  vocab_size: 102400,
-  hidden_size: 2048,
-  intermediate_size: 10944,
-  moe_intermediate_size: 1408,
-  num_hidden_layers: 27,
-  num_attention_heads: 16,
-  num_key_value_heads: 16,
-  q_lora_rank: null,
-  n_routed_experts: 64,
-  n_shared_experts: 2,
-  num_experts_per_tok: 6,
-  n_group: 1,
-  topk_group: 1,
-  topk_method: 'greedy',
-  scoring_func: 'softmax',
-  norm_topk_prob: false,
-  routed_scaling_factor: 1.0,
-  first_k_dense_replace: 1,
-  num_nextn_predict_layers: 0,
-  // biome-ignore lint/suspicious/noApproximativeNumericConstant: 0.707 is what was published
-  rope_scaling: { ...deepseekV3.rope_scaling, mscale: 0.707, mscale_all_dim: 0.707 },
-  bos_token_id: 100000,
-  eos_token_id: 100001,
-};
+function configOf({ model }: Preset): Record<string, unknown> {
+  if (!('config' in model)) throw new Error('a preset without a config');
+  return model.config;
+}
 
-export const gpt2Small = {
-  model_type: 'gpt2',
-  vocab_size: 50257,
-  n_positions: 1024,
-  n_embd: 768,
-  n_layer: 12,
-  n_head: 12,
-};
+export const deepseekV3 = configOf(v3Run());
+export const deepseekV2Lite = configOf(v2LiteRun());
+export const gpt2Small = configOf(gpt2124m());
