@@ -185,9 +185,9 @@ HADAL_INLINE void copyTile(const ElementwiseParams& p, void* const* buffers, int
 void run(const ElementwiseParams& p, void* const* buffers, RunContext& context) {
   int64_t count = p.size();
   if (const auto* extent = static_cast<const int32_t*>(buffers[elementwiseInputs])) {
-    const int64_t used = *extent * p.rowElements;
-    if (*extent < 0 || used > count) return context.fail("[elementwise] extent %d is out of range", *extent);
-    count = used;
+    const int64_t rows = p.rowElements > 0 ? count / p.rowElements : 0;
+    if (*extent < 0 || *extent > rows) return context.fail("[elementwise] extent %d is out of range", *extent);
+    count = *extent * p.rowElements;
   }
   const bool copies = p.codeBytes == 2 && p.code[0] == 0 && p.code[1] == 0 && p.inputTypes[0] == p.outputType;
   const int64_t inner = p.dims[p.rank - 1], step = copies ? inner : tile;

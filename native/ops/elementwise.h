@@ -8,6 +8,7 @@
 // Bytes: reads each input once, writes out once.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -60,8 +61,7 @@ struct ElementwiseParams {
     for (int64_t n = 0; n < inputs; n++) {
       if (offsets[n] < 0 || offsets[n] > (int64_t{1} << 40)) return "expected input offsets >= 0";
       for (int64_t d = 0; d < rank; d++)
-        if (strides[n * elementwiseRank + d] < 0 || strides[n * elementwiseRank + d] > (int64_t{1} << 40))
-          return "expected strides >= 0";
+        if (!sizeFits(strides[n * elementwiseRank + d], dims[d], 64)) return "expected strides >= 0 within 2^50";
       if (inputTypes[n] == DType::uint8) return "expected inputs of a float dtype or int32";
     }
     if (outputType == DType::uint8) return "expected an output of a float dtype or int32";

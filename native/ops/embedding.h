@@ -3,6 +3,7 @@
 // Bytes: forward reads N·D + 4N, writes N·D. Backward reads N·D + 4N, writes V·D.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -12,12 +13,10 @@ struct EmbeddingParams {
   DType dtype;
 
   const char* check() const {
-    int64_t size;
     if (ids < 0 || ids > INT32_MAX || vocabulary < 0 || vocabulary > INT32_MAX || dim < 1)
       return "expected ids and vocabulary from 0 to 2^31 - 1 and dim >= 1";
-    if (__builtin_mul_overflow(ids > vocabulary ? ids : vocabulary, int64_t{4}, &size) ||
-        __builtin_mul_overflow(size, dim, &size))
-      return "expected ids * dim and vocabulary * dim to fit in 64 bits";
+    if (!sizeFits(dim, 4) || !sizeFits(ids, dim, 4) || !sizeFits(vocabulary, dim, 4))
+      return "expected ids * dim and vocabulary * dim to fit in 56 bits";
     if (!isFloat(dtype)) return "expected a float dtype";
     return nullptr;
   }

@@ -5,6 +5,7 @@
 // Bytes: forward reads R·D + 2·D, writes R·D + 8R. Backward reads 2·R·D + D + 8R, writes R·D + 2·D.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -15,9 +16,8 @@ struct LayerNormParams {
   DType dtype, weightDtype;
 
   const char* check() const {
-    int64_t size;
-    if (rows < 0 || dim < 1) return "expected rows >= 0 and dim >= 1";
-    if (__builtin_mul_overflow(rows, dim * 4, &size)) return "expected rows * dim to fit in 64 bits";
+    if (dim < 1 || !sizeFits(dim, 4, 1024) || !sizeFits(rows, dim, 4))
+      return "expected rows >= 0, dim >= 1 and a product that fits in 56 bits";
     if (!isFloat(dtype) || !isFloat(weightDtype)) return "expected float dtypes";
     return nullptr;
   }

@@ -4,6 +4,7 @@
 // With `extent` (int32 [1]), only the first extent · extentUnit entries of R count; O is 1 then.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -17,10 +18,12 @@ struct ReduceParams {
   DType dtype, outputType;
 
   const char* check() const {
+    constexpr int64_t most = int64_t{1} << 40;
     int64_t total = 1;
     for (int64_t n : {outer, reduced, inner})
-      if (n < 0 || __builtin_mul_overflow(total, n, &total) || total > (int64_t{1} << 40))
+      if (n < 0 || n > most || __builtin_mul_overflow(total, n, &total) || total > most)
         return "expected sizes from 0 to 2^40";
+    if (!sizeFits(outer, inner, 8)) return "expected a result of fewer than 2^53 elements";
     if (extentUnit < 0 || extentUnit > reduced) return "expected extentUnit from 0 to reduced";
     if (reduction < 0 || reduction > 2) return "unknown reduction";
     if (dtype == DType::uint8 || (dtype == DType::int32) != (outputType == DType::int32))

@@ -4,6 +4,7 @@
 // Bytes: forward reads R·D + D, writes R·D + 4R. Backward reads 2·R·D + D + 4R, writes R·D + D.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -14,7 +15,8 @@ struct RmsNormParams {
   DType dtype, weightDtype;
 
   const char* check() const {
-    if (rows < 0 || dim < 1) return "expected rows >= 0 and dim >= 1";
+    if (dim < 1 || !sizeFits(dim, 4, 1024) || !sizeFits(rows, dim, 4))
+      return "expected rows >= 0, dim >= 1 and a product that fits in 56 bits";
     if (!isFloat(dtype) || !isFloat(weightDtype)) return "expected float dtypes";
     return nullptr;
   }

@@ -4,6 +4,7 @@
 // Bytes: forward reads R·D, writes R·D. Backward reads 2·R·D, writes R·D.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -13,9 +14,8 @@ struct SoftmaxParams {
   DType dtype;
 
   const char* check() const {
-    int64_t size;
-    if (rows < 0 || dim < 1) return "expected rows >= 0 and dim >= 1";
-    if (__builtin_mul_overflow(rows, dim * 4, &size)) return "expected rows * dim to fit in 64 bits";
+    if (dim < 1 || !sizeFits(dim, 4, 1024) || !sizeFits(rows, dim, 4))
+      return "expected rows >= 0, dim >= 1 and a product that fits in 56 bits";
     if (!isFloat(dtype)) return "expected a float dtype";
     return nullptr;
   }
