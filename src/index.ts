@@ -1,10 +1,17 @@
-// The public face: everything else is internal.
+// The public face: everything else is internal. What takes time to load is loaded when it is first called, so that
+// `import 'hadal'` costs next to nothing.
+import type { LoadedModel } from './generate/loaded-model.js';
+import type { SessionOptions } from './session/session.js';
+import type { TrainOptions } from './train/config.js';
+import type { TrainEvent } from './train/events.js';
+import type { Inspection, InspectOptions } from './train/inspect.js';
+
 export { defineConfig } from './cli/define-config.js';
 export type { Preset } from './cli/presets/preset.js';
 export { type PresetName, presets } from './cli/presets/presets.js';
 export { type ErrorCode, errorCodes, HadalError } from './core/errors.js';
 export type { GenerateOptions, Piece } from './generate/generate.js';
-export { type LoadedModel, loadModel } from './generate/loaded-model.js';
+export type { LoadedModel } from './generate/loaded-model.js';
 export type { ModelCounts, ModelGroup, ModelTotals } from './models/inspect.js';
 export type { Floats, SessionOptions } from './session/session.js';
 export type { TrainConfig, TrainOptions } from './train/config.js';
@@ -17,5 +24,47 @@ export type {
   StepEvent,
   TrainEvent,
 } from './train/events.js';
-export { type Inspection, type InspectOptions, inspect, type TrainingMemory } from './train/inspect.js';
-export { train } from './train/train.js';
+export type { Inspection, InspectOptions, TrainingMemory } from './train/inspect.js';
+
+/**
+ * Trains a model: prepares data, runs updates, evaluates, writes checkpoints.
+ *
+ * Leaving the loop stops after the current update. Aborting saves a checkpoint first.
+ *
+ * @param options - see {@link TrainOptions}; defaults may be left out
+ * @returns typed events; the last one is an {@link EndEvent}
+ * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_DATA, HADAL_ERR_CHECKPOINT, HADAL_ERR_LOCKED, HADAL_ERR_IO,
+ * HADAL_ERR_MEMORY, HADAL_ERR_RUN, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
+ */
+export async function* train(
+  options: TrainOptions,
+  { signal }: { signal?: AbortSignal } = {},
+): AsyncGenerator<TrainEvent, void> {
+  const module = await import('./train/train.js');
+  yield* module.train(options, signal ? { signal } : {});
+}
+
+/**
+ * Opens a model directory; dispose of the model with `using` or `dispose()`.
+ *
+ * @param path - a checkpoint, or another directory with config.json, safetensors and, where there is one, a tokenizer
+ * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_CHECKPOINT, HADAL_ERR_FORMAT, HADAL_ERR_IO, HADAL_ERR_DEVICE, HADAL_ERR_DTYPE
+ */
+export async function loadModel(path: string, options: SessionOptions = {}): Promise<LoadedModel> {
+  const module = await import('./generate/loaded-model.js');
+  return module.loadModel(path, options);
+}
+
+/**
+ * Counts parameters, work and memory of a model without allocating it, so that the largest can be looked at.
+ *
+ * @param model - the contents of a Hugging Face config.json, or the path of one or of a model directory
+ * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be, HADAL_ERR_IO
+ */
+export async function inspect(
+  model: Record<string, unknown> | string,
+  options: InspectOptions = {},
+): Promise<Inspection> {
+  const module = await import('./train/inspect.js');
+  return module.inspect(model, options);
+}
