@@ -1,0 +1,30 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { registerBench } from './bench.js';
+import { registerDoctor } from './doctor.js';
+import { registerGenerate } from './generate.js';
+import { registerInspect } from './inspect.js';
+import { registerTokenizer } from './tokenizer.js';
+import { registerTrain } from './train.js';
+
+/** Every command, in the order --help lists them. A command's file describes it and loads what it does when called. */
+const commands = [registerTrain, registerGenerate, registerInspect, registerTokenizer, registerBench, registerDoctor];
+
+/** The command line as a tree; `main.ts` runs it, completions and the reference page are made from it. */
+export function makeProgram(): Command {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  const program = new Command('hadal')
+    .description('Train DeepSeek-class language models.')
+    .version(version)
+    .exitOverride()
+    // Errors are reported in one place, errors.ts.
+    .configureOutput({ outputError: () => {} })
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ hadal train --preset test --out runs/first\n\nExit status: 0 done, 1 the run failed, 2 wrong usage or configuration, 3 damaged input, 130 interrupted.',
+    );
+  for (const register of commands) register(program);
+  return program;
+}
