@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { expectationOf, shown } from '../core/expectation.js';
 import { nearest } from '../core/nearest.js';
+import { dataSchema } from '../data/data-config.js';
 
 const count = z
   .number()
@@ -19,18 +20,7 @@ const schema = z.strictObject({
     [z.strictObject({ config: z.record(z.string(), z.unknown()) }), z.strictObject({ directory: z.string() })],
     { error: 'either { config } or { directory }' },
   ),
-  data: z.strictObject({
-    /** Files or directories of txt, jsonl and gz, or the named sources `sotu` and `synthetic`. */
-    sources: z.array(z.string()).min(1),
-    /** Field of a jsonl line that holds the text. */
-    textField: z.string().default('text'),
-    /** Share of the documents kept for evaluation. */
-    heldOut: share.default(0.05),
-    /** A tokenizer.json or a directory with one; null: the model directory's, or one trained on the data. */
-    tokenizer: z.string().nullable().default(null),
-    /** Where tokenized data is kept between runs. */
-    cache: z.string().default('.hadal/data'),
-  }),
+  data: dataSchema,
   /** Run directory. */
   out: z.string(),
   /** Updates of the whole run. */
