@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import type { Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput } from '../nn/context.js';
-import { cached } from '../nn/latent-attention.js';
+import { cached } from '../nn/key-value-cache.js';
 import { conv1d } from '../nn/linear.js';
 import { layerNormLayer } from '../nn/norm.js';
 import type { ParameterScope } from '../nn/parameters.js';

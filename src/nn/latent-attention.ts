@@ -2,10 +2,10 @@
 // B batch, T tokens, H heads, D = nope + rope size of a query/key head, E size of a value head, S cache capacity
 import type { Value } from '../graph/graph.js';
 import { attention } from '../ops/attention.js';
-import { cacheWrite } from '../ops/cache-write.js';
 import { type RotaryLayout, rotary } from '../ops/rotary.js';
 import { broadcastTo, concat, reshape, slice } from '../ops/shape.js';
 import type { ModelInputs } from './context.js';
+import { cached } from './key-value-cache.js';
 import { linear } from './linear.js';
 import { rmsNormLayer } from './norm.js';
 import type { Initializer, ParameterScope } from './parameters.js';
@@ -76,21 +76,4 @@ function queries(scope: ParameterScope, x: Value, config: LatentAttentionConfig)
   if (qLoraRank === null) return linear(scope, 'q_proj', x, size, initializer);
   const latent = rmsNormLayer(scope, 'q_a_layernorm', linear(scope, 'q_a_proj', x, qLoraRank, initializer), latentEps);
   return linear(scope, 'q_b_proj', latent, size, initializer);
-}
-
-/** Writes the new keys and values behind the ones that are there; returns the whole caches, [B, S, H, ·]. */
-export function cached(
-  scope: ParameterScope,
-  { start, capacity }: NonNullable<ModelInputs['cache']>,
-  k: Value,
-  v: Value,
-): [Value, Value] {
-  const write = (name: string, x: Value) => {
-    const [batch, , ...rest] = x.shape as [number, number, ...number[]];
-    const slot = `cache/${scope.join(name)}`;
-    const next = cacheWrite(scope.graph.slot(slot, [batch, capacity, ...rest], x.dtype), x, start);
-    scope.graph.update(slot, next);
-    return next;
-  };
-  return [write('k', k), write('v', v)];
 }
