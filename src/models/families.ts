@@ -3,12 +3,17 @@ import { shown } from '../core/expectation.js';
 import { deepseek } from './deepseek.js';
 import { deepseekFromHuggingFace } from './deepseek-config.js';
 import { gpt2, gpt2FromHuggingFace } from './gpt2.js';
+import { llama } from './llama.js';
+import { llamaFromHuggingFace } from './llama-config.js';
 import type { Model } from './model.js';
 
 /** Model families by the `model_type` of their config.json. */
 const families: Record<string, (json: Record<string, unknown>, source: string) => Model> = {
   deepseek_v2: (json, source) => deepseek(deepseekFromHuggingFace(json, source)),
   deepseek_v3: (json, source) => deepseek(deepseekFromHuggingFace(json, source)),
+  llama: (json, source) => llama(llamaFromHuggingFace(json, source)),
+  qwen2: (json, source) => llama(llamaFromHuggingFace(json, source)),
+  mistral: (json, source) => llama(llamaFromHuggingFace(json, source)),
   gpt2: (json, source) => gpt2(gpt2FromHuggingFace(json, source)),
 };
 

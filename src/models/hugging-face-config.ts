@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { expectationOf, shown } from '../core/expectation.js';
 import { nearest } from '../core/nearest.js';
-import type { YarnScaling } from '../nn/yarn.js';
+import type { RopeScaling, YarnScaling } from '../nn/yarn.js';
 
 /** Keys that every transformers config may carry and that say nothing about the computation here. */
 const commonKeys = new Set(
@@ -19,9 +19,14 @@ export function snakeCase(config: Readonly<Record<string, unknown>>): Record<str
   return Object.fromEntries(Object.entries(config).map(([name, value]) => [toSnake(name), value]));
 }
 
+const camelCase = (fields: Readonly<Record<string, unknown>>) =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
+  );
+
 /** Fields that transformers refuses as whole numbers, which is how JavaScript writes 1.0. */
 const floatField =
-  /("(?:initializer_range|rms_norm_eps|layer_norm_epsilon|routed_scaling_factor|attention_dropout|\w+_pdrop|rope_theta|factor|beta_\w+|mscale\w*)": \d+)(?=,?$)/gm;
+  /("(?:initializer_range|rms_norm_eps|layer_norm_epsilon|attention_dropout|\w+_pdrop|rope_theta|(?:\w+_)?factor|beta_\w+|mscale\w*)": \d+)(?=,?$)/gm;
 
 /** The text of config.json. */
 export function configText(config: Readonly<Record<string, unknown>>): string {
@@ -75,43 +80,85 @@ export function parseConfig<S extends z.ZodObject>(
   return checkFields(source, { ...fields, ...options.derived }, schema);
 }
 
-/** `rope_theta` and YaRN from `rope_scaling` (transformers 4) or `rope_parameters` (5). */
-export function ropeFromHuggingFace(
+/** Keys that a kind of scaling has: numbers above 0 that must be there, numbers that may, switches that may. */
+interface RopeKeys {
+  numbers: readonly string[];
+  optional?: readonly string[];
+  switches?: readonly string[];
+}
+
+const noRopeKeys: RopeKeys = { numbers: [] };
+const ropeKeys: Record<RopeScaling['type'], RopeKeys> = {
+  linear: { numbers: ['factor'] },
+  dynamic: { numbers: ['factor'] },
+  llama3: { numbers: ['factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'] },
+  yarn: {
+    numbers: ['factor', 'original_max_position_embeddings'],
+    optional: ['beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim', 'attention_factor'],
+    switches: ['truncate'],
+  },
+};
+
+/** Keys beside those of the kind; the whole head must turn. */
+const commonRopeKeys = ['type', 'rope_type', 'rope_theta', 'partial_rotary_factor'];
+
+/**
+ * `rope_theta` and the scaling of the given kinds from `rope_scaling` (transformers 4) or `rope_parameters` (5).
+ *
+ * @throws HadalError HADAL_ERR_CONFIG naming the field
+ */
+export function ropeScalingFromHuggingFace<K extends RopeScaling['type']>(
   json: Readonly<Record<string, unknown>>,
   source: string,
-): { ropeTheta: unknown; yarn: YarnScaling | null } {
+  kinds: readonly K[],
+): { ropeTheta: unknown; scaling: Extract<RopeScaling, { type: K }> | null } {
   const field = json.rope_parameters ? 'rope_parameters' : 'rope_scaling';
   const rope = (json[field] ?? {}) as Record<string, unknown>;
   if (typeof rope !== 'object' || Array.isArray(rope)) throw configError(source, field, 'an object', rope);
   const ropeTheta = rope.rope_theta ?? json.rope_theta;
-  const type = rope.rope_type ?? rope.type ?? 'default';
-  if (type === 'default') return { ropeTheta, yarn: null };
-  if (type !== 'yarn') throw configError(source, `${field}.rope_type`, "'default' or 'yarn'", type);
-  const number = (key: string, required: boolean) => {
-    const value = rope[key];
-    if (value === undefined && !required) return undefined;
+  const given = rope.rope_type ?? rope.type ?? 'default';
+  const type = kinds.find((kind) => kind === given);
+  if (!type && given !== 'default') {
+    const known = ['default', ...kinds].map((kind) => `'${kind}'`).join(', ');
+    throw configError(source, `${field}.rope_type`, known.replace(/, (?=[^,]*$)/, ' or '), given);
+  }
+  const { numbers, optional = [], switches = [] } = type ? ropeKeys[type] : noRopeKeys;
+  const fields: Record<string, unknown> = {};
+  for (const key of [...numbers, ...optional]) {
+    const value = rope[key] ?? undefined;
+    if (value === undefined && !numbers.includes(key)) continue;
     if (typeof value !== 'number' || !(value > 0))
       throw configError(source, `${field}.${key}`, 'a number above 0', value);
-    return value;
-  };
-  const optional = Object.entries({
-    betaFast: number('beta_fast', false),
-    betaSlow: number('beta_slow', false),
-    mscale: number('mscale', false),
-    mscaleAllDim: number('mscale_all_dim', false),
-  }).filter(([, value]) => value !== undefined);
-  return {
-    ropeTheta,
-    yarn: {
-      factor: number('factor', true) as number,
-      originalMaxPositionEmbeddings: number('original_max_position_embeddings', true) as number,
-      ...Object.fromEntries(optional),
-    },
-  };
+    fields[key] = value;
+  }
+  for (const key of switches) {
+    if (rope[key] === undefined) continue;
+    if (typeof rope[key] !== 'boolean') throw configError(source, `${field}.${key}`, 'true or false', rope[key]);
+    fields[key] = rope[key];
+  }
+  const unread = Object.keys(rope).find(
+    (key) => !commonRopeKeys.includes(key) && rope[key] !== null && !Object.hasOwn(fields, key),
+  );
+  if (unread !== undefined) {
+    const of = type ? ` for rope_type '${type}'` : '';
+    throw new HadalError('HADAL_ERR_CONFIG', `[${source}] field '${field}.${unread}' is unknown${of}`);
+  }
+  if ((rope.partial_rotary_factor ?? 1) !== 1)
+    throw configError(source, `${field}.partial_rotary_factor`, '1', rope.partial_rotary_factor);
+  const scaling = type ? ({ type, ...camelCase(fields) } as unknown as Extract<RopeScaling, { type: K }>) : null;
+  return { ropeTheta, scaling };
+}
+
+/** {@link ropeScalingFromHuggingFace} of a family that knows YaRN alone. */
+export function ropeFromHuggingFace(
+  json: Readonly<Record<string, unknown>>,
+  source: string,
+): { ropeTheta: unknown; yarn: YarnScaling | null } {
+  const { ropeTheta, scaling } = ropeScalingFromHuggingFace(json, source, ['yarn']);
+  return { ropeTheta, yarn: scaling };
 }
 
 /** `rope_theta` and `rope_scaling` as the published configs have them; every version of transformers reads these. */
-export function ropeToHuggingFace(ropeTheta: number, yarn: YarnScaling | null): Record<string, unknown> {
-  if (!yarn) return { rope_theta: ropeTheta };
-  return { rope_theta: ropeTheta, rope_scaling: { type: 'yarn', ...snakeCase({ ...yarn }) } };
+export function ropeToHuggingFace(ropeTheta: number, scaling: RopeScaling | null): Record<string, unknown> {
+  return { rope_theta: ropeTheta, ...(scaling ? { rope_scaling: snakeCase({ ...scaling }) } : {}) };
 }

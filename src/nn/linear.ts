@@ -4,10 +4,18 @@ import { add } from '../ops/elementwise.js';
 import { matmul } from '../ops/matmul.js';
 import type { Initializer, ParameterScope } from './parameters.js';
 
-/** y = x · weightᵀ, weight [out, in]. */
-export function linear(scope: ParameterScope, name: string, x: Value, out: number, initializer: Initializer): Value {
+/** y = x · weightᵀ, weight [out, in]; with `bias`, + bias. */
+export function linear(
+  scope: ParameterScope,
+  name: string,
+  x: Value,
+  out: number,
+  initializer: Initializer,
+  { bias = false } = {},
+): Value {
   const weight = scope.parameter(`${name}.weight`, [out, x.shape.at(-1) as number], initializer);
-  return matmul(x, weight, { transposeB: true });
+  const y = matmul(x, weight, { transposeB: true });
+  return bias ? add(y, scope.parameter(`${name}.bias`, [out], { kind: 'zeros' })) : y;
 }
 
 /** y = x · weight + bias, weight [in, out]. */

@@ -7,7 +7,7 @@ import {
   type YarnScaling,
 } from '../../src/nn/yarn.js';
 
-const v3: YarnScaling = { factor: 40, originalMaxPositionEmbeddings: 4096, mscale: 1, mscaleAllDim: 1 };
+const v3: YarnScaling = { type: 'yarn', factor: 40, originalMaxPositionEmbeddings: 4096, mscale: 1, mscaleAllDim: 1 };
 // biome-ignore lint/suspicious/noApproximativeNumericConstant: what V2-Lite's config says
 const v2Lite: YarnScaling = { ...v3, mscale: 0.707, mscaleAllDim: 0.707 };
 
@@ -16,7 +16,7 @@ describe('yarn', () => {
     expect(192 ** -0.5 * softmaxScaleFactor(v3)).toBeCloseTo(0.1352338, 7);
     expect(192 ** -0.5 * softmaxScaleFactor(v2Lite)).toBeCloseTo(0.1147214, 7);
     expect(softmaxScaleFactor(null)).toBe(1);
-    expect(softmaxScaleFactor({ factor: 40, originalMaxPositionEmbeddings: 4096 })).toBe(1);
+    expect(softmaxScaleFactor({ type: 'yarn', factor: 40, originalMaxPositionEmbeddings: 4096 })).toBe(1);
     expect(softmaxScaleFactor({ ...v3, factor: 1 })).toBe(1);
   });
 
@@ -26,7 +26,7 @@ describe('yarn', () => {
     expect(rotaryMultiplier(null)).toBe(1);
     const m = (mscale: number) => 0.1 * mscale * Math.log(40) + 1;
     expect(rotaryMultiplier({ ...v3, mscaleAllDim: 0.5 })).toBeCloseTo(m(1) / m(0.5), 15);
-    expect(rotaryMultiplier({ factor: 40, originalMaxPositionEmbeddings: 4096 })).toBeCloseTo(m(1), 15);
+    expect(rotaryMultiplier({ type: 'yarn', factor: 40, originalMaxPositionEmbeddings: 4096 })).toBeCloseTo(m(1), 15);
   });
 
   it('keeps fast dims, slows the others down, ramps between (DeepSeek-V3: dims 10 to 23)', () => {
@@ -43,7 +43,7 @@ describe('yarn', () => {
   });
 
   it('has a step where the ramp has no width', () => {
-    const yarn = { factor: 4, originalMaxPositionEmbeddings: 8, betaFast: 1, betaSlow: 1 };
+    const yarn: YarnScaling = { type: 'yarn', factor: 4, originalMaxPositionEmbeddings: 8, betaFast: 1, betaSlow: 1 };
     const plain = inverseFrequencies(2, 1e6);
     expect(inverseFrequencies(2, 1e6, { ...yarn, betaFast: 8 })[0]).toBe(plain[0]);
     expect(inverseFrequencies(8, 1e6, yarn).every(Number.isFinite)).toBe(true);
