@@ -27,6 +27,10 @@ constexpr bool isFloat(DType dtype) { return dtype == DType::fp32 || dtype == DT
 struct Bf16 {
   uint16_t bits;
 };
+#if defined(__aarch64__) && !defined(__clang__) && __GNUC__ < 13
+using Fp16 = __fp16;  // the same numbers; _Float16 comes to C++ there with GCC 13
+#else
 using Fp16 = _Float16;
+#endif
 
 }  // namespace hadal

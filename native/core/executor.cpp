@@ -4,6 +4,13 @@
 
 #include <chrono>
 
+#ifdef __GLIBCXX__
+// GCC 12 gave wait() a new version of the same meaning. By the old one, the binary also runs with GCC 11's libstdc++.
+__asm__(
+    ".symver _ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE, "
+    "_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
+#endif
+
 namespace hadal {
 
 TaskThread::TaskThread(std::function<void()> onStart) : onStart_(std::move(onStart)) {}

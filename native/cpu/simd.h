@@ -23,7 +23,7 @@ typedef float Vec __attribute__((vector_size(lanes * 4), aligned(4), may_alias))
 typedef int32_t IVec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
 typedef uint32_t UVec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
 typedef uint16_t HVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
-typedef _Float16 FVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
+typedef Fp16 FVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
 
 HADAL_INLINE Vec splat(float x) { return Vec{} + x; }
 
