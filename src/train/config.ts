@@ -1,8 +1,7 @@
 // Configuration of a training run: typed data. The schema is applied at the edge (files, flags, the `train` call).
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
-import { expectationOf, shown } from '../core/expectation.js';
-import { nearest } from '../core/nearest.js';
+import { type Problem, problemsOf } from '../core/problems.js';
 import { dataSchema } from '../data/data-config.js';
 
 const count = z
@@ -14,120 +13,121 @@ const countOrZero = z.number().int().nonnegative();
 const share = z.number().min(0).lt(1);
 const weight = z.number().nonnegative();
 
-const schema = z.strictObject({
-  /** The model: a Hugging Face config (from scratch), or a directory whose weights training starts from. */
-  model: z.union(
-    [z.strictObject({ config: z.record(z.string(), z.unknown()) }), z.strictObject({ directory: z.string() })],
-    { error: 'either { config } or { directory }' },
+const modelSchema = z.union(
+  [
+    z.strictObject({
+      config: z
+        .record(z.string(), z.unknown())
+        .describe(
+          'Fields of a Hugging Face `config.json`, `model_type` among them; training starts from random weights.',
+        ),
+    }),
+    z.strictObject({
+      directory: z
+        .string()
+        .describe(
+          'A checkpoint or another model directory (config.json, safetensors); training starts from its weights.',
+        ),
+    }),
+  ],
+  { error: 'either { config } or { directory }' },
+);
+
+const optimizerSchema = z.strictObject({
+  lr: z.number().positive().default(1e-3).describe('Learning rate after warm-up, the highest of the run.'),
+  minLrRatio: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe('Learning rate at the end of the cosine, as a share of `lr`.'),
+  warmupSteps: countOrZero.default(20).describe('Updates during which the learning rate rises from 0 to `lr`.'),
+  beta1: share.default(0.9).describe('Decay of the running mean of gradients, an update.'),
+  beta2: share.default(0.95).describe('Decay of the running mean of squared gradients, an update.'),
+  eps: z.number().positive().default(1e-8).describe('Added to the root of the squared mean, against division by zero.'),
+  weightDecay: weight
+    .default(0.1)
+    .describe('Decoupled weight decay of matrices, times the learning rate; norms and biases have none.'),
+  clipNorm: z.number().positive().default(1).describe('Gradients of a greater global L2 norm are scaled down to it.'),
+});
+
+const lossSchema = z.strictObject({
+  labelSmoothing: share.default(0).describe('Share of the target probability that is spread over the vocabulary.'),
+  zLoss: weight.default(0).describe('Weight of the squared log-normalizer of the logits, which keeps them small.'),
+  mtpWeight: weight.default(0.3).describe('λ: weight of the mean multi-token-prediction loss.'),
+  balanceWeight: weight.default(1e-4).describe('α: weight of the sequence-wise balance loss of the experts.'),
+  routerBiasSpeed: weight
+    .default(1e-3)
+    .describe("γ: how far an expert's routing bias moves an update, towards equal load."),
+});
+
+const evaluationSchema = z.strictObject({
+  every: countOrZero.default(0).describe('Updates between evaluations; 0: only before the first and after the last.'),
+  batches: countOrZero.default(0).describe('Batches of held-out text an evaluation; 0: all of it.'),
+});
+
+const checkpointSchema = z.strictObject({
+  every: countOrZero.default(0).describe('Updates between checkpoints; 0: only at the end.'),
+  keep: count.default(2).describe('Newest checkpoints that are kept; older ones are deleted.'),
+});
+
+/** Schema of a whole training configuration. Reference pages and the published JSON schema are made from it. */
+export const trainSchema = z.strictObject({
+  model: modelSchema.describe(
+    'The model: its shape, to start from random weights, or a directory, to go on from its weights.',
   ),
-  data: dataSchema,
-  /** Run directory. */
-  out: z.string(),
-  /** Updates of the whole run. */
-  steps: count,
-  /** Rows an update, and tokens a row. */
-  batch: count,
-  seqLen: count,
-  /** An update's rows are computed in so many equal parts whose gradients are summed. */
-  gradAccumulationSteps: count.default(1),
-  optimizer: z
-    .strictObject({
-      lr: z.number().positive().default(1e-3),
-      /** Learning rate at the end of the cosine, as a share of `lr`. */
-      minLrRatio: z.number().min(0).max(1).default(0.1),
-      warmupSteps: countOrZero.default(20),
-      beta1: share.default(0.9),
-      beta2: share.default(0.95),
-      eps: z.number().positive().default(1e-8),
-      weightDecay: weight.default(0.1),
-      /** Gradients of a greater global norm are scaled down to it. */
-      clipNorm: z.number().positive().default(1),
-    })
-    .prefault({}),
-  loss: z
-    .strictObject({
-      labelSmoothing: share.default(0),
-      zLoss: weight.default(0),
-      /** λ: weight of the mean multi-token-prediction loss. */
-      mtpWeight: weight.default(0.3),
-      /** α: weight of the sequence-wise balance loss. */
-      balanceWeight: weight.default(1e-4),
-      /** γ: how far the router's correction bias moves an update. */
-      routerBiasSpeed: weight.default(1e-3),
-    })
-    .prefault({}),
-  evaluation: z
-    .strictObject({
-      /** Updates between evaluations; 0: only at the end. */
-      every: countOrZero.default(0),
-      /** Batches an evaluation; 0: all held-out text. */
-      batches: countOrZero.default(0),
-    })
-    .prefault({}),
-  checkpoint: z
-    .strictObject({
-      /** Updates between checkpoints; 0: only at the end. */
-      every: countOrZero.default(0),
-      /** Newest checkpoints that are kept. */
-      keep: count.default(2),
-    })
-    .prefault({}),
-  seed: countOrZero.max(2 ** 31 - 1).default(0),
-  device: z.enum(['auto', 'cpu']).default('auto'),
-  dtype: z.enum(['fp32']).default('fp32'),
-  /** Executor threads; null: the machine's processors. */
-  threads: count.nullable().default(null),
-  /** Continue what is in the run directory, or start when there is nothing. */
-  resume: z.boolean().default(false),
+  data: dataSchema.describe('What is trained on.'),
+  out: z.string().describe('Run directory: checkpoints, metrics and the resolved configuration.'),
+  steps: count.describe('Updates of the whole run.'),
+  batch: count.describe('Rows an update.'),
+  seqLen: count.describe('Tokens a row.'),
+  gradAccumulationSteps: count
+    .default(1)
+    .describe("An update's rows are computed in so many equal parts, whose gradients are summed; divides `batch`."),
+  optimizer: optimizerSchema.prefault({}).describe('AdamW and its schedule: linear warm-up, then a cosine.'),
+  loss: lossSchema.prefault({}).describe('Weights of the terms of the loss.'),
+  evaluation: evaluationSchema.prefault({}).describe('Loss on held-out text.'),
+  checkpoint: checkpointSchema.prefault({}).describe('When the run is saved.'),
+  seed: countOrZero
+    .max(2 ** 31 - 1)
+    .default(0)
+    .describe('Seed of weights and data order: the same seed, the same run.'),
+  device: z.enum(['auto', 'cpu']).default('auto').describe('Where to compute; `auto`: the best device there is.'),
+  dtype: z.enum(['fp32']).default('fp32').describe('Number format of the computation.'),
+  threads: count.nullable().default(null).describe("Threads of the computation; null: the machine's processors."),
+  resume: z.boolean().default(false).describe('Continue what is in the run directory, or start when there is nothing.'),
 });
 
 /** What `train` takes: defaults may be left out. */
-export type TrainOptions = z.input<typeof schema>;
+export type TrainOptions = z.input<typeof trainSchema>;
 
 /** A resolved configuration. */
-export type TrainConfig = z.output<typeof schema>;
+export type TrainConfig = z.output<typeof trainSchema>;
+
+const shownProblems = 5;
 
 /**
  * Checks a configuration and fills in defaults.
  *
- * @throws HadalError HADAL_ERR_CONFIG naming the field, with the nearest known name where it is unknown
+ * @param source - what messages name: a file, or for each field the place where it is set
+ * @throws HadalError HADAL_ERR_CONFIG naming the fields, a line each, with the nearest known name where one is unknown
  */
-export function resolveTrainConfig(options: unknown, source = 'config'): TrainConfig {
-  const parsed = schema.safeParse(options);
-  if (parsed.success) {
-    const { batch, gradAccumulationSteps } = parsed.data;
-    if (batch % gradAccumulationSteps === 0) return parsed.data;
-    throw new HadalError(
-      'HADAL_ERR_CONFIG',
-      `[${source}] field 'gradAccumulationSteps' expected a divisor of batch ${batch}, got ${gradAccumulationSteps}`,
-    );
-  }
-  // A misspelt name says more than the field that is then missing.
-  const { issues } = parsed.error;
-  const issue = (issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0]) as z.core.$ZodIssue;
-  const path = issue.path.map(String);
-  if (issue.code === 'unrecognized_keys') {
-    const key = issue.keys[0] as string;
-    const hint = nearest(key, fieldsAt(path));
-    const full = [...path, key].join('.');
-    throw new HadalError(
-      'HADAL_ERR_CONFIG',
-      `[${source}] field '${full}' is unknown${hint ? `; did you mean '${hint}'?` : ''}`,
-    );
-  }
-  const got = path.reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], options);
-  const field = path.length > 0 ? `field '${path.join('.')}' ` : '';
-  throw new HadalError('HADAL_ERR_CONFIG', `[${source}] ${field}expected ${expectationOf(issue)}, got ${shown(got)}`);
+export function resolveTrainConfig(
+  options: unknown,
+  source: string | ((path: readonly string[]) => string) = 'config',
+): TrainConfig {
+  const parsed = trainSchema.safeParse(options);
+  const problems = parsed.success ? problemsAcross(parsed.data) : problemsOf(trainSchema, parsed.error, options);
+  if (parsed.success && problems.length === 0) return parsed.data;
+  const place = typeof source === 'string' ? () => source : source;
+  const lines = problems.slice(0, shownProblems).map(({ path, text }) => `[${place(path)}] ${text}`);
+  const more = problems.length - lines.length;
+  throw new HadalError('HADAL_ERR_CONFIG', [...lines, ...(more > 0 ? [`… and ${more} more`] : [])].join('\n'));
 }
 
-/** Names of the fields of the object at a path. */
-function fieldsAt(path: readonly string[]): string[] {
-  let type: unknown = schema;
-  for (const key of ['', ...path]) {
-    if (key) type = (type as { shape?: Record<string, unknown> }).shape?.[key];
-    while (type && !(type as { shape?: unknown }).shape && (type as { unwrap?: () => unknown }).unwrap) {
-      type = (type as { unwrap: () => unknown }).unwrap();
-    }
-  }
-  return Object.keys((type as { shape?: Record<string, unknown> } | undefined)?.shape ?? {});
+/** What no field can tell alone. */
+function problemsAcross({ batch, gradAccumulationSteps }: TrainConfig): Problem[] {
+  if (batch % gradAccumulationSteps === 0) return [];
+  const text = `field 'gradAccumulationSteps' expected a divisor of batch ${batch}, got ${gradAccumulationSteps}`;
+  return [{ path: ['gradAccumulationSteps'], text }];
 }

@@ -43,8 +43,11 @@ describe('resolveTrainConfig', () => {
     [{ dtype: 'fp64' }, 'field \'dtype\' expected "fp32", got "fp64"'],
     [{ device: 'tpu' }, 'field \'device\' expected "auto" or "cpu", got "tpu"'],
     [{ data: { sources: [] } }, "field 'data.sources' expected at least 1 of them, got []"],
-    [{ data: { sources: ['a', 5] } }, "field 'data.sources.1' expected a text, got 5"],
+    [{ data: { sources: ['a', 5] } }, "field 'data.sources.1' expected a "],
     [{ model: {} }, "field 'model' expected either { config } or { directory }, got {}"],
+    [{ model: { direcotry: 'a' } }, "field 'model.direcotry' is unknown; did you mean 'directory'?"],
+    [{ model: { directory: 5 } }, "field 'model.directory' expected a text, got 5"],
+    [{ model: 'x' }, 'field \'model\' expected either { config } or { directory }, got "x"'],
     [{ model: { config: {}, directory: 'a' } }, "field 'model' expected either { config } or { directory }"],
     [{ batch: 6, gradAccumulationSteps: 4 }, "field 'gradAccumulationSteps' expected a divisor of batch 6, got 4"],
   ];
@@ -55,6 +58,29 @@ describe('resolveTrainConfig', () => {
       expect(error?.message).toContain(`[file.json] ${message}`);
     });
   }
+
+  it('tells all that is wrong, misspelt names first and their absence not again', () => {
+    const config = { ...options, batch: undefined, bacth: 4, optimizer: { lr: -1, beta: 2 }, seed: 'x' };
+    expect(errorOf(() => resolveTrainConfig(config))?.message.split('\n')).toEqual([
+      "[config] field 'optimizer.beta' is unknown; did you mean 'beta1'?",
+      "[config] field 'bacth' is unknown; did you mean 'batch'?",
+      "[config] field 'optimizer.lr' expected more than 0, got -1",
+      '[config] field \'seed\' expected a number, got "x"',
+    ]);
+  });
+
+  it('stops after five', () => {
+    const unknown = Object.fromEntries(Array.from({ length: 7 }, (_, i) => [`unknownField${i}`, 0]));
+    const lines = errorOf(() => resolveTrainConfig({ ...options, ...unknown }))?.message.split('\n');
+    expect(lines).toHaveLength(6);
+    expect(lines?.at(-1)).toBe('… and 2 more');
+  });
+
+  it('names for each field the place where it was set', () => {
+    const config = { ...options, steps: 0, seed: -1 };
+    const message = errorOf(() => resolveTrainConfig(config, ([name]) => `${name}.yaml:1`))?.message;
+    expect(message).toMatch(/^\[steps\.yaml:1\] field 'steps' .*\n\[seed\.yaml:1\] field 'seed' /);
+  });
 
   it('refuses what is no object at all', () => {
     for (const value of [null, undefined, 5, 'text', [], () => {}]) {
@@ -113,7 +139,7 @@ const pathsOf = (value: object): string[][] =>
 describe('configurations that were changed at random', () => {
   const full = resolveTrainConfig(options);
 
-  it('are resolved, or refused with one clear line', () => {
+  it('are resolved, or refused with at most five clear lines and a count', () => {
     const seen = { resolved: 0, refused: 0 };
     const property = fc.property(mutated(full), (config) => {
       const error = errorOf(() => {
@@ -124,7 +150,7 @@ describe('configurations that were changed at random', () => {
       if (error)
         expect(error).toMatchObject({
           code: 'HADAL_ERR_CONFIG',
-          message: expect.stringMatching(/^\[config\] [^\n]+$/),
+          message: expect.stringMatching(/^\[config\] [^\n]+(\n\[config\] [^\n]+){0,4}(\n… and \d+ more)?$/),
         });
     });
     fc.assert(property, { numRuns: 2000, seed: 1 });

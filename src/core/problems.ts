@@ -1,0 +1,102 @@
+// What is wrong with a value that a zod schema refuses, said field by field.
+import type { z } from 'zod';
+import { expectationOf, shown } from './expectation.js';
+import { nearest } from './nearest.js';
+
+/** One thing that is wrong. */
+export interface Problem {
+  /** Where, from the root; ends in the key itself where that is unknown. */
+  readonly path: readonly string[];
+  /** What, in a line: `field 'a.b' expected a number, got "x"`. */
+  readonly text: string;
+}
+
+/**
+ * Everything that is wrong with `value`, misspelt names first: a name that is missing because it was misspelt is not
+ * told a second time.
+ *
+ * @param schema - the schema that refused
+ * @param error - what it said
+ */
+export function problemsOf(schema: z.core.$ZodType, { issues }: z.core.$ZodError, value: unknown): Problem[] {
+  const hints = new Set<string>();
+  const unknown = issues.flatMap((issue) => {
+    if (issue.code !== 'unrecognized_keys') return [];
+    const path = issue.path.map(String);
+    const names = schemasAt([schema], path).flatMap(fieldNamesOf);
+    return issue.keys.map((key) => {
+      const hint = nearest(key, names);
+      if (hint !== null) hints.add(JSON.stringify([...path, hint]));
+      return {
+        path: [...path, key],
+        text: `${fieldName([...path, key])}is unknown${hint ? `; did you mean '${hint}'?` : ''}`,
+      };
+    });
+  });
+  const wrong = issues.flatMap((issue): Problem[] => {
+    if (issue.code === 'unrecognized_keys') return [];
+    const path = issue.path.map(String);
+    const got = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value);
+    if (got === undefined && hints.has(JSON.stringify(path))) return [];
+    const nested = issue.code === 'invalid_union' ? problemsOfUnion(schema, issue, value) : null;
+    return nested ?? [{ path, text: `${fieldName(path)}expected ${expectationOf(issue)}, got ${shown(got)}` }];
+  });
+  return [...unknown, ...wrong];
+}
+
+/** Problems of the alternative that was most likely meant; null where none stands out. */
+function problemsOfUnion(
+  schema: z.core.$ZodType,
+  { errors, path }: z.core.$ZodIssueInvalidUnion,
+  value: unknown,
+): Problem[] | null {
+  const ranked = errors
+    // Not of that kind at all, as a text is no object.
+    .filter((issues) => issues.every((issue) => issue.code !== 'invalid_type' || issue.path.length > 0))
+    .map((issues) => issues.map((issue) => ({ ...issue, path: [...path, ...issue.path] })))
+    .map((issues) => problemsOf(schema, { issues } as z.core.$ZodError, value))
+    .sort((a, b) => a.length - b.length);
+  const [best, second] = ranked;
+  return best && best.length !== second?.length ? best : null;
+}
+
+function fieldName(path: readonly string[]): string {
+  if (path.length === 0) return '';
+  // A key is anyone's text, and a problem is one line.
+  return `field '${path.join('.').replaceAll(/\p{Cc}/gu, (c) => JSON.stringify(c).slice(1, -1))}' `;
+}
+
+/** The schemas that may describe what is at a path: several where there are alternatives. */
+function schemasAt(schemas: readonly z.core.$ZodType[], [key, ...rest]: readonly string[]): z.core.$ZodType[] {
+  const open = schemas.flatMap(withoutWrappers);
+  return key === undefined
+    ? open
+    : schemasAt(
+        open.flatMap((schema) => inside(schema, key)),
+        rest,
+      );
+}
+
+/** The alternatives of a schema, without `default`, `optional`, `nullable` and the like around them. */
+function withoutWrappers(schema: z.core.$ZodType): z.core.$ZodType[] {
+  const { innerType, options } = (schema as z.core.$ZodTypes)._zod.def as {
+    innerType?: z.core.$ZodType;
+    options?: z.core.$ZodType[];
+  };
+  if (innerType) return withoutWrappers(innerType);
+  return options ? options.flatMap(withoutWrappers) : [schema];
+}
+
+function inside(schema: z.core.$ZodType, key: string): z.core.$ZodType[] {
+  const { shape, element, valueType } = (schema as z.core.$ZodTypes)._zod.def as {
+    shape?: Record<string, z.core.$ZodType>;
+    element?: z.core.$ZodType;
+    valueType?: z.core.$ZodType;
+  };
+  const found = shape && Object.hasOwn(shape, key) ? shape[key] : (element ?? valueType);
+  return found ? [found] : [];
+}
+
+function fieldNamesOf(schema: z.core.$ZodType): string[] {
+  return Object.keys(((schema as z.core.$ZodTypes)._zod.def as { shape?: object }).shape ?? {});
+}
