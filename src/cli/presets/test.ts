@@ -1,11 +1,11 @@
 import type { Preset } from './preset.js';
+import { smallDeepseekV3 } from './small-deepseek-v3.js';
 
 /** Every part of DeepSeek-V3 at the smallest size that still learns something; 100 steps take seconds. */
 export function test(): Preset {
   return {
     model: {
-      config: {
-        model_type: 'deepseek_v3',
+      config: smallDeepseekV3({
         vocab_size: 320,
         hidden_size: 32,
         intermediate_size: 64,
@@ -18,19 +18,9 @@ export function test(): Preset {
         qk_rope_head_dim: 8,
         v_head_dim: 8,
         n_routed_experts: 4,
-        n_shared_experts: 1,
-        num_experts_per_tok: 2,
-        n_group: 1,
-        topk_group: 1,
-        norm_topk_prob: true,
-        routed_scaling_factor: 1,
-        first_k_dense_replace: 1,
-        num_nextn_predict_layers: 1,
         max_position_embeddings: 128,
         initializer_range: 0.02,
-        bos_token_id: 0,
-        eos_token_id: 1,
-      },
+      }),
     },
     data: { sources: ['synthetic'] },
     steps: 100,
