@@ -51,7 +51,8 @@ const lazy = <T>(make: () => T): (() => T) => {
     return value;
   };
 };
-const fp16Table = lazy(() => Float32Array.from({ length: 65536 }, (_, code) => fp16Value(code)));
+/** Values of the fp16 codes, all 65536. */
+export const fp16Table = lazy(() => Float32Array.from({ length: 65536 }, (_, code) => fp16Value(code)));
 const fp8Table = lazy(() => Float32Array.from({ length: 256 }, (_, code) => fp8Value(code)));
 
 function lookUp(table: Float32Array, source: Uint16Array | Uint8Array, target: Float32Array): void {

@@ -5,6 +5,7 @@ import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { formatShape, type Shape, sizeOf } from '../core/shape.js';
 import { fileError, withFileErrors } from './file-error.js';
+import { readFully } from './read-fully.js';
 
 /** Bytes an element takes, for each element type a safetensors file may hold. */
 export const safetensorsDTypes = {
@@ -56,7 +57,6 @@ export interface SafetensorsFile extends TensorFiles {
 }
 
 const maxHeaderBytes = 100_000_000; // the limit of the reference implementation
-const readChunkBytes = 1 << 30; // a single read() is limited to 2 GiB
 
 /**
  * Opens a safetensors file and validates all of its header, so that later reads cannot leave the file.
@@ -95,7 +95,7 @@ class OpenFile implements SafetensorsFile {
       throw new HadalError('HADAL_ERR_SHAPE', `[safetensors] expected ${expected}, got ${into.byteLength}`);
     }
     const bytes = into ?? new Uint8Array(entry.byteLength);
-    await withFileErrors(`read ${this.path}`, () => readFully(this.handle, this.path, bytes, entry.byteOffset));
+    await withFileErrors(`read ${this.path}`, () => read(this.handle, this.path, bytes, entry.byteOffset));
     return bytes;
   }
 
@@ -117,14 +117,10 @@ function formatError(path: string, expected: string, got: string): HadalError {
   );
 }
 
-async function readFully(handle: FileHandle, path: string, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
-    const length = Math.min(bytes.byteLength - done, readChunkBytes);
-    const { bytesRead } = await handle.read(bytes, done, length, position + done);
-    if (bytesRead === 0)
-      throw formatError(path, `${position + bytes.byteLength} bytes`, `an end after ${position + done}`);
-    done += bytesRead;
-  }
+async function read(handle: FileHandle, path: string, bytes: Uint8Array, position: number): Promise<void> {
+  const done = await readFully(handle, bytes, position);
+  if (done < bytes.byteLength)
+    throw formatError(path, `${position + bytes.byteLength} bytes`, `an end after ${position + done}`);
 }
 
 interface Header {
@@ -137,13 +133,13 @@ async function readHeader(handle: FileHandle, path: string): Promise<Header> {
   if (!info.isFile()) throw formatError(path, 'a regular file', 'something else');
   if (info.size < 8) throw formatError(path, 'at least 8 bytes', `${info.size}`);
   const prefix = new Uint8Array(8);
-  await readFully(handle, path, prefix, 0);
+  await read(handle, path, prefix, 0);
   const headerBytes = new DataView(prefix.buffer).getBigUint64(0, true);
   const limit = Math.min(maxHeaderBytes, info.size - 8);
   if (headerBytes > BigInt(limit))
     throw formatError(path, `a header of at most ${limit} bytes`, `a length of ${headerBytes}`);
   const header = new Uint8Array(Number(headerBytes));
-  await readFully(handle, path, header, 8);
+  await read(handle, path, header, 8);
   if (header[0] !== 0x7b) throw formatError(path, "a header that starts with '{'", 'other bytes');
   const json = parseJson(header, { part: 'safetensors', what: `the header of ${path}` });
   return parseHeader(json as Record<string, unknown>, path, 8 + header.byteLength, info.size);
