@@ -99,6 +99,12 @@ Napi::Value features(const Napi::CallbackInfo& info) {
   return features;
 }
 
+// (array: TypedArray): how many bytes beyond a multiple of 64 its memory begins. The bridge to TensorFlow.js asks.
+Napi::Value misalignment(const Napi::CallbackInfo& info) {
+  const auto address = reinterpret_cast<uintptr_t>(bytesOf(info[0], "an array").data);
+  return Napi::Number::New(info.Env(), static_cast<double>(address % 64));
+}
+
 Napi::Value shutdown(const Napi::CallbackInfo& info) {
   shutdownDevices(environmentOf(info.Env()));
   return info.Env().Undefined();
@@ -111,6 +117,7 @@ void defineKernelFunctions(Napi::Env env, Napi::Object exports) {
   exports["workspaceBytes"] = Napi::Function::New<workspaceBytes>(env);
   exports["bufferList"] = Napi::Function::New<bufferList>(env);
   exports["features"] = Napi::Function::New<features>(env);
+  exports["misalignment"] = Napi::Function::New<misalignment>(env);
   exports["shutdown"] = Napi::Function::New<shutdown>(env);
 }
 

@@ -70,6 +70,8 @@ export interface Addon {
   workspaceBytes(kernel: string, params: Uint8Array, threads: number): number;
   bufferList(kernel: string, params: Uint8Array): BufferInfo[];
   features(): { isa: string; onednn: string };
+  /** Bytes beyond a multiple of 64 at which an array's memory begins. */
+  misalignment(array: NodeJS.TypedArray): number;
   shutdown(): void;
 }
 
