@@ -5,6 +5,7 @@ export const envFlags = {
   HADAL_NATIVE: 'path of the native binary to load',
   HADAL_ISA: 'portable, avx2 or avx512: the most that kernels may use',
   HADAL_NO_ONEDNN: '1: our own products instead of oneDNN',
+  HADAL_TRUST_PATTERNS: '1: take every pattern of a tokenizer.json, also one that may hang',
   HADAL_NO_APT: '1: set-up installs no system packages',
 } as const;
 

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { fileError, withFileErrors } from '../formats/file-error.js';
+import { checkPatterns } from './tokenizer-patterns.js';
 
 /** Text to token ids and back, through Hugging Face's own tokenizers library. Safe to share; holds no open files. */
 export interface Tokenizer {
@@ -85,6 +86,7 @@ class LibraryTokenizer implements Tokenizer {
   private readonly library: Library;
 
   constructor(json: string, configJson: string | undefined, what: string) {
+    checkPatterns(parseJson(json, { part: 'tokenizer', what }), what);
     try {
       this.library = Library.fromString(json);
     } catch (error) {
