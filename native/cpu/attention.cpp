@@ -110,12 +110,12 @@ struct Sight {
 
   HADAL_INLINE void move(int64_t next) {
     query = next;
+    const bool isPadding = docIds && docIds[query] < 0;
     if (start >= 0) {
-      end = start + query + 1;
+      end = isPadding ? 0 : start + query + 1;
       return;
     }
     if (docIds && query >= runEnd) findRun();
-    const bool isPadding = docIds && docIds[query] < 0;
     const int64_t last = docIds ? runEnd : p.keys;
     end = isPadding ? first : smaller(p.causal ? smaller(query + 1, last) : last, p.keys);
   }
@@ -209,11 +209,13 @@ HADAL_INLINE void unpackRows(int64_t count, Row&& row, const float* in, int64_t 
     forLanes(dim, [&](int64_t d, auto part) { store(x + row(i) * dim + d, part, load(in + i * padded(dim) + d)); });
 }
 
-bool startsFit(const AttentionParams& p, const int32_t* start, RunContext& context) {
+bool startsFit(const AttentionParams& p, const int32_t* docIds, const int32_t* start, RunContext& context) {
   for (int64_t b = 0; start && b < p.batch; b++) {
-    if (start[b] >= 0 && start[b] <= p.keys - p.queries) continue;
+    int64_t used = p.queries;
+    while (docIds && used > 0 && docIds[b * p.queries + used - 1] < 0) used--;
+    if (start[b] >= 0 && start[b] <= p.keys - used) continue;
     context.fail("[attention] expected start + %lld queries within a cache of %lld keys, got start %d",
-                 static_cast<long long>(p.queries), static_cast<long long>(p.keys), start[b]);
+                 static_cast<long long>(used), static_cast<long long>(p.keys), start[b]);
     return false;
   }
   return true;
@@ -273,7 +275,8 @@ void forwardTile(const AttentionParams& p, const Tile& tile, int64_t batch, int6
   float* o = work.take(tileRows * E);
   float* scores = work.take(tileRows * tileKeys);
   float* k = work.take(tileKeys * padded(D));
-  float* v = work.take(tileKeys * padded(E));
+  float* v = p.valueInKey ? k : work.take(tileKeys * padded(E));
+  const int64_t vRow = p.valueInKey ? padded(D) : padded(E);
   float* maxima = work.take(tileRows);
   float* sums = work.take(tileRows);
   packTransposed(tile, static_cast<const T*>(buffers[0]), D, static_cast<float>(p.scale), q);
@@ -284,13 +287,13 @@ void forwardTile(const AttentionParams& p, const Tile& tile, int64_t batch, int6
     const int64_t keys = smaller(tileKeys, tile.end - key);
     const auto row = [&](int64_t i) { return (batch * p.keys + key + i) * p.kvHeads + kvHead; };
     packRows(keys, row, static_cast<const T*>(buffers[1]), D, 1, k);
-    packRows(keys, row, static_cast<const T*>(buffers[2]), E, 1, v);
+    if (!p.valueInKey) packRows(keys, row, static_cast<const T*>(buffers[2]), E, 1, v);
     product(keys, tile.width, D, {k, padded(D), 1}, q, tileRows, scores, tileRows, false);
     if (tile.isMasked(key, keys))
       softmaxTile<true>(tile, key, keys, scores, maxima, sums, o, E);
     else
       softmaxTile<false>(tile, key, keys, scores, maxima, sums, o, E);
-    product(E, tile.width, keys, {v, 1, padded(E)}, scores, tileRows, o, tileRows, true);
+    product(E, tile.width, keys, {v, 1, vRow}, scores, tileRows, o, tileRows, true);
   }
 
   float* logsumexp = static_cast<float*>(buffers[6]);
@@ -305,7 +308,7 @@ void forwardTile(const AttentionParams& p, const Tile& tile, int64_t batch, int6
 void forward(const AttentionParams& p, void* const* buffers, RunContext& context) {
   const int32_t* docIds = static_cast<const int32_t*>(buffers[3]);
   const int32_t* start = static_cast<const int32_t*>(buffers[4]);
-  if (!startsFit(p, start, context)) return;
+  if (!startsFit(p, docIds, start, context)) return;
   const int64_t tiles = (p.queries * p.group() + tileRows - 1) / tileRows;
   dispatch(p.dtype, [&](auto t) {
     using T = decltype(t);
@@ -416,7 +419,7 @@ void backwardHead(const AttentionBackwardParams& p, int64_t batch, int64_t kvHea
 }
 
 void backward(const AttentionBackwardParams& p, void* const* buffers, RunContext& context) {
-  if (!startsFit(p, static_cast<const int32_t*>(buffers[7]), context)) return;
+  if (!startsFit(p, static_cast<const int32_t*>(buffers[6]), static_cast<const int32_t*>(buffers[7]), context)) return;
   dispatch(p.dtype, [&](auto t) {
     using T = decltype(t);
     parallelFor(p.batch * p.kvHeads, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {

@@ -1,5 +1,6 @@
-// Writes new tokens into a cache of fixed capacity: y = cache with rows start[b] … start[b] + T of batch entry b replaced by x's.
-// B batch, S capacity, T new tokens. cache_BS…, x_BT…, y_BS… of rows of rowBytes bytes; start_B int32.
+// Writes new tokens into a cache of fixed capacity: y = cache with rows start[b] … start[b] + n of batch entry b replaced by the
+// first n of x's, n being counts[b], or T without counts.
+// B batch, S capacity, T new tokens. cache_BS…, x_BT…, y_BS… of rows of rowBytes bytes; start_B, counts_B int32.
 // y may be the cache's memory; then only the new rows are touched.
 // Bytes: reads and writes B·T rows, and B·S rows when y is not the cache.
 #pragma once
@@ -24,6 +25,7 @@ struct CacheWriteParams {
         .in("cache", batch * capacity * rowBytes)
         .in("x", batch * tokens * rowBytes)
         .in("start", batch * 4)
+        .optional("counts", batch * 4)
         .out("y", batch * capacity * rowBytes);
   }
 };

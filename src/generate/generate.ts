@@ -1,6 +1,6 @@
 import { HadalError } from '../core/errors.js';
 import type { Session } from '../session/session.js';
-import { CachedDecoder } from './cached-decoder.js';
+import { CachedDecoder } from './decoder.js';
 import { type Choice, Sampler, type SamplingOptions } from './sampling.js';
 
 /** Options of {@link generate}. */
@@ -49,10 +49,11 @@ export async function* generate(
   const ends = options.ignoreEos ? new Set<number>() : endTokens(session);
   const texts = session.tokenizer?.decodeStream();
 
-  using decoder = new CachedDecoder(session, ids.length + limit - 1);
+  using decoder = new CachedDecoder(session, { positions: ids.length + limit - 1 });
   let fed = ids;
   for (let count = 1; count <= limit && !signal?.aborted; count++) {
-    const choice = sampler.choose(await decoder.feed(fed));
+    const [logits] = await decoder.feed([fed]);
+    const choice = sampler.choose(logits as Float32Array);
     const isLast = count === limit || ends.has(choice.id);
     const text = texts ? (await texts.push(choice.id)) + (isLast ? await texts.flush() : '') : '';
     yield { ...choice, text };

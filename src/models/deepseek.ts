@@ -27,6 +27,7 @@ export function deepseek(config: DeepseekConfig): Model {
     activeExpertShare: config.numExpertsPerTok / config.nRoutedExperts,
     attentionWidth: heads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim),
     layers: config.numHiddenLayers + config.numNextnPredictLayers,
+    hasLatentCache: true,
     forward: (scope, inputs) => forward(config, scope, inputs),
     toHuggingFace: () => deepseekToHuggingFace(config),
   };

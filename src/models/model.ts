@@ -18,6 +18,8 @@ export interface Model {
   /** Size of q·k per position and layer: heads · (key size + value size), for attention's share of the flops. */
   readonly attentionWidth: number;
   readonly layers: number;
+  /** Whether its caches can keep compressed keys and values; absent: no. */
+  readonly hasLatentCache?: boolean;
   /** Traces the forward pass, declaring parameters as it goes. */
   forward(scope: ParameterScope, inputs: ModelInputs): ModelOutput;
   /** Its Hugging Face `config.json`. */

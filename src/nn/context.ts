@@ -9,14 +9,31 @@ export interface ModelInputs {
   tokens: Value;
   /** int32 [B, T], position within the document. */
   positions: Value;
-  /** int32 [B, T], number of the document within its row, −1 padding; null: a row is one document. */
+  /**
+   * int32 [B, T], number of the document within its row, −1 padding; null: a row is one document. With caches a row is one
+   * document too, and ids tell padding only.
+   */
   docIds: Value | null;
   /** For each MTP depth k = 1, 2, …: int32 [B, T], the token k further on. */
   mtpTokens: readonly Value[];
-  /** Positions in the caches that are filled, int32 [B], and how many a cache has; null: no caches. */
-  cache: { start: Value; capacity: number } | null;
+  /** null: no caches. */
+  cache: CacheInputs | null;
   /** Key of the step's random numbers, int32 [2]; null: no dropout. */
   dropoutKey: Value | null;
+}
+
+/** Caches of earlier tokens' keys and values, and how they are used. */
+export interface CacheInputs {
+  /** int32 [B], positions that are filled. */
+  start: Value;
+  /** int32 [B], how many of the T tokens of a row are there; padding stands behind them. */
+  counts: Value;
+  /** Positions that a cache has. */
+  capacity: number;
+  /** What latent attention keeps: compressed keys and values, or those of each head. Other attention has one way. */
+  form: 'latent' | 'expanded';
+  /** Whether `start` is known to be 0 in every row. */
+  isEmpty: boolean;
 }
 
 /** What balancing the experts of one layer takes. */

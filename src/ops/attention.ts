@@ -21,36 +21,41 @@ import {
 } from './elementwise.js';
 import { matmul } from './matmul.js';
 import { max, sum } from './reduce.js';
-import { reshape, transpose } from './shape.js';
-import { iota } from './sources.js';
+import { concat, reshape, slice, transpose } from './shape.js';
+import { fill, iota } from './sources.js';
 
 type AttentionAttrs = { causal: boolean; scale: number };
-type AttentionInputs = [q_BTHD: Value, k_BSGD: Value, v_BSGE: Value, docIds_BT: Value | null, start_B: Value | null];
+/** `valueDim`: E. Without v, the value is the first E numbers of the key. */
+type ForwardAttrs = AttentionAttrs & { valueDim: number };
+type AttentionInputs = [q_BTHD: Value, k_BSGD: Value, v_BSGE: Value | null, ...Sight];
 type BackwardInputs = [do_BTHE: Value, ...qkv: [Value, Value, Value], o_BTHE: Value, logsumexp_BHT: Value, ...Sight];
 type Sight = [docIds_BT: Value | null, start_B: Value | null];
 
-const sizes = (q: Value, k: Value, v: Value) => {
+const sizes = (q: Value, k: Value, valueDim: number) => {
   const [batch, queries, heads, keyDim] = q.shape as [number, number, number, number];
   const [, keys, kvHeads] = k.shape as [number, number, number];
-  return { batch, queries, keys, heads, kvHeads, keyDim, valueDim: v.shape[3] as number };
+  return { batch, queries, keys, heads, kvHeads, keyDim, valueDim };
 };
+const sizesOf = (q: Value, k: Value, v: Value) => sizes(q, k, v.shape[3] as number);
+const valuesOf = (k: Value, v: Value | null, valueDim: number) => v ?? slice(k, 3, 0, valueDim);
 
-function inferAttention([q, k, v, docIds, start]: AttentionInputs, { causal }: AttentionAttrs): TypeSpec[] {
+function inferAttention([q, k, v, docIds, start]: AttentionInputs, { causal, valueDim }: ForwardAttrs): TypeSpec[] {
   const refuse = (expected: string, got: string) => {
     throw new HadalError('HADAL_ERR_SHAPE', `[attention] expected ${expected}, got ${got}`);
   };
   expectDType('attention', 'q', q, 'float');
   expectDType('attention', 'k', k, q.dtype);
-  expectDType('attention', 'v', v, q.dtype);
   expectRank('attention', 'q', q, 4);
   const [batch = 0, queries = 0, heads = 0, keyDim = 0] = q.shape;
   expectShape('attention', 'k', k, [batch, null, null, keyDim]);
   const [, keys = 0, kvHeads = 0] = k.shape;
-  expectShape('attention', 'v', v, [batch, keys, kvHeads, null]);
+  if (v) {
+    expectDType('attention', 'v', v, q.dtype);
+    expectShape('attention', 'v', v, [batch, keys, kvHeads, valueDim]);
+  } else if (!(valueDim >= 1 && valueDim <= keyDim)) refuse(`a valueDim from 1 to ${keyDim} without v`, `${valueDim}`);
   if (kvHeads < 1 || heads % kvHeads !== 0) {
     refuse('the heads of q to be a multiple of the heads of k and v', `${heads} and ${kvHeads}`);
   }
-  if (docIds && start) refuse('docIds or start', 'both');
   if (start) {
     expectDType('attention', 'start', start, 'int32');
     expectShape('attention', 'start', start, [batch]);
@@ -63,35 +68,41 @@ function inferAttention([q, k, v, docIds, start]: AttentionInputs, { causal }: A
     expectShape('attention', 'docIds', docIds, [batch, queries]);
   }
   return [
-    { shape: [batch, queries, heads, v.shape[3] as number], dtype: q.dtype },
+    { shape: [batch, queries, heads, valueDim], dtype: q.dtype },
     { shape: [batch, heads, queries], dtype: 'fp32' },
   ];
 }
 
-const attentionOp = defineOp<AttentionAttrs, AttentionInputs, [o_BTHE: Value, logsumexp_BHT: Value]>({
+const attentionOp = defineOp<ForwardAttrs, AttentionInputs, [o_BTHE: Value, logsumexp_BHT: Value]>({
   name: 'attention',
   infer: inferAttention,
   vjpOutputs: [0],
-  vjp({ inputs: [q, k, v, docIds, start], outputs: [o, logsumexp], gradients: [dOut], attrs }) {
+  vjp({ inputs: [q, k, v, docIds, start], outputs: [o, logsumexp], gradients: [dOut], attrs: { valueDim, ...attrs } }) {
     if (!dOut) return [null, null, null, null, null];
-    return [...attentionBackwardOp.apply([dOut, q, k, v, o, logsumexp, docIds, start], attrs), null, null];
+    const values = valuesOf(k, v, valueDim);
+    const backward = attentionBackwardOp.apply([dOut, q, k, values, o, logsumexp, docIds, start], attrs);
+    const [dq, dk, dv] = backward;
+    if (v) return [dq, dk, dv, null, null];
+    const rest = fill(k.node.graph, [...k.shape.slice(0, 3), (k.shape[3] as number) - valueDim], 0, k.dtype);
+    return [dq, add(dk, concat([dv, rest], 3)), null, null, null];
   },
-  lower([q, k, v, docIds, start], attrs) {
-    const { batch, queries, heads } = sizes(q, k, v);
+  lower([q, k, v, docIds, start], { valueDim, ...attrs }) {
+    const { batch, queries, heads } = sizes(q, k, valueDim);
     const { p, logsumexp } = probabilities(q, k, docIds, start, attrs);
-    return [cast(fromGroups(matmul(p, byKvHead(v)), heads), q.dtype), reshape(logsumexp, [batch, heads, queries])];
+    const values = byKvHead(valuesOf(k, v, valueDim));
+    return [cast(fromGroups(matmul(p, values), heads), q.dtype), reshape(logsumexp, [batch, heads, queries])];
   },
-  cost([q, k, v, docIds, start], [o], { causal }) {
-    const { batch, queries, keys, heads, keyDim, valueDim } = sizes(q, k, v);
+  cost([q, k, v, docIds, start], [o], { causal, valueDim }) {
+    const { batch, queries, keys, heads, keyDim } = sizes(q, k, valueDim);
     return {
       flops: visibleScores(batch * heads * queries * keys, causal, docIds, start) * 2 * (keyDim + valueDim),
-      bytesRead: q.bytes + k.bytes + v.bytes,
+      bytesRead: q.bytes + k.bytes + (v?.bytes ?? 0),
       bytesWritten: o.bytes,
     };
   },
-  kernel: ([q, k, v, docIds, start], outputs, { causal, scale }) => ({
+  kernel: ([q, k, v, docIds, start], outputs, { causal, scale, valueDim }) => ({
     kernel: 'attention',
-    params: { ...sizes(q, k, v), causal: Number(causal), scale, dtype: q.dtype },
+    params: { ...sizes(q, k, valueDim), valueInKey: Number(!v), causal: Number(causal), scale, dtype: q.dtype },
     buffers: [q, k, v, docIds, start, ...outputs],
   }),
 });
@@ -101,7 +112,7 @@ const attentionBackwardOp = defineOp<AttentionAttrs, BackwardInputs, [dq: Value,
   infer: ([, ...qkv]) => qkv.slice(0, 3).map((x) => ({ shape: (x as Value).shape, dtype: (x as Value).dtype })),
   // p is recomputed from q and k so that the lowered form depends on them through every path.
   lower([dOut, q, k, v, , , docIds, start], attrs) {
-    const { heads, kvHeads } = sizes(q, k, v);
+    const { heads, kvHeads } = sizesOf(q, k, v);
     const { p } = probabilities(q, k, docIds, start, attrs);
     const dOutRows = toGroups(dOut, kvHeads);
     const dp = matmul(dOutRows, byKvHead(v), { transposeB: true });
@@ -115,7 +126,7 @@ const attentionBackwardOp = defineOp<AttentionAttrs, BackwardInputs, [dq: Value,
     ];
   },
   cost([dOut, q, k, v, o, , docIds, start], _, { causal }) {
-    const { batch, queries, keys, heads, keyDim, valueDim } = sizes(q, k, v);
+    const { batch, queries, keys, heads, keyDim, valueDim } = sizesOf(q, k, v);
     return {
       flops: visibleScores(batch * heads * queries * keys, causal, docIds, start) * 2 * (3 * keyDim + 2 * valueDim),
       bytesRead: dOut.bytes + q.bytes + k.bytes + v.bytes + o.bytes,
@@ -124,7 +135,7 @@ const attentionBackwardOp = defineOp<AttentionAttrs, BackwardInputs, [dq: Value,
   },
   kernel: ([dOut, q, k, v, o, logsumexp, docIds, start], outputs, { causal, scale }) => ({
     kernel: 'attention-backward',
-    params: { ...sizes(q, k, v), causal: Number(causal), scale, dtype: q.dtype },
+    params: { ...sizesOf(q, k, v), valueInKey: 0, causal: Number(causal), scale, dtype: q.dtype },
     buffers: [dOut, q, k, v, o, logsumexp, docIds, start, ...outputs],
   }),
 });
@@ -155,11 +166,14 @@ function visibility(q: Value, k: Value, docIds: Value | null, start: Value | nul
   const [batch, queries] = q.shape as [number, number];
   const keyPositions = reshape(iota(graph, k.shape[1] as number), [1, 1, -1]);
   const queryPositions = reshape(iota(graph, queries), [1, queries, 1]);
-  if (start) return lessEqual(keyPositions, add(reshape(start, [batch, 1, 1]), queryPositions));
+  const used = docIds && greaterEqual(reshape(docIds, [batch, queries, 1]), 0);
+  if (start) {
+    const cached = lessEqual(keyPositions, add(reshape(start, [batch, 1, 1]), queryPositions));
+    return used ? multiply(cached, used) : cached;
+  }
   const past = causal ? lessEqual(keyPositions, queryPositions) : null;
-  if (!docIds) return past;
-  const ids = reshape(docIds, [batch, queries, 1]);
-  const together = multiply(equal(ids, reshape(docIds, [batch, 1, queries])), greaterEqual(ids, 0));
+  if (!docIds || !used) return past;
+  const together = multiply(equal(reshape(docIds, [batch, queries, 1]), reshape(docIds, [batch, 1, queries])), used);
   return past ? multiply(together, past) : together;
 }
 
@@ -200,23 +214,26 @@ export interface AttentionOptions {
   scale: number;
   /**
    * int32 [B, T], documents packed in one row as runs of equal ids: a query sees only keys of its own. Negative ids are
-   * padding: output and gradients are 0.
+   * padding: output and gradients are 0. With `start`, other ids mean nothing, and padding stands behind them.
    */
   docIds?: Value | null;
   /** int32 [B], keys already in a cache: query i sees keys 0 … start + i. Keys from start + T on are never read. */
   start?: Value | null;
+  /** E, where there is no v. */
+  valueDim?: number;
 }
 
 /**
- * softmax(scale · q·kᵀ) · v, in fp32 inside. A query that sees nothing gets 0. The run fails where start + T exceeds S.
+ * softmax(scale · q·kᵀ) · v, in fp32 inside. A query that sees nothing gets 0. The run fails where start + T, less padding,
+ * exceeds S.
  *
  * @param q - [B, T, H, D], float
  * @param k - [B, S, G, D], dtype of q; H is a multiple of G: head h reads kv head ⌊h · G/H⌋
- * @param v - [B, S, G, E], dtype of q
+ * @param v - [B, S, G, E], dtype of q; null: the first `valueDim` numbers of each key, as in a cache of latents
  * @returns [B, T, H, E], dtype of q
  * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
  */
-export function attention(q: Value, k: Value, v: Value, options: AttentionOptions): Value {
-  const { causal, scale, docIds = null, start = null } = options;
-  return attentionOp.apply([q, k, v, docIds, start], { causal, scale })[0];
+export function attention(q: Value, k: Value, v: Value | null, options: AttentionOptions): Value {
+  const { causal, scale, docIds = null, start = null, valueDim = v?.shape[3] ?? 0 } = options;
+  return attentionOp.apply([q, k, v, docIds, start], { causal, scale, valueDim })[0];
 }

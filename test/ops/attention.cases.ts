@@ -15,12 +15,14 @@ interface Options {
   causal?: boolean;
   docIds?: number[];
   start?: number[];
+  /** No v: the value is the key's beginning. */
+  valueInKey?: boolean;
   bench?: boolean;
 }
 
 /** Softmax over the keys a query sees, key by key, straight from the formula. */
 function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, options: Options = {}): OpCase {
-  const { causal = false, docIds, start, bench = false } = options;
+  const { causal = false, docIds, start, valueInKey = false, bench = false } = options;
   const scale = 1 / Math.sqrt(D);
   const int32 = (shape: number[], numbers: number[]): CaseInput => ({
     shape,
@@ -28,7 +30,7 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
     values: (_, i) => numbers[i] as number,
   });
   const sees = (b: number, t: number, s: number) => {
-    if (start) return s <= start[b]! + t;
+    if (start) return s <= start[b]! + t && !(docIds && docIds[b * T + t]! < 0);
     if (causal && s > t) return false;
     return !docIds || (docIds[b * T + t]! >= 0 && docIds[b * T + t] === docIds[b * T + s]);
   };
@@ -42,12 +44,12 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
     inputs: {
       q: { shape: [B, T, H, D] },
       k: { shape: [B, S, G, D] },
-      v: { shape: [B, S, G, E] },
+      ...(!valueInKey && { v: { shape: [B, S, G, E] } }),
       ...(docIds && { docIds: int32([B, T], docIds) }),
       ...(start && { start: int32([B], start) }),
     },
     build: ({ q, k, v, docIds, start }) =>
-      attention(q!, k!, v!, { causal, scale, docIds: docIds ?? null, start: start ?? null }),
+      attention(q!, k!, v ?? null, { causal, scale, docIds: docIds ?? null, start: start ?? null, valueDim: E }),
     reference({ q, k, v }, r) {
       const o = new Float64Array(B * T * H * E);
       for (let row = 0; row < B * T * H; row++) {
@@ -64,7 +66,8 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
         const total = weights.reduce((a, b) => r(a + b), 0);
         for (const [i, s] of seen.entries()) {
           const p = r(weights[i]! / total);
-          for (let e = 0; e < E; e++) o[row * E + e] = r(o[row * E + e]! + r(p * v![kvRow(s) * E + e]!));
+          for (let e = 0; e < E; e++)
+            o[row * E + e] = r(o[row * E + e]! + r(p * (v ? v[kvRow(s) * E + e]! : k![kvRow(s) * D + e]!)));
         }
       }
       return [o];
@@ -103,6 +106,23 @@ export const cases: OpCase[] = [
   attentionCase('padding only', { B: 1, T: 3, H: 1, G: 1, D: 2, E: 2 }, { causal: true, docIds: [-1, -1, -1] }),
   attentionCase('cache', { B: 2, T: 5, S: 20, H: 2, G: 1, D: 4, E: 6 }, { causal: true, start: [0, 15] }),
   attentionCase('cache, one token', { B: 3, T: 1, S: 90, H: 4, G: 1, D: 2, E: 2 }, { start: [0, 63, 89] }),
+  attentionCase(
+    'cache with padding',
+    { B: 3, T: 4, S: 70, H: 2, G: 1, D: 4, E: 3 },
+    { start: [66, 69, 70], docIds: [0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1] },
+  ),
+  attentionCase('value in the key', { B: 2, T: 3, S: 7, H: 4, G: 2, D: 8, E: 5 }, { valueInKey: true }),
+  attentionCase('value the whole key', { B: 1, T: 9, H: 2, G: 1, D: 6, E: 6 }, { causal: true, valueInKey: true }),
+  attentionCase(
+    'cache of latents',
+    { B: 2, T: 2, S: 80, H: 20, G: 1, D: 18, E: 16 },
+    { start: [3, 78], valueInKey: true },
+  ),
   attentionCase('bench', { B: 8, T: 256, H: 8, G: 8, D: 48, E: 32 }, { causal: true, bench: true }),
   attentionCase('bench', { B: 1, T: 1024, H: 8, G: 8, D: 64, E: 64 }, { causal: true, bench: true }),
+  attentionCase(
+    'bench, one token over latents',
+    { B: 1, T: 1, S: 2048, H: 8, G: 1, D: 80, E: 64 },
+    { start: [2047], valueInKey: true, bench: true },
+  ),
 ];

@@ -31,7 +31,7 @@ describe('attention refuses', () => {
   const build = (
     q: number[],
     k: number[],
-    v: number[],
+    v: number[] | null,
     options: Partial<Record<'docIds' | 'start', number[]>> = {},
     causal = true,
   ) => {
@@ -39,8 +39,12 @@ describe('attention refuses', () => {
     const given = Object.fromEntries(
       Object.entries(options).map(([name, shape]) => [name, graph.input(name, shape, 'int32')]),
     );
-    const inputs = [graph.input('q', q, 'fp32'), graph.input('k', k, 'fp32'), graph.input('v', v, 'fp32')] as const;
-    return attention(...inputs, { causal, scale: 1, ...given } as AttentionOptions);
+    const values = v && graph.input('v', v, 'fp32');
+    return attention(graph.input('q', q, 'fp32'), graph.input('k', k, 'fp32'), values, {
+      causal,
+      scale: 1,
+      ...given,
+    } as AttentionOptions);
   };
   const [q, k] = [
     [2, 5, 4, 6],
@@ -66,11 +70,7 @@ describe('attention refuses', () => {
       /as many keys as queries without start, got 9 and 5/,
     ],
     ['docIds of another shape', () => build([...q], [...k], [...k], { docIds: [2, 4] }), /docIds of shape \[2, 5\]/],
-    [
-      'docIds and start',
-      () => build([...q], [...k], [...k], { docIds: [2, 5], start: [2] }),
-      /docIds or start, got both/,
-    ],
+    ['no v and no size of it', () => build([...q], [...k], null), /valueDim from 1 to 6 without v, got 0/],
     [
       'a cache that is too small',
       () => build([...q], [2, 4, 2, 6], [2, 4, 2, 6], { start: [2] }),
@@ -118,6 +118,25 @@ describe('attention', () => {
     expect(o?.every(Number.isFinite)).toBe(true);
     expect(dk?.subarray(0, (start + T) * 4).every((x) => Number.isFinite(x) && x !== 0)).toBe(true);
     expect(dk?.subarray((start + T) * 4).every((x) => x === 0)).toBe(true);
+  });
+
+  it('fits in a cache what is no padding', async () => {
+    const [T, H, D] = [3, 2, 6];
+    const inputs = {
+      q: fp32([2, T, H, D], normals('q', 2 * T * H * D)),
+      k: fp32([2, 8, 1, D], normals('k', 16 * D)),
+      docIds: int32([2, T], [0, -1, -1, -1, -1, -1]),
+    };
+    const run = async (start: number[]) =>
+      (await runGraph({ ...inputs, start: int32([2], start) }, ({ q, k, docIds, start }) => [
+        attention(q!, k!, k!, { causal: true, scale: 1, docIds: docIds!, start: start! }),
+      ])) as [Float64Array];
+    const [o] = await run([7, 8]);
+    expect(o.subarray(0, H * D).every((x) => x !== 0)).toBe(true);
+    expect(o.subarray(H * D).every((x) => x === 0)).toBe(true);
+    await expect(run([8, 0])).rejects.toMatchObject({
+      message: expect.stringContaining('expected start + 1 queries within a cache of 8 keys, got start 8'),
+    });
   });
 
   it('decodes with a cache what it gives without', async () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Graph } from '../../src/graph/graph.js';
 import { cacheWrite } from '../../src/ops/cache-write.js';
 import { compile } from '../../src/runtime/compile.js';
-import { describeOp, expectHadalError, testDevice } from '../support/op-case.js';
+import { describeOp, expectHadalError, runGraph, testDevice } from '../support/op-case.js';
 import { cases } from './cache-write.cases.js';
 
 describeOp('cache-write', cases);
@@ -51,5 +51,18 @@ describe('cache-write', () => {
       ),
     });
     expect([...(await tensor.toFloat32())]).toEqual(expected);
+  });
+  it.each([[3], [-1]])('a run with count %i of 2 tokens fails', async (count) => {
+    const inputs = {
+      cache: { shape: [1, 8, 1], dtype: 'fp32' as const, data: new Float32Array(8) },
+      x: { shape: [1, 2, 1], dtype: 'fp32' as const, data: [1, 2] },
+      start: { shape: [1], dtype: 'int32' as const, data: [0] },
+      counts: { shape: [1], dtype: 'int32' as const, data: [count] },
+    };
+    const run = runGraph(inputs, ({ cache, x, start, counts }) => [cacheWrite(cache!, x!, start!, counts)]);
+    await expect(run).rejects.toMatchObject({
+      code: 'HADAL_ERR_RUN',
+      message: expect.stringContaining(`expected counts from 0 to 2, got ${count}`),
+    });
   });
 });
