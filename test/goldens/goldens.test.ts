@@ -51,9 +51,9 @@ describe('goldens', () => {
     device.dispose();
   };
 
-  const plain =
-    'deepseek_v3 deepseek_v3_no_q_lora deepseek_v3_half_rope deepseek_v3_yarn deepseek_v2 deepseek_v2_group gpt2';
-  for (const name of plain.split(' ')) {
+  const plain = `deepseek_v3 deepseek_v3_no_q_lora deepseek_v3_half_rope deepseek_v3_yarn deepseek_v2 deepseek_v2_group gpt2
+    llama llama_llama3_rope llama_biases qwen2 qwen2_yarn mistral`;
+  for (const name of plain.split(/\s+/)) {
     it(name, async () => {
       const golden = await readGolden(name);
       using session = await openSession(goldenDir(name), { device: 'cpu', threads: 2 });

@@ -29,7 +29,15 @@ from reference import (
 )
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, GPT2Config
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV2Config,
+    DeepseekV3Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 from transformers.modeling_layers import MtpModel
 
 HERE = Path(__file__).resolve().parent
@@ -243,6 +251,76 @@ def deepseek_v2_group():
 def gpt2():
     config = GPT2Config(vocab_size=97, n_embd=27, n_head=3, n_layer=2, n_positions=31, bos_token_id=0, eos_token_id=0)
     causal_lm('gpt2', config, batch=3, length=19)
+
+
+def dense(family, **changes):
+    fields = dict(
+        vocab_size=101,
+        hidden_size=24,
+        intermediate_size=33,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+    )
+    return family(**{**fields, **changes})
+
+
+def llama():
+    config = dense(LlamaConfig, num_attention_heads=6, num_key_value_heads=2, eos_token_id=[2, 5], rope_theta=500.0)
+    causal_lm('llama', config, batch=2, length=17)
+
+
+def llama_llama3_rope():
+    # Turns within the original 32 positions: 5.1 (kept), 2.4 and 1.1 (between), 0.5, 0.2 and 0.1 (slowed down).
+    rope = dict(
+        rope_type='llama3',
+        rope_theta=100.0,
+        factor=8.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=32,
+    )
+    config = dense(
+        LlamaConfig,
+        vocab_size=103,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        rope_parameters=rope,
+    )
+    causal_lm('llama_llama3_rope', config, batch=2, length=40, change_config=published_rope)
+
+
+def llama_biases():
+    rope = dict(rope_type='linear', rope_theta=100.0, factor=2.5)
+    config = dense(
+        LlamaConfig, vocab_size=97, head_dim=10, attention_bias=True, mlp_bias=True, rope_parameters=rope
+    )
+    causal_lm('llama_biases', config, batch=3, length=13)
+
+
+def qwen2():
+    config = dense(Qwen2Config, vocab_size=107, tie_word_embeddings=True, rope_theta=1000.0)
+    causal_lm('qwen2', config, batch=2, length=15)
+
+
+def qwen2_yarn():
+    # Without mscale: cos and sin are multiplied by 0.1 ln 4 + 1.
+    rope = dict(rope_type='yarn', rope_theta=100.0, **{**YARN, 'factor': 4.0})
+    config = dense(
+        Qwen2Config, vocab_size=109, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=52,
+        rope_parameters=rope,
+    )
+    causal_lm('qwen2_yarn', config, batch=2, length=19, change_config=published_rope)
+
+
+def mistral():
+    config = dense(MistralConfig, vocab_size=113, head_dim=8, num_key_value_heads=1, sliding_window=None)
+    causal_lm('mistral', config, batch=2, length=16)
 
 
 def packed_documents():
@@ -470,6 +548,12 @@ CASES = [
     deepseek_v2,
     deepseek_v2_group,
     gpt2,
+    llama,
+    llama_llama3_rope,
+    llama_biases,
+    qwen2,
+    qwen2_yarn,
+    mistral,
     packed_documents,
     fp8_blocks,
 ]

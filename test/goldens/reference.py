@@ -77,7 +77,7 @@ def randomise(model, seed):
         elif name.endswith('mlp.gate.weight'):
             normal(tensor, 0.4)
         elif 'embed_tokens' in name:
-            normal(tensor, 0.8)
+            normal(tensor, 0.25 if model.config.tie_word_embeddings else 0.8)  # tied, it makes the logits as well
         elif 'wte' in name or 'wpe' in name:
             normal(tensor, 0.3)
         elif name.endswith('bias'):

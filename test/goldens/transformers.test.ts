@@ -38,6 +38,12 @@ describe(`transformers opens (skipped unless ${python} has transformers)`, () =>
     'deepseek_v2',
     'deepseek_v2_group',
     'gpt2',
+    'llama',
+    'llama_llama3_rope',
+    'llama_biases',
+    'qwen2',
+    'qwen2_yarn',
+    'mistral',
   ];
   for (const name of cases) {
     it.skipIf(!hasTransformers)(name, { timeout: 180_000 }, () =>

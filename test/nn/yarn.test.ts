@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   inverseFrequencies,
+  type RopeScaling,
   rotaryMultiplier,
   rotaryTables,
   softmaxScaleFactor,
@@ -49,6 +50,20 @@ describe('yarn', () => {
     expect(inverseFrequencies(8, 1e6, yarn).every(Number.isFinite)).toBe(true);
   });
 
+  it('ramps between whole dims unless told otherwise, and multiplies by a factor that is given', () => {
+    // Of transformers: 64 pairs, theta 10000.
+    const yarn: YarnScaling = { type: 'yarn', factor: 4, originalMaxPositionEmbeddings: 32768 };
+    const plain = inverseFrequencies(128, 10000);
+    const slowed = (scaling: RopeScaling) =>
+      [34, 37, 46, 58, 61].map((i) => (plain[i] as number) / (inverseFrequencies(128, 10000, scaling)[i] as number));
+    for (const [i, ratio] of slowed(yarn).entries())
+      expect(ratio).toBeCloseTo([1, 1.06383, 1.49254, 3.22581, 4][i] as number, 5);
+    for (const [i, ratio] of slowed({ ...yarn, truncate: false }).entries())
+      expect(ratio).toBeCloseTo([1, 1.05265, 1.49322, 3.37864, 4][i] as number, 5);
+    expect(rotaryMultiplier({ ...yarn, mscale: 1, mscaleAllDim: 0.5 })).toBeCloseTo(1.0648216, 7);
+    expect(rotaryMultiplier({ ...yarn, attentionFactor: 1.5 })).toBe(1.5);
+  });
+
   it('tabulates cos and sin of position times frequency', () => {
     const { cos, sin } = rotaryTables(5000, 64, 10000, { ...v3, mscaleAllDim: 0.5 });
     const frequencies = inverseFrequencies(64, 10000, v3);
@@ -64,5 +79,26 @@ describe('yarn', () => {
       expect(cos[position * 32 + pair]).toBe(Math.fround(Math.cos(angle) * multiplier));
       expect(sin[position * 32 + pair]).toBe(Math.fround(Math.sin(angle) * multiplier));
     }
+  });
+});
+
+describe('other stretched frequencies', () => {
+  const plain = inverseFrequencies(128, 500000);
+  const slowed = (scaling: RopeScaling) =>
+    Array.from(inverseFrequencies(128, 500000, scaling), (frequency, i) => (plain[i] as number) / frequency);
+
+  it('of Llama 3.1: those of transformers', () => {
+    const scaling = { factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
+    const ratios = slowed({ type: 'llama3', ...scaling });
+    const between = [1, 1.20748, 1.55341, 2.02631, 2.69453, 3.68425, 5.25733, 8];
+    for (const [i, ratio] of between.entries()) expect(ratios[28 + i]).toBeCloseTo(ratio, 5);
+    expect(ratios.slice(0, 28).every((ratio) => ratio === 1)).toBe(true);
+    expect(ratios.slice(35).every((ratio) => ratio === 8)).toBe(true);
+    expect(rotaryMultiplier({ type: 'llama3', ...scaling })).toBe(1);
+  });
+
+  it('of linear scaling: all alike; of dynamic: none, within the model’s positions', () => {
+    for (const ratio of slowed({ type: 'linear', factor: 2.5 })) expect(ratio).toBeCloseTo(2.5, 12);
+    expect(slowed({ type: 'dynamic', factor: 4 }).every((ratio) => ratio === 1)).toBe(true);
   });
 });
