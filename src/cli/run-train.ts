@@ -16,11 +16,11 @@ import { trainConfigFrom } from './train-config.js';
 
 /** Trains, shows it, samples from the result. @throws HadalError what `train` throws */
 export async function runTrain(flags: TrainFlags): Promise<void> {
-  const config = await trainConfigFrom(flags);
   const json = flags.json ?? false;
   // With --json, stdout belongs to the events.
   const stream = json ? process.stderr : process.stdout;
   const write = (line: string): void => void stream.write(`${line}\n`);
+  const config = await trainConfigFrom(flags, (file) => write(`config ${file}`));
   const end = await runShown(config, { stream, json });
   if (!end) return;
   using signal = abortOnInterrupt(() => {});
@@ -59,7 +59,7 @@ async function runShown(
 const sampleTokens = 80;
 
 /** Beginnings that suit what a model has read; any word will do for data we do not know. */
-function promptsFor(sources: readonly string[]): string[] {
+function promptsFor(sources: TrainConfig['data']['sources']): string[] {
   if (sources.includes('sotu')) return ['The state of the Union', 'My fellow Americans,'];
   if (sources.includes('synthetic')) return ['The cat', 'Every child'];
   return ['The'];

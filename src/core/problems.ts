@@ -44,6 +44,19 @@ export function problemsOf(schema: z.core.$ZodType, { issues }: z.core.$ZodError
   return [...unknown, ...wrong];
 }
 
+const mostLines = 5;
+
+/**
+ * A message with a line for each of the first problems, and how many more there are.
+ *
+ * @param place - what stands in brackets before a problem: where the field at that path was set
+ */
+export function problemLines(problems: readonly Problem[], place: (path: readonly string[]) => string): string {
+  const lines = problems.slice(0, mostLines).map(({ path, text }) => `[${place(path)}] ${text}`);
+  const more = problems.length - lines.length;
+  return [...lines, ...(more > 0 ? [`… and ${more} more`] : [])].join('\n');
+}
+
 /** Problems of the alternative that was most likely meant; null where none stands out. */
 function problemsOfUnion(
   schema: z.core.$ZodType,

@@ -1,7 +1,7 @@
 // Configuration of a training run: typed data. The schema is applied at the edge (files, flags, the `train` call).
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
-import { type Problem, problemsOf } from '../core/problems.js';
+import { type Problem, problemLines, problemsOf } from '../core/problems.js';
 import { dataSchema } from '../data/data-config.js';
 
 const count = z
@@ -104,8 +104,6 @@ export type TrainOptions = z.input<typeof trainSchema>;
 /** A resolved configuration. */
 export type TrainConfig = z.output<typeof trainSchema>;
 
-const shownProblems = 5;
-
 /**
  * Checks a configuration and fills in defaults.
  *
@@ -119,10 +117,7 @@ export function resolveTrainConfig(
   const parsed = trainSchema.safeParse(options);
   const problems = parsed.success ? problemsAcross(parsed.data) : problemsOf(trainSchema, parsed.error, options);
   if (parsed.success && problems.length === 0) return parsed.data;
-  const place = typeof source === 'string' ? () => source : source;
-  const lines = problems.slice(0, shownProblems).map(({ path, text }) => `[${place(path)}] ${text}`);
-  const more = problems.length - lines.length;
-  throw new HadalError('HADAL_ERR_CONFIG', [...lines, ...(more > 0 ? [`… and ${more} more`] : [])].join('\n'));
+  throw new HadalError('HADAL_ERR_CONFIG', problemLines(problems, typeof source === 'string' ? () => source : source));
 }
 
 /** What no field can tell alone. */

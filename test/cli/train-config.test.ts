@@ -109,6 +109,83 @@ describe('configuration of a run', () => {
   });
 });
 
+describe('a configuration file', () => {
+  it('is found where none is named, and told', async () => {
+    writeFileSync('hadal.config.yaml', 'preset: test\nsteps: 8\n');
+    const found: string[] = [];
+    const onFound = (file: string) => void found.push(file);
+    expect(await trainConfigFrom({}, onFound)).toMatchObject({ steps: 8, batch: 4, out: join('runs', 'run-1') });
+    expect(await trainConfigFrom({ resume: true, out: 'new' }, onFound)).toMatchObject({ steps: 8, resume: true });
+    expect(found).toEqual(['hadal.config.yaml', 'hadal.config.yaml']);
+  });
+
+  it('is not looked for where a preset, a file or a run that goes on is named', async () => {
+    writeFileSync('hadal.config.json', '{"preset": "test", "steps": 8}');
+    writeFileSync('run.json', JSON.stringify({ ...whole, out: 'before' }));
+    mkdirSync('before');
+    writeFileSync('before/config.json', JSON.stringify({ ...whole, out: 'before' }));
+    const onFound = (file: string) => expect.fail(`${file} was taken`);
+    expect((await trainConfigFrom({ preset: 'test' }, onFound)).steps).toBe(100);
+    expect((await trainConfigFrom({ config: 'run.json' }, onFound)).steps).toBe(7);
+    expect((await trainConfigFrom({ resume: true, out: 'before' }, onFound)).steps).toBe(7);
+  });
+
+  it('starts from its preset, which flags may replace; names its runs', async () => {
+    writeFileSync('run.yaml', 'preset: shallow\nname: tales\ndata:\n  heldOut: 0.5\n');
+    expect(await trainConfigFrom({ config: 'run.yaml' })).toMatchObject({
+      data: { sources: ['sotu'], heldOut: 0.5 },
+      steps: 500,
+      out: join('runs', 'tales-1'),
+    });
+    expect((await trainConfigFrom({ config: 'run.yaml', preset: 'test' })).steps).toBe(100);
+  });
+
+  it('may leave a field undefined', async () => {
+    writeFileSync('run.mjs', 'export default { preset: "test", steps: undefined, data: { sources: undefined } }');
+    expect(await trainConfigFrom({ config: 'run.mjs' })).toMatchObject({
+      steps: 100,
+      data: { sources: ['synthetic'] },
+    });
+  });
+
+  it('tells line and column of all that is wrong', async () => {
+    writeFileSync(
+      'run.yaml',
+      [
+        '# yaml-language-server: $schema=x',
+        'presett: test',
+        'steps: many',
+        'optimizer: &o',
+        '  lr: 0.1',
+        '  wamupSteps: 3',
+        'data:',
+        '  sources:',
+        '    - a.txt',
+        '    - 5',
+      ].join('\n'),
+    );
+    expect((await refusal({ config: 'run.yaml' })).split('\n')).toEqual([
+      "[run.yaml:6:3] field 'optimizer.wamupSteps' is unknown; did you mean 'warmupSteps'?",
+      "[run.yaml:2:1] field 'presett' is unknown; did you mean 'preset'?",
+      "[run.yaml:10:7] field 'data.sources.1' expected a path or { path, weight, textField }, got 5",
+      '[run.yaml:3:1] field \'steps\' expected a number, got "many"',
+    ]);
+    writeFileSync('run.json', '{\n\t"optimizer": {\n\t\t"lr": -1 }, "preset": "tset"\n}');
+    expect((await refusal({ config: 'run.json' })).split('\n')).toEqual([
+      "[run.json:3:3] field 'optimizer.lr' expected more than 0, got -1",
+      expect.stringMatching(/^\[run\.json:3:15\] field 'preset' expected "shallow" or "test" or .*, got "tset"$/),
+    ]);
+  });
+
+  it('is told apart from the command line', async () => {
+    writeFileSync('run.json', JSON.stringify({ ...whole, batch: undefined }));
+    expect((await refusal({ config: 'run.json', set: ['seed=-1'] })).split('\n')).toEqual([
+      "[run.json] field 'batch' expected a number, got nothing",
+      "[command line] field 'seed' expected at least 0, got -1",
+    ]);
+  });
+});
+
 describe('what is refused, with status 2', () => {
   it.each<[string, TrainFlags, RegExp]>([
     ['a field nobody knows', { set: ['optimiser.lr=1'] }, /field 'optimiser' is unknown; did you mean 'optimizer'\?/],
@@ -140,10 +217,21 @@ describe('what is refused, with status 2', () => {
     writeFileSync('c.yaml', '- 1\n');
     writeFileSync('d.mjs', 'throw new Error("not today")');
     writeFileSync('e.json', '{"steps": 3}');
+    writeFileSync('f.yaml', 'model:\n  config: &c\n    a: *c\n');
+    writeFileSync('g.yaml', 'name: ../up\n');
     expect(await refusal({ config: 'a.json' })).toMatch(/expected valid JSON in a\.json/);
-    expect(await refusal({ config: 'b.yaml' })).toMatch(/expected valid YAML in b\.yaml/);
-    expect(await refusal({ config: 'c.yaml' })).toMatch(/expected an object in c\.yaml, got \[1\]/);
+    expect(await refusal({ config: 'b.yaml' })).toMatch(/expected valid YAML in b\.yaml:1:6, got /);
+    expect(await refusal({ config: 'c.yaml' })).toMatch(/^\[c\.yaml\] expected object, got \[ 1 \]$/);
     expect(await refusal({ config: 'd.mjs' })).toMatch(/expected d\.mjs to load, got not today/);
     expect(await refusal({ config: 'e.json' })).toMatch(/\[e\.json\] field 'model'/);
+    expect(await refusal({ config: 'f.yaml' })).toMatch(/expected valid YAML in f\.yaml, got .*circular/);
+    expect(await refusal({ config: 'g.yaml' })).toMatch(
+      /^\[g\.yaml:1:1\] field 'name' expected letters, .*got "\.\.\/up"$/,
+    );
+  });
+
+  it('two files that could both be meant', async () => {
+    for (const name of ['hadal.config.json', 'hadal.config.ts']) writeFileSync(name, '{}');
+    expect(await refusal({})).toMatch(/expected one hadal\.config file, got hadal\.config\.ts and hadal\.config\.json/);
   });
 });
