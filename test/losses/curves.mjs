@@ -41,6 +41,18 @@ const configs = {
   },
   // With dropout: its random numbers are part of the curve.
   gpt2: { model_type: 'gpt2', vocab_size: 97, n_positions: 64, n_embd: 32, n_layer: 3, n_head: 4 },
+  qwen2: {
+    model_type: 'qwen2',
+    vocab_size: 97,
+    hidden_size: 32,
+    intermediate_size: 56,
+    num_hidden_layers: 3,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    max_position_embeddings: 64,
+    initializer_range: 0.05,
+    tie_word_embeddings: true,
+  },
 };
 
 const threads = 2;

@@ -21,7 +21,7 @@ async function train(variables: Record<string, string>): Promise<Recording> {
   return JSON.parse(stdout) as Recording;
 }
 
-const names = ['deepseek_v3', 'deepseek_v2', 'gpt2'];
+const names = ['deepseek_v3', 'deepseek_v2', 'gpt2', 'qwen2'];
 const relativeTolerance = 1e-4;
 
 let golden: Recording;
