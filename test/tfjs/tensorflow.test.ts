@@ -104,7 +104,7 @@ describe('loadTensorflow', () => {
     [
       "a function of Node's that is gone",
       "const util_1 = require('util'); (0, util_1.isGone)()",
-      /isGone is not a function.*use Node 22/,
+      /isGone\) is not a function.*use Node 22/,
     ],
     ['something that is no error', "throw 'a text'", /does not load \(a text\)/],
     ['a mistake in its code', 'const x = ;', /does not load \(/],
