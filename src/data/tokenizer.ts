@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { fileError, withFileErrors } from '../formats/file-error.js';
-import { checkPatterns } from './tokenizer-patterns.js';
+import { checkedTokenizer } from './tokenizer-schema.js';
 
 /** Text to token ids and back, through Hugging Face's own tokenizers library. Safe to share; holds no open files. */
 export interface Tokenizer {
@@ -86,9 +86,9 @@ class LibraryTokenizer implements Tokenizer {
   private readonly library: Library;
 
   constructor(json: string, configJson: string | undefined, what: string) {
-    checkPatterns(parseJson(json, { part: 'tokenizer', what }), what);
+    const checked = checkedTokenizer(json, what);
     try {
-      this.library = Library.fromString(json);
+      this.library = Library.fromString(checked);
     } catch (error) {
       const found = (error as Error).message.slice(0, 200);
       throw new HadalError('HADAL_ERR_FORMAT', `[tokenizer] expected a tokenizer.json in ${what}, got ${found}`, {

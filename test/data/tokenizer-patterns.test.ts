@@ -1,11 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { checkPatterns } from '../../src/data/tokenizer-patterns.js';
-
-const tokenizerWith = (pattern: string) => ({
-  normalizer: null,
-  pre_tokenizer: { type: 'Sequence', pretokenizers: [{ type: 'Split', pattern: { Regex: pattern } }] },
-});
-const check = (pattern: string) => checkPatterns(tokenizerWith(pattern), 'tokenizer.json');
+import { patternProblem } from '../../src/data/tokenizer-patterns.js';
 
 describe('patterns of published tokenizers pass', () => {
   test.each([
@@ -22,11 +16,12 @@ describe('patterns of published tokenizers pass', () => {
       'GPT-4o',
       String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]+[\p{Ll}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
     ],
+    ['DeepSeek-LLM', String.raw`\s+$`],
     ['digits', String.raw`\p{N}{1,3}`],
     ['Chinese', '[一-龥぀-ゟ゠-ヿ]+'],
     ['Han', String.raw`[\p{Han}]+|[^\r\n]`],
   ])('%s', (_name, pattern) => {
-    expect(() => check(pattern)).not.toThrow();
+    expect(patternProblem(pattern)).toBeNull();
   });
 });
 
@@ -43,11 +38,11 @@ describe('patterns that a text can make endless are refused', () => {
     [String.raw`\s*[\r\n]+|\s+(?!\S)`, 'looked at anew'],
     [String.raw`(?=(a+))\1b`, 'backreference'],
     ['a+(?=b*c)|a+', 'against each other'],
+    ['a|(?=b)', 'nothing at all'],
+    ['a*', 'nothing at all'],
     ['a++b', 'Nothing to repeat'],
     ['(', 'Unterminated'],
   ])('%s', (pattern, why) => {
-    expect(() => check(pattern)).toThrow(
-      expect.objectContaining({ code: 'HADAL_ERR_FORMAT', message: expect.stringContaining(why) as unknown }),
-    );
+    expect(patternProblem(pattern)).toContain(why);
   });
 });

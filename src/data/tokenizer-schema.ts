@@ -1,0 +1,138 @@
+// What of a tokenizer.json reaches the tokenizers library. It ends the process over some contents that its format allows,
+// so everything is checked here first: byte-pair encoding with the components that language models use.
+import { z } from 'zod';
+import { HadalError } from '../core/errors.js';
+import { expectationOf, shown } from '../core/expectation.js';
+import { parseJson } from '../core/json.js';
+import { patternProblem } from './tokenizer-patterns.js';
+
+const text = z.string().max(1000);
+const someText = text.min(1);
+const oneCharacter = z.string().refine((value) => [...value].length === 1, 'one character');
+const id = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 24);
+const absent = z.union([z.literal(''), z.null()]).optional();
+
+const regex = z
+  .string()
+  .max(20_000)
+  .superRefine((source, context) => {
+    const problem = patternProblem(source);
+    if (problem !== null) context.addIssue({ code: 'custom', message: problem });
+  });
+const pattern = z.union([z.strictObject({ String: someText }), z.strictObject({ Regex: regex })], {
+  error: 'a pattern { String } or { Regex }, not empty',
+});
+const behavior = z.enum(['Removed', 'Isolated', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous']);
+
+const byteLevel = z.looseObject({
+  type: z.literal('ByteLevel'),
+  add_prefix_space: z.boolean().optional(),
+  trim_offsets: z.boolean().optional(),
+  use_regex: z.boolean().optional(),
+});
+const metaspace = z.looseObject({
+  type: z.literal('Metaspace'),
+  replacement: oneCharacter,
+  prepend_scheme: z.enum(['always', 'never', 'first']).optional(),
+  add_prefix_space: z.boolean().optional(),
+  split: z.boolean().optional(),
+});
+const replace = z.looseObject({ type: z.literal('Replace'), pattern, content: text });
+const plain = <const Names extends readonly [string, ...string[]]>(names: Names) =>
+  z.looseObject({ type: z.enum(names) });
+
+const normalizer = z.discriminatedUnion('type', [
+  plain(['NFC', 'NFD', 'NFKC', 'NFKD', 'Lowercase', 'StripAccents']),
+  z.looseObject({ type: z.literal('Prepend'), prepend: someText }),
+  z.looseObject({ type: z.literal('Strip'), strip_left: z.boolean(), strip_right: z.boolean() }),
+  replace,
+]);
+const preTokenizer = z.discriminatedUnion('type', [
+  plain(['Whitespace', 'WhitespaceSplit']),
+  z.looseObject({ type: z.literal('Digits'), individual_digits: z.boolean() }),
+  z.looseObject({ type: z.literal('Punctuation'), behavior: behavior.optional() }),
+  z.looseObject({ type: z.literal('Split'), pattern, behavior, invert: z.boolean() }),
+  byteLevel,
+  metaspace,
+]);
+const decoder = z.discriminatedUnion('type', [
+  plain(['ByteFallback', 'Fuse']),
+  z.looseObject({ type: z.literal('Strip'), content: oneCharacter, start: id, stop: id }),
+  byteLevel,
+  metaspace,
+  replace,
+]);
+
+const addedToken = z
+  .looseObject({
+    id,
+    content: someText,
+    single_word: z.boolean(),
+    lstrip: z.boolean(),
+    rstrip: z.boolean(),
+    normalized: z.boolean(),
+    special: z.boolean(),
+  })
+  // The library loses its place in the text otherwise.
+  .refine(({ content, lstrip, rstrip }) => content.trim() === content || !(lstrip || rstrip), {
+    error: 'no lstrip or rstrip for a token of spaces',
+  });
+const model = z.looseObject({
+  type: z.literal('BPE').default('BPE'),
+  vocab: z.record(z.string(), id),
+  merges: z.array(z.union([z.string(), z.tuple([z.string(), z.string()])])),
+  unk_token: z.string().nullish(),
+  continuing_subword_prefix: absent,
+  end_of_word_suffix: absent,
+  fuse_unk: z.boolean().optional(),
+  byte_fallback: z.boolean().optional(),
+  ignore_merges: z.boolean().optional(),
+});
+
+/** One component, or a sequence of them: a list under the name that its kind has. */
+const kinds = {
+  normalizer: { list: 'normalizers', part: normalizer },
+  pre_tokenizer: { list: 'pretokenizers', part: preTokenizer },
+  decoder: { list: 'decoders', part: decoder },
+} as const;
+
+/**
+ * What the library is given of a tokenizer.json: without truncation, padding, dropout, and without the post-processor,
+ * which only places special tokens.
+ *
+ * @throws HadalError HADAL_ERR_FORMAT naming the field that hadal does not take
+ */
+export function checkedTokenizer(json: string, what: string): string {
+  const fields = parseJson(json, { part: 'tokenizer', what });
+  const check = <Part extends z.ZodType>(part: Part, value: unknown, path: string): z.output<Part> => {
+    const parsed = part.safeParse(value);
+    if (parsed.success) return parsed.data;
+    const issue = parsed.error.issues[0] as z.core.$ZodIssue;
+    const field = [path, ...issue.path.map(String)].filter((key) => key !== '').join('.');
+    const got = issue.path.reduce<unknown>(
+      (inner, key) => (inner as Record<PropertyKey, unknown> | null)?.[key],
+      value,
+    );
+    throw new HadalError(
+      'HADAL_ERR_FORMAT',
+      `[tokenizer] expected ${expectationOf(issue)} for ${field} of ${what}, got ${shown(got)}`,
+    );
+  };
+  const top = check(z.looseObject({}), fields, 'the object');
+  const components = Object.entries(kinds).map(([name, { list, part }]) => {
+    const value = top[name] ?? null;
+    const isSequence = (value as { type?: unknown } | null)?.type === 'Sequence';
+    const sequence = z.strictObject({ type: z.literal('Sequence'), [list]: z.array<z.ZodType>(part).max(100) });
+    return [name, value && check(isSequence ? sequence : part, value, name)];
+  });
+  return JSON.stringify({
+    version: '1.0',
+    added_tokens: check(z.array(addedToken).max(100_000).default([]), top.added_tokens, 'added_tokens'),
+    ...Object.fromEntries(components),
+    model: { ...check(model, top.model, 'model'), dropout: null },
+  });
+}
