@@ -30,6 +30,12 @@ const steps = [
   { name: 'types: sources, tests, benches', command: tool('tsc', '-p', 'tsconfig.json') },
   { name: 'knip: what nobody uses', command: tool('knip', '--no-progress', '--no-config-hints') },
   { name: 'publint: the package', command: tool('publint', '--strict') },
+  { name: 'prebuilt binaries: what they need', command: script('check-prebuild.mjs') },
+  {
+    name: 'arm64 compiles',
+    command: [...script('build-native.mjs'), '--arch', 'arm64'],
+    needs: 'aarch64-linux-gnu-g++',
+  },
   { name: 'attw: types of the package', command: tool('attw', '--pack', '.', '--profile', 'esm-only') },
 ];
 

@@ -3,7 +3,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, realpathSync } from 'node:fs';
 import path from 'node:path';
-import { buildNative, root } from './build-native.mjs';
+import { buildNative, root, sanitized } from './build-native.mjs';
 
 /** A runtime library of the compiler. Node is not linked against the sanitizers, so they must be loaded before it. */
 function runtimeLibrary(name) {
@@ -11,7 +11,7 @@ function runtimeLibrary(name) {
   return path.isAbsolute(file) ? realpathSync(file) : undefined;
 }
 
-const addon = buildNative({ sanitize: true });
+const addon = buildNative(sanitized);
 // libstdc++ comes along because the sanitizer looks up __cxa_throw at its start; without, the first exception aborts.
 const libraries = ['libasan.so', 'libubsan.so', 'libstdc++.so.6'].map(runtimeLibrary);
 if (libraries.includes(undefined)) {
