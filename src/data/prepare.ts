@@ -84,7 +84,7 @@ const formatVersion = 1;
 
 async function cacheKey(options: PrepareOptions): Promise<string> {
   const { tokenizer, heldOut, addBos, addEos, textField } = withDefaults(options);
-  const items = await resolveSources(options.sources);
+  const items = await resolveSources(options);
   const files = items.map(({ path, bytes, modifiedMs, kind }) => [
     kind === 'synthetic' ? path : resolve(path),
     bytes,

@@ -8,6 +8,7 @@ import { resolveSources } from '../data/sources.js';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
 import { saveTokenizer, trainTokenizer } from '../data/train-tokenizer.js';
 import { withAtomicDirectory } from '../formats/atomic-file.js';
+import { openModelSource } from '../session/model-source.js';
 import type { TrainConfig } from './config.js';
 import type { PrepareEvent } from './events.js';
 
@@ -57,9 +58,8 @@ async function tokenizerOf(
   learn: (dir: string) => Promise<void>,
 ): Promise<Tokenizer> {
   if (config.data.tokenizer) return loadTokenizer(config.data.tokenizer);
-  if ('directory' in config.model && existsSync(join(config.model.directory, 'tokenizer.json'))) {
-    return loadTokenizer(config.model.directory);
-  }
+  const own = 'directory' in config.model ? await (await openModelSource(config.model.directory)).tokenizer() : null;
+  if (own) return own;
   const dir = join(config.data.cache, `tokenizer-${await keyOf(config, vocabSize)}`);
   if (!existsSync(dir)) {
     await learn(dir).catch((error) => {
@@ -71,7 +71,7 @@ async function tokenizerOf(
 
 /** What a learnt tokenizer depends on; files by name, size and time. */
 async function keyOf({ data: { sources, textField, heldOut } }: TrainConfig, vocabSize: number): Promise<string> {
-  const items = await resolveSources(sources);
+  const items = await resolveSources({ sources, textField });
   return createHash('sha256')
     .update(JSON.stringify({ items, textField, heldOut, vocabSize }))
     .digest('hex')
