@@ -29,47 +29,85 @@ export function deepseek(config: DeepseekConfig): Model {
     layers: config.numHiddenLayers + config.numNextnPredictLayers,
     hasLatentCache: true,
     forward: (scope, inputs) => forward(config, scope, inputs),
+    predictAhead: (scope, inputs, depth, previous) => {
+      const shared = sharedParts(config, scope, inputs);
+      const { tokens } = inputs;
+      return { ...predictionModule(config, scope, shared, depth, previous, tokens), head: shared.head };
+    },
     toHuggingFace: () => deepseekToHuggingFace(config),
   };
 }
 
 function forward(config: DeepseekConfig, scope: ParameterScope, inputs: ModelInputs): ModelOutput {
-  const { vocabSize, hiddenSize, numHiddenLayers, rmsNormEps } = config;
+  const shared = sharedParts(config, scope, inputs);
+  const { table, head, routers } = shared;
+
+  let x_BTD = embedding(table, inputs.tokens);
+  for (let i = 0; i < config.numHiddenLayers; i++)
+    x_BTD = scope.within(`model.layers.${i}`, (s) => shared.decoder(s, i, x_BTD));
+  const hidden = rmsNormLayer(scope.child('model'), 'norm', x_BTD, config.rmsNormEps);
+
+  const state = config.mtpHidden === 'pre-norm' ? x_BTD : hidden;
+  const mtpHidden: Value[] = [];
+  let previous = state;
+  for (const [k, tokens] of inputs.mtpTokens.entries()) {
+    const module = predictionModule(config, scope, shared, k + 1, previous, tokens);
+    mtpHidden.push(module.hidden);
+    previous = module.state;
+  }
+  return { hidden, head, state, mtpHidden, routers };
+}
+
+/** What the model and its prediction modules have in common. */
+interface SharedParts {
+  /** [V, D], the embedding. */
+  table: Value;
+  /** [V, D]. */
+  head: Value;
+  /** Layer `index`, x [B, T, D] → [B, T, D]. */
+  decoder: (scope: ParameterScope, index: number, x: Value) => Value;
+  /** What the decoders' routers did. */
+  routers: RouterRecord[];
+}
+
+function sharedParts(config: DeepseekConfig, scope: ParameterScope, inputs: ModelInputs): SharedParts {
+  const { vocabSize, hiddenSize } = config;
   const initializer = { kind: 'normal', std: config.initializerRange } as const;
   const tables = rotary(config, scope.graph, inputs);
   const routers: RouterRecord[] = [];
   const record = (router: RouterRecord) => routers.push(router);
-  const decoder = (index: number, x: Value) => (s: ParameterScope) =>
-    decoderLayer(s, config, index, x, inputs, tables, record);
-
-  const model = scope.child('model');
-  const table = model.parameter('embed_tokens.weight', [vocabSize, hiddenSize], initializer);
+  const table = scope.child('model').parameter('embed_tokens.weight', [vocabSize, hiddenSize], initializer);
   const head = config.tieWordEmbeddings
     ? table
     : scope.parameter('lm_head.weight', [vocabSize, hiddenSize], initializer);
+  return { table, head, routers, decoder: (s, index, x) => decoderLayer(s, config, index, x, inputs, tables, record) };
+}
 
-  let x_BTD = embedding(table, inputs.tokens);
-  for (let i = 0; i < numHiddenLayers; i++) x_BTD = scope.within(`model.layers.${i}`, decoder(i, x_BTD));
-  const hidden = rmsNormLayer(model, 'norm', x_BTD, rmsNormEps);
-
-  // Multi-token prediction: module k sees the hidden state of module k − 1 and the token k further on. V3 paper, §2.2;
-  // the order [embedding; hidden] is that of the published weights.
-  const mtpHidden: Value[] = [];
-  let previous = config.mtpHidden === 'pre-norm' ? x_BTD : hidden;
-  for (const [k, tokens] of inputs.mtpTokens.entries()) {
-    const index = numHiddenLayers + k;
-    const path = `model.layers.${index}`;
-    const out = scope.within(path, (s) => {
-      s.copyOf('model.embed_tokens.weight', 'embed_tokens.weight');
-      s.copyOf(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', 'shared_head.head.weight');
-      const next = rmsNormLayer(s, 'enorm', embedding(table, tokens), rmsNormEps);
-      const joined = concat([next, rmsNormLayer(s, 'hnorm', previous, rmsNormEps)], 2);
-      return decoder(index, linear(s, 'eh_proj', joined, hiddenSize, initializer))(s);
-    });
-    mtpHidden.push(rmsNormLayer(scope.child(path), 'shared_head.norm', out, rmsNormEps));
-    previous = config.mtpHidden === 'pre-norm' ? out : (mtpHidden.at(-1) as Value);
-  }
-  return { hidden, head, mtpHidden, routers };
+/**
+ * Multi-token prediction: module k sees the state of module k − 1 and the token k further on. V3 paper, §2.2; the order
+ * [embedding; state] is that of the published weights.
+ */
+function predictionModule(
+  config: DeepseekConfig,
+  scope: ParameterScope,
+  { table, decoder }: SharedParts,
+  depth: number,
+  previous: Value,
+  tokens: Value,
+): { hidden: Value; state: Value } {
+  const { hiddenSize, rmsNormEps } = config;
+  const initializer = { kind: 'normal', std: config.initializerRange } as const;
+  const index = config.numHiddenLayers + depth - 1;
+  const path = `model.layers.${index}`;
+  const out = scope.within(path, (s) => {
+    s.copyOf('model.embed_tokens.weight', 'embed_tokens.weight');
+    s.copyOf(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight', 'shared_head.head.weight');
+    const next = rmsNormLayer(s, 'enorm', embedding(table, tokens), rmsNormEps);
+    const joined = concat([next, rmsNormLayer(s, 'hnorm', previous, rmsNormEps)], 2);
+    return decoder(s, index, linear(s, 'eh_proj', joined, hiddenSize, initializer));
+  });
+  const hidden = rmsNormLayer(scope.child(path), 'shared_head.norm', out, rmsNormEps);
+  return { hidden, state: config.mtpHidden === 'pre-norm' ? out : hidden };
 }
 
 function decoderLayer(

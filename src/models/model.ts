@@ -1,7 +1,7 @@
 import type { DType } from '../core/dtype.js';
 import { sizeOf } from '../core/shape.js';
 import { Graph, type Value } from '../graph/graph.js';
-import type { ModelInputs, ModelOutput } from '../nn/context.js';
+import type { ModelInputs, ModelOutput, PredictionOutput } from '../nn/context.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
 
 /** A model family with its numbers filled in: what `train`, sessions and `inspect` work on. */
@@ -22,6 +22,14 @@ export interface Model {
   readonly hasLatentCache?: boolean;
   /** Traces the forward pass, declaring parameters as it goes. */
   forward(scope: ParameterScope, inputs: ModelInputs): ModelOutput;
+  /**
+   * Traces one module of multi-token prediction alone. There where `mtpDepth` is above 0.
+   *
+   * @param inputs - as of `forward`, but the tokens are those `depth` further on
+   * @param depth - 1 … mtpDepth
+   * @param previous - [B, T, D], `state` of the module before, or of `forward`
+   */
+  predictAhead?(scope: ParameterScope, inputs: ModelInputs, depth: number, previous: Value): PredictionOutput;
   /** Its Hugging Face `config.json`. */
   toHuggingFace(): Record<string, unknown>;
 }

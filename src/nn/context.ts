@@ -55,7 +55,19 @@ export interface ModelOutput {
   hidden: Value;
   /** [V, D]: logits = hidden · headᵀ. */
   head: Value;
+  /** [B, T, D], what the first MTP module reads; absent where there is none. */
+  state?: Value;
   /** For each MTP depth: [B, T, D] to be multiplied by the same head. */
   mtpHidden: readonly Value[];
   routers: readonly RouterRecord[];
+}
+
+/** What one module of multi-token prediction computes. */
+export interface PredictionOutput {
+  /** [B, T, D], after its own norm, to be multiplied by the head. */
+  hidden: Value;
+  /** [V, D], the model's. */
+  head: Value;
+  /** [B, T, D], what the next module reads. */
+  state: Value;
 }
