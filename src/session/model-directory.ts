@@ -1,11 +1,13 @@
 // Models as Hugging Face directories: config.json, safetensors under the published names, tokenizer files.
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type DType, dtypes } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
-import { formatShape, sameShape, sizeOf } from '../core/shape.js';
+import { formatShape, type Shape, sameShape, sizeOf } from '../core/shape.js';
+import { loadTokenizer } from '../data/tokenizer.js';
 import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
 import { dequantizeFp8Blocks, fromFloat32, toFloat32 } from '../formats/convert.js';
 import { withFileErrors } from '../formats/file-error.js';
@@ -21,6 +23,7 @@ import { configText } from '../models/hugging-face-config.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter, ParameterPart } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
+import type { ModelSource, SourceTensors } from './model-source.js';
 
 /** Number formats of parameters, as safetensors and config.json name them. */
 const onDisk: Partial<Record<DType, { format: SafetensorsDType; config: string }>> = {
@@ -29,15 +32,48 @@ const onDisk: Partial<Record<DType, { format: SafetensorsDType; config: string }
   fp16: { format: 'F16', config: 'float16' },
 };
 
-/** `config.json` of a directory, and the model it describes. @throws HadalError HADAL_ERR_IO, HADAL_ERR_CONFIG */
-export async function readModelConfig(dir: string): Promise<Model> {
+/**
+ * A directory with config.json, safetensors and, where there are any, tokenizer files.
+ *
+ * @throws HadalError HADAL_ERR_IO, HADAL_ERR_CONFIG
+ */
+export async function directorySource(dir: string): Promise<ModelSource> {
   const path = join(dir, 'config.json');
-  return modelFromConfig(await readConfig(path), path);
+  const text = await withFileErrors(`read ${path}`, () => readFile(path));
+  const config = parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' });
+  return {
+    path: dir,
+    model: modelFromConfig(config, path),
+    tokenizer: async () => (existsSync(join(dir, 'tokenizer.json')) ? loadTokenizer(dir) : null),
+    openTensors: async () => {
+      const block = fp8BlockOf(config, path);
+      return new DirectoryTensors(await openTensorDirectory(dir), block);
+    },
+  };
 }
 
-async function readConfig(path: string): Promise<unknown> {
-  const text = await withFileErrors(`read ${path}`, () => readFile(path));
-  return parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' });
+class DirectoryTensors implements SourceTensors {
+  readonly shapes: ReadonlyMap<string, Shape>;
+
+  constructor(
+    private readonly files: TensorFiles,
+    private readonly block: number,
+  ) {
+    const isScale = (name: string) =>
+      name.endsWith('_scale_inv') && files.tensors.get(name.slice(0, -'_scale_inv'.length))?.dtype === 'F8_E4M3';
+    this.shapes = new Map(
+      [...files.tensors].filter(([name]) => !isScale(name)).map(([name, { shape }]) => [name, shape]),
+    );
+  }
+
+  async read(name: string, format: SafetensorsDType): Promise<Uint8Array> {
+    if (this.files.tensors.get(name)?.dtype === format) return this.files.read(name);
+    return fromFloat32(format, await readFloats(this.files, name, this.block));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.files.close();
+  }
 }
 
 const quantizationSchema = z.object({
@@ -59,91 +95,6 @@ function fp8BlockOf(config: unknown, path: string): number {
     'HADAL_ERR_CONFIG',
     `[${path}] field 'quantization_config' expected quant_method 'fp8' with square blocks, got ${got}`,
   );
-}
-
-/**
- * Fills a model's tensors from a directory: fp32, bf16, fp16, fp64 or fp8 blocks on disk, one file or shards, become
- * the tensors' own dtype.
- *
- * @param tensors - by the names of `parametersOf(model)`, all of them
- * @throws HadalError HADAL_ERR_CHECKPOINT naming tensors that are missing, unexpected or of another shape;
- *   HADAL_ERR_FORMAT for damaged files, HADAL_ERR_IO
- */
-export async function loadParameters(dir: string, model: Model, tensors: ReadonlyMap<string, Tensor>): Promise<void> {
-  const configPath = join(dir, 'config.json');
-  const block = fp8BlockOf(await readConfig(configPath), configPath);
-  await using files = await openTensorDirectory(dir);
-  const parameters = [...parametersOf(model).values()];
-  const names = namesOnDisk(files, parameters);
-  checkTensors(dir, model, files, parameters, names);
-  for (const parameter of parameters) {
-    const tensor = tensorOf(tensors, parameter);
-    const format = formatOf(tensor);
-    for (const part of parameter.parts) {
-      const bytes = await readAs(files, names.get(part.name) as string, format, block);
-      await tensor.write(bytes, part.offset * dtypeBytes(tensor.dtype));
-    }
-  }
-}
-
-/** The name a directory has each tensor under: GPT-2 was also published without its `transformer.` prefix. */
-function namesOnDisk(files: TensorFiles, parameters: readonly Parameter[]): Map<string, string> {
-  const found = new Map<string, string>();
-  for (const { name } of parameters.flatMap(({ parts }) => parts)) {
-    const bare = name.replace(/^transformer\./, '');
-    if (files.tensors.has(name)) found.set(name, name);
-    else if (files.tensors.has(bare)) found.set(name, bare);
-  }
-  return found;
-}
-
-/** Tensors that older checkpoints hold beside their parameters: tables and masks, and the head of a tied embedding. */
-const isHarmless = (name: string, tied: boolean) =>
-  /(^|\.)(rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias)$/.test(name) || (tied && name === 'lm_head.weight');
-
-function checkTensors(
-  dir: string,
-  model: Model,
-  files: TensorFiles,
-  parameters: readonly Parameter[],
-  names: ReadonlyMap<string, string>,
-): void {
-  const refuse = (expected: string, got: string) => {
-    throw new HadalError('HADAL_ERR_CHECKPOINT', `[model] expected ${expected} in ${dir}, got ${got}`);
-  };
-  const parts = parameters.flatMap((parameter) => parameter.parts);
-  const missing = parts.filter(({ name }) => !names.has(name)).map(({ name }) => name);
-  if (missing.length > 0) {
-    const firstPrediction = model.layers - model.mtpDepth;
-    const isPrediction = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1]) >= firstPrediction;
-    const advice = missing.every(isPrediction)
-      ? '; set num_nextn_predict_layers to 0 in config.json if the directory has no MTP module'
-      : '';
-    refuse('every tensor that config.json calls for', `none named ${someOf(missing)}${advice}`);
-  }
-  for (const { name, shape } of parts) {
-    const entry = files.tensors.get(names.get(name) as string) as TensorEntry;
-    if (!sameShape(entry.shape, shape)) refuse(`'${name}' of shape ${formatShape(shape)}`, formatShape(entry.shape));
-  }
-  const used = new Set([...names.values(), ...parameters.flatMap(({ copies }) => copies)]);
-  const tied = !parts.some(({ name }) => name === 'lm_head.weight');
-  const isScale = (name: string) =>
-    name.endsWith('_scale_inv') && files.tensors.get(name.slice(0, -'_scale_inv'.length))?.dtype === 'F8_E4M3';
-  const unexpected = [...files.tensors.keys()].filter(
-    (name) => !used.has(name) && !isHarmless(name, tied) && !isScale(name),
-  );
-  if (unexpected.length > 0) refuse('only tensors that config.json calls for', `also ${someOf(unexpected)}`);
-}
-
-function someOf(names: readonly string[]): string {
-  const shown = names.slice(0, 4).map((name) => `'${name}'`);
-  return names.length > 4 ? `${shown.join(', ')} and ${names.length - 4} more` : shown.join(', ');
-}
-
-/** Bytes of one tensor in another format. */
-async function readAs(files: TensorFiles, name: string, format: SafetensorsDType, block: number): Promise<Uint8Array> {
-  if (files.tensors.get(name)?.dtype === format) return files.read(name);
-  return fromFloat32(format, await readFloats(files, name, block));
 }
 
 /**
@@ -222,14 +173,6 @@ function toWrite(parameter: Parameter, tensor: Tensor): TensorToWrite[] {
   return [...parameter.parts.map(entry), ...copies];
 }
 
-/** Raw contents of a part of a tensor. */
-export function readPart(tensor: Tensor, { shape, offset }: Omit<ParameterPart, 'name'>): Promise<Uint8Array> {
-  const bytes = dtypeBytes(tensor.dtype);
-  return tensor.read(new Uint8Array(sizeOf(shape) * bytes), offset * bytes);
-}
-
-const dtypeBytes = (dtype: DType): number => dtypes[dtype].blockBits / 8;
-
 /** How a tensor's numbers are written in a file. @throws HadalError HADAL_ERR_DTYPE */
 export function formatOf({ dtype }: Tensor): SafetensorsDType {
   const known = onDisk[dtype];
@@ -240,7 +183,14 @@ export function formatOf({ dtype }: Tensor): SafetensorsDType {
   );
 }
 
-function tensorOf(tensors: ReadonlyMap<string, Tensor>, { name, shape }: Parameter): Tensor {
+/** Raw contents of a part of a tensor. */
+export function readPart(tensor: Tensor, { shape, offset }: Omit<ParameterPart, 'name'>): Promise<Uint8Array> {
+  const bytes = dtypes[tensor.dtype].blockBits / 8;
+  return tensor.read(new Uint8Array(sizeOf(shape) * bytes), offset * bytes);
+}
+
+/** The tensor of a parameter. @throws HadalError HADAL_ERR_SHAPE */
+export function tensorOf(tensors: ReadonlyMap<string, Tensor>, { name, shape }: Parameter): Tensor {
   const tensor = tensors.get(name);
   if (tensor && sameShape(tensor.shape, shape)) return tensor;
   const got = tensor ? formatShape(tensor.shape) : 'none';

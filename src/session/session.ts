@@ -1,12 +1,10 @@
 // A model with its weights on a device. B rows, T tokens of the longest row, V vocabulary.
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { gradients } from '../autodiff/gradients.js';
 import { type DType, isFloat, parseDType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import { type Batch, batchFromRows } from '../data/batch.js';
-import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
+import type { Tokenizer } from '../data/tokenizer.js';
 import { toFloat32 } from '../formats/convert.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { batchInputs, type Model, parametersOf } from '../models/model.js';
@@ -18,7 +16,8 @@ import type { Pass } from '../passes/pipeline.js';
 import { compile } from '../runtime/compile.js';
 import { type Device, openDevice, type Program } from '../runtime/device.js';
 import type { Tensor } from '../runtime/tensor.js';
-import { formatOf, loadParameters, readModelConfig, readPart, saveModelDirectory } from './model-directory.js';
+import { formatOf, readPart, saveModelDirectory } from './model-directory.js';
+import { openModelSource, openParameters } from './model-source.js';
 
 /** What a session works on. */
 export interface SessionParts {
@@ -233,28 +232,31 @@ function dataError(expected: string, got: string): HadalError {
   return new HadalError('HADAL_ERR_DATA', `[model] expected ${expected}, got ${got}`);
 }
 
-/** A session of one's own from a model directory; whoever makes it disposes of it. */
-export async function openSession(dir: string, options: SessionOptions = {}): Promise<Session> {
-  return new Session(await openModel(dir, options), { owns: true });
+/** A session of one's own from what {@link openModel} opens; whoever makes it disposes of it. */
+export async function openSession(path: string, options: SessionOptions = {}): Promise<Session> {
+  return new Session(await openModel(path, options), { owns: true });
 }
 
 /**
- * Opens a Hugging Face directory (config.json, safetensors, tokenizer where there is one) on a device of its own.
+ * Opens a Hugging Face directory (config.json, safetensors, tokenizer where there is one) or a GGUF file on a device of
+ * its own.
  *
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_CHECKPOINT, HADAL_ERR_FORMAT, HADAL_ERR_IO, HADAL_ERR_DEVICE, HADAL_ERR_DTYPE
  */
-export async function openModel(dir: string, options: SessionOptions = {}): Promise<SessionParts> {
+export async function openModel(path: string, options: SessionOptions = {}): Promise<SessionParts> {
   const dtype = parseDType(options.dtype ?? 'fp32');
   if (!isFloat(dtype))
     throw new HadalError('HADAL_ERR_DTYPE', `[model] expected dtype fp32, bf16 or fp16, got ${dtype}`);
-  const model = await readModelConfig(dir);
-  const tokenizer = existsSync(join(dir, 'tokenizer.json')) ? await loadTokenizer(dir) : null;
+  const source = await openModelSource(path);
+  const { model } = source;
+  const tokenizer = await source.tokenizer();
   if (tokenizer && tokenizer.vocabSize > model.vocabSize) {
     throw new HadalError(
       'HADAL_ERR_CHECKPOINT',
-      `[model] expected a tokenizer of at most ${model.vocabSize} ids in ${dir}, got ${tokenizer.vocabSize}`,
+      `[model] expected a tokenizer of at most ${model.vocabSize} ids in ${path}, got ${tokenizer.vocabSize}`,
     );
   }
+  await using parameters = await openParameters(source);
   const device = openDevice(
     options.device ?? 'auto',
     options.threads === undefined ? {} : { threads: options.threads },
@@ -263,7 +265,7 @@ export async function openModel(dir: string, options: SessionOptions = {}): Prom
   try {
     for (const { name, shape, dtype: own } of parametersOf(model, dtype).values())
       tensors.set(name, device.allocate(shape, own));
-    await loadParameters(dir, model, tensors);
+    await parameters.load(tensors);
     return { model, tensors, device, tokenizer };
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();

@@ -14,14 +14,8 @@ import { openTensorDirectory } from '../formats/safetensors.js';
 import { writeTensorDirectory } from '../formats/safetensors-writer.js';
 import type { Model } from '../models/model.js';
 import type { Tensor } from '../runtime/tensor.js';
-import {
-  formatOf,
-  loadParameters,
-  readModelConfig,
-  readPart,
-  type TokenizerFiles,
-  writeModelFiles,
-} from '../session/model-directory.js';
+import { formatOf, readPart, type TokenizerFiles, writeModelFiles } from '../session/model-directory.js';
+import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
 
@@ -103,7 +97,8 @@ export async function loadNewestCheckpoint(
 }
 
 async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainState> {
-  await requireSameModel(path, stepper.model);
+  const source = await openModelSource(path);
+  requireSameModel(source, stepper.model);
   const file = join(path, 'state.json');
   const text = await withFileErrors(`read ${file}`, () => readFile(file));
   const json = parseJson(text, { part: 'checkpoint', what: file, code: 'HADAL_ERR_CHECKPOINT' });
@@ -114,7 +109,7 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
       `[checkpoint] expected the state of a run in ${file}, got ${shown(json)}`,
     );
   }
-  await loadParameters(path, stepper.model, stepper.tensors);
+  await loadParameters(source, stepper.tensors);
   await using optimizer = await openTensorDirectory(path, { name: 'optimizer' });
   for (const name of stepper.optimizerSlots) {
     const tensor = stepper.tensors.get(name) as Tensor;
@@ -130,8 +125,8 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
   return state.data;
 }
 
-async function requireSameModel(path: string, model: Model): Promise<void> {
-  const [there, here] = [(await readModelConfig(path)).toHuggingFace(), model.toHuggingFace()];
+function requireSameModel({ path, model: found }: ModelSource, model: Model): void {
+  const [there, here] = [found.toHuggingFace(), model.toHuggingFace()];
   const field = Object.keys({ ...there, ...here }).find((key) => !isDeepStrictEqual(there[key], here[key]));
   if (field === undefined) return;
   const [expected, got] = [here, there].map((config) => JSON.stringify(config[field]) ?? 'nothing');

@@ -7,7 +7,7 @@ import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
 import { countModel, type ModelCounts } from '../models/inspect.js';
 import type { Model } from '../models/model.js';
-import { readModelConfig } from '../session/model-directory.js';
+import { isGguf, openModelSource } from '../session/model-source.js';
 import { planMemory, planPrograms } from './stepper.js';
 
 /** Bytes by kind that training takes, planned before anything is allocated. */
@@ -46,7 +46,7 @@ export interface InspectOptions {
 /**
  * Counts parameters, work and memory of a model without allocating it, so that the largest can be looked at.
  *
- * @param model - the contents of a Hugging Face config.json, or the path of one or of a model directory
+ * @param model - the contents of a Hugging Face config.json, or the path of one, of a model directory or of a GGUF file
  * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be, HADAL_ERR_IO
  */
 export async function inspect(
@@ -71,7 +71,7 @@ export async function inspect(
 
 async function readModel(path: string): Promise<Model> {
   const info = await withFileErrors(`read ${path}`, () => stat(path));
-  if (info.isDirectory()) return readModelConfig(path);
+  if (info.isDirectory() || isGguf(path)) return (await openModelSource(path)).model;
   const text = await withFileErrors(`read ${path}`, () => readFile(path));
   return modelFromConfig(parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' }), path);
 }

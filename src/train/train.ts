@@ -12,7 +12,7 @@ import { type Model, parameterCounts } from '../models/model.js';
 import { cosineLr } from '../optim/schedule.js';
 import { type Device, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
-import { loadParameters, readModelConfig } from '../session/model-directory.js';
+import { loadParameters, openModelSource } from '../session/model-source.js';
 import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig, type TrainOptions } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
@@ -127,7 +127,7 @@ class Run {
       }
       this.state = { ...found, threads, instructionSet };
     } else if ('directory' in config.model) {
-      await loadParameters(config.model.directory, stepper.model, stepper.tensors);
+      await loadParameters(await openModelSource(config.model.directory), stepper.tensors);
     } else {
       await stepper.initialize(config.seed);
     }
@@ -278,7 +278,7 @@ class Run {
 async function modelOf(config: TrainConfig): Promise<Model> {
   return 'config' in config.model
     ? modelFromConfig(config.model.config, 'model.config')
-    : readModelConfig(config.model.directory);
+    : (await openModelSource(config.model.directory)).model;
 }
 
 /** Memory is known before the first step, so a run that cannot fit ends here. */

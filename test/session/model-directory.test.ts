@@ -174,7 +174,7 @@ describe('refusals', () => {
     'HADAL_ERR_CONFIG',
     /quantization_config.*awq/,
   );
-  refused('an unknown family', { config: { model_type: 'llama' } }, 'HADAL_ERR_CONFIG', /model_type/);
+  refused('an unknown family', { config: { model_type: 'mamba' } }, 'HADAL_ERR_CONFIG', /model_type/);
 
   it('damaged files', () =>
     withDirectory(async (dir) => {
@@ -190,7 +190,7 @@ describe('refusals', () => {
     withDirectory(async (dir) => {
       await copyModel('deepseek_v3', dir, {});
       const vocab = Object.fromEntries(Array.from({ length: 102 }, (_, id) => [`t${id}`, id]));
-      const tokenizer = { version: '1.0', model: { type: 'WordLevel', vocab, unk_token: 't0' } };
+      const tokenizer = { version: '1.0', model: { type: 'BPE', vocab, merges: [] } };
       await writeFile(join(dir, 'tokenizer.json'), JSON.stringify(tokenizer));
       await expect(open(dir)).rejects.toMatchObject({
         code: 'HADAL_ERR_CHECKPOINT',
