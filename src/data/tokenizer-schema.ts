@@ -123,16 +123,36 @@ export function checkedTokenizer(json: string, what: string): string {
     );
   };
   const top = check(z.looseObject({}), fields, 'the object');
-  const components = Object.entries(kinds).map(([name, { list, part }]) => {
+  const component = (name: keyof typeof kinds) => {
+    const { list, part } = kinds[name];
     const value = top[name] ?? null;
     const isSequence = (value as { type?: unknown } | null)?.type === 'Sequence';
     const sequence = z.strictObject({ type: z.literal('Sequence'), [list]: z.array<z.ZodType>(part).max(100) });
-    return [name, value && check(isSequence ? sequence : part, value, name)];
-  });
+    return value && check(isSequence ? sequence : part, value, name);
+  };
+  const components = {
+    normalizer: component('normalizer'),
+    pre_tokenizer: component('pre_tokenizer'),
+    decoder: component('decoder'),
+  };
+  const addedTokens = check(z.array(addedToken).max(100_000).default([]), top.added_tokens, 'added_tokens');
+  // A token of which nothing is left is found everywhere.
+  const vanishing = deletesText(components.normalizer) ? addedTokens.find(({ normalized }) => normalized) : undefined;
+  if (vanishing) {
+    throw new HadalError(
+      'HADAL_ERR_FORMAT',
+      `[tokenizer] expected added tokens that are not normalized beside a normalizer that deletes text in ${what}, got ${shown(vanishing.content)}`,
+    );
+  }
   return JSON.stringify({
     version: '1.0',
-    added_tokens: check(z.array(addedToken).max(100_000).default([]), top.added_tokens, 'added_tokens'),
-    ...Object.fromEntries(components),
+    added_tokens: addedTokens,
+    ...components,
     model: { ...check(model, top.model, 'model'), dropout: null },
   });
+}
+
+function deletesText(value: unknown): boolean {
+  const { type, content, normalizers } = (value ?? {}) as { type?: string; content?: string; normalizers?: unknown[] };
+  return normalizers?.some(deletesText) || type === 'Strip' || type === 'StripAccents' || content === '';
 }
