@@ -1,8 +1,8 @@
 // Loads the native binary and mirrors its exports. Nothing else requires it.
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { HadalError } from '../core/errors.js';
+import { explainLoadFailure } from './load-failure.js';
 
 /** A block of native memory. */
 export interface NativeStorage {
@@ -75,47 +75,37 @@ export interface Addon {
   shutdown(): void;
 }
 
-let loaded: Addon | undefined;
+let loaded: { addon: Addon; file: string } | undefined;
 
 /**
- * The native binary: `HADAL_NATIVE` (a path), else the prebuilt one, else the one built in this checkout.
+ * The native binary: `HADAL_NATIVE` (a path), else the one built here (`npm run build:native`), else the prebuilt one.
  *
  * @throws HadalError HADAL_ERR_NATIVE listing what was tried and what to do
  */
 export function loadAddon(): Addon {
   loaded ??= load();
-  return loaded;
+  return loaded.addon;
 }
 
-function load(): Addon {
+/** The file that {@link loadAddon} loaded. */
+export function addonFile(): string {
+  loaded ??= load();
+  return loaded.file;
+}
+
+function load(): { addon: Addon; file: string } {
   // A spinning OpenMP pool would starve the data workers; libgomp reads this when it is loaded.
   process.env.OMP_WAIT_POLICY ??= 'passive';
   const require = createRequire(import.meta.url);
   const root = fileURLToPath(new URL('../../', import.meta.url));
-  const named = process.env.HADAL_NATIVE;
-  const tried: string[] = [];
-  const attempts: [string, () => unknown][] = named
-    ? [[named, () => require(named)]]
-    : [
-        [`${root}build/Release/hadal.node`, () => require(`${root}build/Release/hadal.node`)],
-        [`${root}prebuilds`, () => (existsSync(`${root}prebuilds`) ? require('node-gyp-build')(root) : notThere())],
-      ];
-  for (const [path, attempt] of attempts) {
-    try {
-      const addon = attempt() as Addon;
-      // Without it, a step in progress crashes the process that exits under it.
-      process.on('exit', () => addon.shutdown());
-      return addon;
-    } catch (error) {
-      tried.push(`  ${path}: ${(error as Error).message.split('\n')[0]}`);
-    }
+  let file = process.env.HADAL_NATIVE || undefined;
+  try {
+    file ??= (require('node-gyp-build') as { path(root: string): string }).path(root);
+    const addon = require(file) as Addon;
+    // Without it, a step in progress crashes the process that exits under it.
+    process.on('exit', () => addon.shutdown());
+    return { addon, file };
+  } catch (error) {
+    throw new HadalError('HADAL_ERR_NATIVE', explainLoadFailure(root, file, error as Error), { cause: error });
   }
-  throw new HadalError(
-    'HADAL_ERR_NATIVE',
-    `[native] expected the native binary for ${process.platform}-${process.arch}, found none that loads:\n${tried.join('\n')}\nbuild it with: npm run build:native (needs cmake and g++)`,
-  );
-}
-
-function notThere(): never {
-  throw new Error('no such folder');
 }

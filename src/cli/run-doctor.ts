@@ -2,9 +2,11 @@ import { execFile } from 'node:child_process';
 import { readFile, statfs } from 'node:fs/promises';
 import os from 'node:os';
 import { promisify } from 'node:util';
-import { loadAddon } from '../addon/addon.js';
+import { addonFile, loadAddon } from '../addon/addon.js';
 import { envFlags } from '../core/env.js';
 import { formatBytes } from '../core/format.js';
+import { workerUrl } from '../core/worker-url.js';
+import type { TensorflowAttempt } from '../tfjs/tensorflow.js';
 import { printJson, printLine } from './output.js';
 
 /** One thing that was looked at. `missing` keeps hadal from running; `optional` only makes it slower or less handy. */
@@ -18,7 +20,16 @@ interface Finding {
 
 /** Looks at the machine and prints what it found. Exit status 1 when hadal cannot run here. */
 export async function runDoctor(json: boolean): Promise<void> {
-  const findings = [node(), cpu(), await instructions(), ...native(), memory(), await disk(), await python()];
+  const findings = [
+    node(),
+    cpu(),
+    await instructions(),
+    ...native(),
+    memory(),
+    await disk(),
+    await tensorflow(),
+    await python(),
+  ];
   const environment = Object.entries(envFlags).map(([name, effect]) => ({
     name,
     value: process.env[name] ?? null,
@@ -29,7 +40,7 @@ export async function runDoctor(json: boolean): Promise<void> {
   const marks = { ok: 'ok', optional: '--', missing: '!!' };
   for (const { name, status, found, advice } of findings) {
     printLine(`${marks[status]}  ${name.padEnd(16)}${found}`);
-    if (advice) printLine(`${' '.repeat(20)}${advice}`);
+    if (advice) printLine(advice.replace(/^/gm, ' '.repeat(20)));
   }
   printLine('\nEnvironment variables:');
   for (const { name, value, effect } of environment)
@@ -76,17 +87,11 @@ function native(): Finding[] {
       found: onednn,
       advice: isBuiltIn ? null : get,
     };
-    return [{ name: 'native binary', status: 'ok', found: `loads; kernels for ${isa}`, advice: null }, products];
+    const found = `${addonFile()}, kernels for ${isa}`;
+    return [{ name: 'native binary', status: 'ok', found, advice: null }, products];
   } catch (error) {
     const [, ...advice] = (error as Error).message.split('\n');
-    return [
-      {
-        name: 'native binary',
-        status: 'missing',
-        found: 'does not load',
-        advice: advice.map((line) => line.trim()).join('; '),
-      },
-    ];
+    return [{ name: 'native binary', status: 'missing', found: 'does not load', advice: advice.join('\n') }];
   }
 }
 
@@ -111,6 +116,34 @@ async function disk(): Promise<Finding> {
     ? 'checkpoints take three times the parameters; choose another --out, or free some space'
     : null;
   return { name: 'disk', status: isSmall ? 'optional' : 'ok', found: `${formatBytes(free)} free here`, advice };
+}
+
+/** Only `hadal/tfjs` uses it. Loaded in a process of its own: it writes to the terminal, and its native code is not ours. */
+async function tensorflow(): Promise<Finding> {
+  const name = 'TensorFlow.js';
+  const bridge = workerUrl(import.meta.url, '../tfjs/tensorflow.js').href;
+  const code = `import { tryTensorflow } from ${JSON.stringify(bridge)};
+    process.stdout.write('\\n' + JSON.stringify(tryTensorflow().attempts));`;
+  try {
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', code], {
+      timeout: 30_000,
+    });
+    const attempts = JSON.parse(stdout.slice(stdout.lastIndexOf('\n'))) as TensorflowAttempt[];
+    const installed = attempts.filter(({ version }) => version !== null);
+    const problems = installed.filter(({ problem }) => problem !== null);
+    const loads = installed.find(({ problem }) => problem === null);
+    const others = problems.map((attempt) => `${attempt.name} ${attempt.problem}`).join('; ');
+    return {
+      name,
+      status: loads ? 'ok' : 'optional',
+      found: loads ? `${loads.name} ${loads.version}` : problems.length > 0 ? 'does not load' : 'not installed',
+      advice:
+        others || (loads ? null : 'only for hadal/tfjs: npm install @tensorflow/tfjs-node-gpu, tfjs-node or tfjs'),
+    };
+  } catch {
+    const advice = 'only hadal/tfjs needs it; load it by itself to see what is wrong';
+    return { name, status: 'optional', found: 'ends the process that loads it, or hangs', advice };
+  }
 }
 
 const versions = `import json
