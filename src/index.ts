@@ -10,8 +10,20 @@ export { defineConfig } from './cli/define-config.js';
 export type { Preset } from './cli/presets/preset.js';
 export { type PresetName, presets } from './cli/presets/presets.js';
 export { type ErrorCode, errorCodes, HadalError } from './core/errors.js';
-export type { GenerateOptions, Piece } from './generate/generate.js';
+export type { ChatOptions, TemplateOptions } from './generate/chat.js';
+export type { ChatMessage } from './generate/chat-template.js';
+export type {
+  BatchPiece,
+  BatchSummary,
+  GeneratedText,
+  GenerateOptions,
+  GenerationSummary,
+  GenerationTimes,
+  PromptSummary,
+} from './generate/generate.js';
 export type { LoadedModel } from './generate/loaded-model.js';
+export type { FinishReason, Piece } from './generate/row.js';
+export type { Choice, SamplingOptions } from './generate/sampling.js';
 export type { ModelCounts, ModelGroup, ModelTotals } from './models/inspect.js';
 export type { Floats, SessionOptions } from './session/session.js';
 export type { TrainConfig, TrainOptions } from './train/config.js';

@@ -1,7 +1,9 @@
 import { HadalError } from '../core/errors.js';
 import type { Session } from '../session/session.js';
-import { CachedDecoder } from './decoder.js';
-import { type Choice, Sampler, type SamplingOptions } from './sampling.js';
+import type { CacheForm } from './cached-programs.js';
+import { type FinishReason, type Piece, Row } from './row.js';
+import type { SamplingOptions } from './sampling.js';
+import { PlainSteps, SpeculativeSteps, type Steps } from './steps.js';
 
 /** Options of {@link generate}. */
 export interface GenerateOptions extends SamplingOptions {
@@ -11,54 +13,202 @@ export interface GenerateOptions extends SamplingOptions {
   addBos?: boolean;
   /** Go on after the end token; false unless given. */
   ignoreEos?: boolean;
+  /**
+   * Strings that end the text and are no part of it, wherever token borders lie. One that is a special token ends it as
+   * that token.
+   */
+  stop?: readonly string[];
+  /**
+   * Draft tokens with the model's multi-token-prediction modules and check several at once: the same tokens in fewer
+   * steps. 'auto' does so for one prompt of a model that has them. false unless given.
+   */
+  speculative?: boolean | 'auto';
+  /** What is kept of earlier tokens: 'latent' (compressed; the default where the model has it) or 'expanded'. */
+  cache?: CacheForm;
   /** Ends the generation after the current token. */
   signal?: AbortSignal;
 }
 
-/** A generated token. */
-export interface Piece extends Choice {
-  /** New text; empty while a character's bytes are not all there, and without a tokenizer. */
-  text: string;
+/** A generated token of one of several prompts. */
+export interface BatchPiece extends Piece {
+  /** Which prompt it continues. */
+  index: number;
+}
+
+/** How fast it was. The consumer's own time does not count. */
+export interface GenerationTimes {
+  /** Until the first token of every prompt. */
+  prefillMs: number;
+  /** For all that came after. */
+  decodeMs: number;
+  /** Tokens after the first ones by `decodeMs`, of all prompts together; null when there were none. */
+  tokensPerSecond: number | null;
+  /** Tokens that speculation drafted, and how many of them were right. */
+  drafted: number;
+  accepted: number;
+}
+
+/** What became of one prompt. */
+export interface PromptSummary {
+  finishReason: FinishReason;
+  promptTokens: number;
+  generatedTokens: number;
+}
+
+/** What {@link generate} returns at its end. */
+export interface GenerationSummary extends PromptSummary, GenerationTimes {}
+
+/** What {@link generateBatch} returns at its end. */
+export interface BatchSummary extends GenerationTimes {
+  prompts: PromptSummary[];
 }
 
 /**
- * Continues a prompt, token by token. Ends after the end token, which is the last piece then, after `maxTokens`, where
- * the model's positions end, or when the signal says so.
+ * Continues a prompt, token by token. Nothing is computed before it is asked for. Ends after the end token or a stop
+ * string, after `maxTokens`, where the model's positions end, or when the signal says so; the last piece says which. A
+ * generation that is aborted between two pieces ends without another one.
  *
  * @param prompt - text, or token ids
+ * @returns pieces, and at the end (the generator's return value) a summary
  * @throws HadalError HADAL_ERR_DATA for an empty prompt, one that is too long, ids outside of the vocabulary, or text for
- *   a model without tokenizer; HADAL_ERR_CONFIG for options that make no sense
+ *   a model without tokenizer; HADAL_ERR_CONFIG for options that make no sense or that the model cannot follow
  */
 export async function* generate(
   session: Session,
   prompt: string | readonly number[],
   options: GenerateOptions = {},
-): AsyncGenerator<Piece, void, undefined> {
-  const { maxTokens = 256, signal } = options;
-  if (!(Number.isInteger(maxTokens) && maxTokens >= 1)) {
-    throw new HadalError(
-      'HADAL_ERR_CONFIG',
-      `[generate] option 'maxTokens' expected a whole number from 1 on, got ${maxTokens}`,
-    );
-  }
-  const sampler = new Sampler(options);
-  const ids = typeof prompt === 'string' ? await encode(session, prompt, options.addBos ?? true) : prompt;
-  session.checkTokens(ids, 'the prompt');
-  // The last token is not fed, so it needs no position.
-  const limit = Math.min(maxTokens, session.model.maxPositions - ids.length + 1);
-  const ends = options.ignoreEos ? new Set<number>() : endTokens(session);
-  const texts = session.tokenizer?.decodeStream();
+): AsyncGenerator<Piece, GenerationSummary, undefined> {
+  using generation = await Generation.start(session, [prompt], options);
+  for await (const { index: _, ...piece } of generation.pieces()) yield piece;
+  const { prompts, ...times } = generation.summary();
+  return { ...(prompts[0] as PromptSummary), ...times };
+}
 
-  using decoder = new CachedDecoder(session, { positions: ids.length + limit - 1 });
-  let fed = ids;
-  for (let count = 1; count <= limit && !signal?.aborted; count++) {
-    const [logits] = await decoder.feed([fed]);
-    const choice = sampler.choose(logits as Float32Array);
-    const isLast = count === limit || ends.has(choice.id);
-    const text = texts ? (await texts.push(choice.id)) + (isLast ? await texts.flush() : '') : '';
-    yield { ...choice, text };
-    if (isLast) return;
-    fed = [choice.id];
+/**
+ * Continues several prompts at once, each at its own length and until its own end. Prompt i gives the tokens that
+ * {@link generate} gives with the seed `seed + i`.
+ *
+ * @param prompts - texts or token ids, one or more
+ * @returns pieces: at each step one of every prompt that has not ended, in their order; at the end a summary
+ * @throws HadalError as {@link generate}
+ */
+export async function* generateBatch(
+  session: Session,
+  prompts: readonly (string | readonly number[])[],
+  options: GenerateOptions = {},
+): AsyncGenerator<BatchPiece, BatchSummary, undefined> {
+  using generation = await Generation.start(session, prompts, options);
+  yield* generation.pieces();
+  return generation.summary();
+}
+
+/** A whole generated text. */
+export interface GeneratedText extends GenerationSummary {
+  /** What was generated, without the prompt. */
+  text: string;
+  ids: number[];
+}
+
+/** All of what a generator gives. */
+export async function collectText(pieces: AsyncGenerator<Piece, GenerationSummary, undefined>): Promise<GeneratedText> {
+  let text = '';
+  const ids: number[] = [];
+  for (;;) {
+    const { value, done } = await pieces.next();
+    if (done) return { text, ids, ...value };
+    text += value.text;
+    ids.push(value.id);
+  }
+}
+
+/** Rows under way. */
+class Generation implements Disposable {
+  #prefillMs: number | null = null;
+  #decodeMs = 0;
+
+  private constructor(
+    private readonly rows: readonly Row[],
+    private readonly steps: Steps,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  static async start(
+    session: Session,
+    prompts: readonly (string | readonly number[])[],
+    options: GenerateOptions,
+  ): Promise<Generation> {
+    const { maxTokens = 256, addBos = true, ignoreEos = false, stop = [], speculative = false, cache, seed } = options;
+    expect('maxTokens', 'a whole number from 1 on', maxTokens, Number.isInteger(maxTokens) && maxTokens >= 1);
+    expect(
+      'stop',
+      'no strings for a model without tokenizer',
+      stop.length,
+      stop.length === 0 || session.tokenizer !== null,
+    );
+    expect(
+      'speculative',
+      'false or "auto" for several prompts',
+      speculative,
+      speculative !== true || prompts.length === 1,
+    );
+    if (prompts.length === 0)
+      throw new HadalError('HADAL_ERR_DATA', '[generate] expected at least one prompt, got none');
+    const eos = ignoreEos ? new Set<number>() : endTokens(session);
+    const rows: Row[] = [];
+    let positions = 0;
+    for (const [i, prompt] of prompts.entries()) {
+      const ids = typeof prompt === 'string' ? await encode(session, prompt, addBos) : prompt;
+      session.checkTokens(ids, prompts.length === 1 ? 'the prompt' : `prompt ${i}`);
+      // The last token is not fed, so it needs no position.
+      const limit = Math.min(maxTokens, session.model.maxPositions - ids.length + 1);
+      const sampling = { ...options, ...(seed === undefined ? {} : { seed: seed + i }) };
+      rows.push(await Row.start(session, ids, { limit, eos, stop }, sampling));
+      positions = Math.max(positions, ids.length + limit - 1);
+    }
+    const isSpeculative = speculative === 'auto' ? rows.length === 1 && session.model.mtpDepth > 0 : speculative;
+    const kind = isSpeculative ? SpeculativeSteps : PlainSteps;
+    const steps = new kind(session, { rows: rows.length, positions, ...(cache ? { cache } : {}) });
+    return new Generation(rows, steps, options.signal);
+  }
+
+  async *pieces(): AsyncGenerator<BatchPiece, void, undefined> {
+    const { rows, signal } = this;
+    while (rows.some(({ finishReason }) => finishReason === null) && !signal?.aborted) {
+      const choices = await this.#step();
+      for (const [index, row] of rows.entries()) {
+        for (const choice of choices[index] ?? []) {
+          // A stop string can end a row before the last of several tokens.
+          if (row.finishReason !== null) break;
+          yield { index, ...(await row.take(choice, signal?.aborted ?? false)) };
+        }
+      }
+    }
+    for (const row of rows) row.finishReason ??= 'aborted';
+  }
+
+  async #step() {
+    const startMs = performance.now();
+    const choices = await this.steps.next(this.rows);
+    const ms = performance.now() - startMs;
+    if (this.#prefillMs === null) this.#prefillMs = ms;
+    else this.#decodeMs += ms;
+    return choices;
+  }
+
+  summary(): BatchSummary {
+    const prompts = this.rows.map(({ finishReason, prompt, generated }) => ({
+      finishReason: finishReason ?? 'aborted',
+      promptTokens: prompt.length,
+      generatedTokens: generated,
+    }));
+    const decoded = prompts.reduce((sum, { generatedTokens }) => sum + Math.max(0, generatedTokens - 1), 0);
+    const { drafted, accepted } = this.steps instanceof SpeculativeSteps ? this.steps : { drafted: 0, accepted: 0 };
+    const tokensPerSecond = this.#decodeMs === 0 ? null : (1000 * decoded) / this.#decodeMs;
+    return { prompts, prefillMs: this.#prefillMs ?? 0, decodeMs: this.#decodeMs, tokensPerSecond, drafted, accepted };
+  }
+
+  [Symbol.dispose](): void {
+    this.steps[Symbol.dispose]();
   }
 }
 
@@ -73,5 +223,9 @@ async function encode({ tokenizer }: Session, text: string, addBos: boolean): Pr
 /** What ends a text, by the tokenizer and by config.json. */
 function endTokens({ model, tokenizer }: Session): Set<number> {
   const { eos_token_id: configured } = model.toHuggingFace();
-  return new Set([tokenizer?.eosId, configured].filter((id): id is number => typeof id === 'number'));
+  return new Set([tokenizer?.eosId, configured].flat().filter((id): id is number => typeof id === 'number'));
+}
+
+function expect(option: string, expected: string, got: unknown, fits: boolean): void {
+  if (!fits) throw new HadalError('HADAL_ERR_CONFIG', `[generate] option '${option}' expected ${expected}, got ${got}`);
 }

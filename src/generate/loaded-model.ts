@@ -1,11 +1,57 @@
 import { openModel, Session, type SessionOptions } from '../session/session.js';
-import { type GenerateOptions, generate, type Piece } from './generate.js';
+import { type ChatOptions, chat, chatPrompt, type TemplateOptions } from './chat.js';
+import type { ChatMessage } from './chat-template.js';
+import {
+  type BatchPiece,
+  type BatchSummary,
+  collectText,
+  type GeneratedText,
+  type GenerateOptions,
+  type GenerationSummary,
+  generate,
+  generateBatch,
+} from './generate.js';
+import type { Piece } from './row.js';
 
 /** A session that also generates. */
 export class LoadedModel extends Session {
   /** Continues a prompt, token by token; see {@link generate}. */
-  generate(prompt: string | readonly number[], options: GenerateOptions = {}): AsyncGenerator<Piece, void, undefined> {
+  generate(
+    prompt: string | readonly number[],
+    options: GenerateOptions = {},
+  ): AsyncGenerator<Piece, GenerationSummary, undefined> {
     return generate(this, prompt, options);
+  }
+
+  /** Continues a prompt and returns all of it at once. @throws HadalError as {@link generate} */
+  generateText(prompt: string | readonly number[], options: GenerateOptions = {}): Promise<GeneratedText> {
+    return collectText(this.generate(prompt, options));
+  }
+
+  /** Continues several prompts at once; see {@link generateBatch}. */
+  generateBatch(
+    prompts: readonly (string | readonly number[])[],
+    options: GenerateOptions = {},
+  ): AsyncGenerator<BatchPiece, BatchSummary, undefined> {
+    return generateBatch(this, prompts, options);
+  }
+
+  /** Answers the last message of a conversation, token by token; see {@link chat}. */
+  chat(
+    messages: readonly ChatMessage[],
+    options: ChatOptions = {},
+  ): AsyncGenerator<Piece, GenerationSummary, undefined> {
+    return chat(this, messages, options);
+  }
+
+  /** Answers a conversation and returns all of it at once. @throws HadalError as {@link chat} */
+  chatText(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<GeneratedText> {
+    return collectText(this.chat(messages, options));
+  }
+
+  /** The prompt that a conversation becomes; see {@link chatPrompt}. */
+  chatPrompt(messages: readonly ChatMessage[], options: TemplateOptions = {}): Promise<string> {
+    return chatPrompt(this, messages, options);
   }
 }
 

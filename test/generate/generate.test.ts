@@ -92,7 +92,9 @@ describe('generate', () => {
     const whole = await collect(model, [5], { ...options, ignoreEos: true });
     const end = whole.findIndex(({ id }) => id === 1);
     expect(end).toBeGreaterThan(-1);
-    expect(await collect(model, [5], options)).toEqual(whole.slice(0, end + 1));
+    const ended = await collect(model, [5], options);
+    expect(ended.map(({ id }) => id)).toEqual(whole.slice(0, end + 1).map(({ id }) => id));
+    expect(ended.map(({ finishReason }) => finishReason)).toEqual([...Array(end).fill(null), 'eos']);
   });
 
   it('ends when the signal says so and when the loop is left', async () => {

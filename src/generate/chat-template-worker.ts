@@ -1,0 +1,19 @@
+// A process that renders one chat template: a request as JSON on stdin, an answer as JSON on stdout. Its whole memory is
+// limited, which within a thread would end the process that the thread belongs to.
+import { text } from 'node:stream/consumers';
+import { Template } from '@huggingface/jinja';
+import type { TemplateAnswer, TemplateRequest } from './chat-template.js';
+
+function answerTo({ template, variables, mostChars }: TemplateRequest): TemplateAnswer {
+  try {
+    const rendered = new Template(template).render(variables);
+    if (rendered.length <= mostChars) return { text: rendered };
+    return { error: `${rendered.length} characters, of which ${mostChars} are allowed` };
+  } catch (error) {
+    return { error: (error as Error).message };
+  }
+}
+
+const request = JSON.parse(await text(process.stdin)) as TemplateRequest;
+process.stdout.write('\n'); // from now on the time counts
+process.stdout.write(JSON.stringify(answerTo(request)));
