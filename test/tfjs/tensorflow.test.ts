@@ -151,6 +151,45 @@ describe('in a process of its own', () => {
   });
 });
 
+describe('doctor', () => {
+  const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+  const finding = (): unknown => {
+    const { stdout } = spawnSync(process.execPath, [main, 'doctor', '--json'], { encoding: 'utf8', cwd: folder });
+    const { findings } = JSON.parse(stdout) as { findings: { name: string }[] };
+    return findings.find(({ name }) => name === 'TensorFlow.js');
+  };
+
+  it.each<[string, [name: string, code: string][], object]>([
+    [
+      'what is there',
+      [['tfjs-node', "console.log('hello')"]],
+      { status: 'ok', found: '@tensorflow/tfjs-node 4.22.0', advice: null },
+    ],
+    [
+      'that nothing is',
+      [],
+      { status: 'optional', found: 'not installed', advice: expect.stringContaining('npm install') },
+    ],
+    [
+      'why it does not load',
+      [['tfjs-node-gpu', noBinding('tfjs-node-gpu')]],
+      {
+        status: 'optional',
+        found: 'does not load',
+        advice: expect.stringMatching(/tfjs-node-gpu has no native binding/),
+      },
+    ],
+    [
+      'that it ends the process',
+      [['tfjs', 'process.abort()']],
+      { status: 'optional', found: expect.stringMatching(/ends/) },
+    ],
+  ])('says %s', (_, packages, expected) => {
+    for (const [name, code] of packages) install(name, code);
+    expect(finding()).toMatchObject(expected);
+  });
+});
+
 it('the package names the entry', async () => {
   const { default: manifest } = await import('../../package.json', { with: { type: 'json' } });
   expect(manifest.exports['./tfjs'].default).toBe('./dist/tfjs/entry.js');
