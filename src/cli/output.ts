@@ -48,14 +48,15 @@ export function wholeNumber(least: number): (text: string) => number {
   };
 }
 
-/** Parser of an option: one of some names. */
-export function oneOf<T extends string>(names: readonly T[]): (text: string) => T {
-  return (text) => {
+/** Parser of an option: one of some names, which completions offer. */
+export function oneOf<T extends string>(names: readonly T[]): ((text: string) => T) & { choices: readonly T[] } {
+  const parse = (text: string): T => {
     const known = names.find((name) => name === text);
     if (known !== undefined) return known;
     const hint = nearest(text, names);
     throw new InvalidArgumentError(`Expected one of ${names.join(', ')}${hint ? `; did you mean ${hint}?` : '.'}`);
   };
+  return Object.assign(parse, { choices: names });
 }
 
 /** Parser of an option: a number from `least` to `most`. */

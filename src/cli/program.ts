@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { registerBench } from './bench.js';
+import { registerCompletion } from './completion.js';
 import { registerDoctor } from './doctor.js';
 import { registerGenerate } from './generate.js';
 import { registerInspect } from './inspect.js';
@@ -8,7 +9,15 @@ import { registerTokenizer } from './tokenizer.js';
 import { registerTrain } from './train.js';
 
 /** Every command, in the order --help lists them. A command's file describes it and loads what it does when called. */
-const commands = [registerTrain, registerGenerate, registerInspect, registerTokenizer, registerBench, registerDoctor];
+const commands = [
+  registerTrain,
+  registerGenerate,
+  registerInspect,
+  registerTokenizer,
+  registerBench,
+  registerDoctor,
+  registerCompletion,
+];
 
 /** The command line as a tree; `main.ts` runs it, completions and the reference page are made from it. */
 export function makeProgram(): Command {

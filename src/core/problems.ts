@@ -39,7 +39,10 @@ export function problemsOf(schema: z.core.$ZodType, { issues }: z.core.$ZodError
     const got = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value);
     if (got === undefined && hints.has(JSON.stringify(path))) return [];
     const nested = issue.code === 'invalid_union' ? problemsOfUnion(schema, issue, value) : null;
-    return nested ?? [{ path, text: `${fieldName(path)}expected ${expectationOf(issue)}, got ${shown(got)}` }];
+    const hint =
+      issue.code === 'invalid_value' && typeof got === 'string' ? nearest(got, issue.values.map(String)) : null;
+    const text = `${fieldName(path)}expected ${expectationOf(issue)}, got ${shown(got)}${hint ? `; did you mean '${hint}'?` : ''}`;
+    return nested ?? [{ path, text }];
   });
   return [...unknown, ...wrong];
 }

@@ -77,7 +77,11 @@ export const trainSchema = z.strictObject({
     'The model: its shape, to start from random weights, or a directory, to go on from its weights.',
   ),
   data: dataSchema.describe('What is trained on.'),
-  out: z.string().describe('Run directory: checkpoints, metrics and the resolved configuration.'),
+  out: z
+    .string()
+    .describe(
+      'Run directory: checkpoints, metrics, the resolved configuration. The command line counts on: `runs/<name>-1`, `-2`, …',
+    ),
   steps: count.describe('Updates of the whole run.'),
   batch: count.describe('Rows an update.'),
   seqLen: count.describe('Tokens a row.'),

@@ -16,6 +16,7 @@ const schema = z.strictObject({
       { error: 'a text or { path, weight }' },
     ),
   ),
+  mode: z.enum(['fast', 'exact']).default('fast'),
   limits: z.record(z.string(), z.strictObject({ most: z.number() }).nullable()).prefault({}),
 });
 
@@ -43,6 +44,13 @@ describe('problems of alternatives and lists', () => {
       "field 'sources.0.pth' is unknown; did you mean 'path'?",
       "field 'sources.2' expected a text or { path, weight }, got 5",
     ]);
+  });
+
+  it('a name among a few', () => {
+    expect(textsOf({ sources: [], mode: 'exat' })).toEqual([
+      'field \'mode\' expected "fast" or "exact", got "exat"; did you mean \'exact\'?',
+    ]);
+    expect(textsOf({ sources: [], mode: 7 })).toEqual(['field \'mode\' expected "fast" or "exact", got 7']);
   });
 
   it('below names that are free', () => {
