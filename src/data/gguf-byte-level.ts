@@ -13,7 +13,7 @@ interface Splitting {
 /** Words with the character before, numbers of up to so many digits, punctuation, runs of white space. */
 const words = (digits: string) =>
   `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
-const cjk = '[一-龥ࠀ-一가-\\x{D7FF}]+';
+const cjk = '[一-龥ࠀ-一가-\uD7FF]+'; // Han, kana, Hangul and what lies between them
 
 /** By `tokenizer.ggml.pre`, as the tokenizer.json of these models have it. */
 const splittings: Record<string, Splitting> = {
