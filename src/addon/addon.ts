@@ -87,6 +87,16 @@ export function loadAddon(): Addon {
   return loaded.addon;
 }
 
+/** Whether {@link loadAddon} would return. */
+export function canLoadAddon(): boolean {
+  try {
+    loadAddon();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The file that {@link loadAddon} loaded. */
 export function addonFile(): string {
   loaded ??= load();

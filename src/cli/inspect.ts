@@ -40,10 +40,13 @@ async function inspectModel(target: string, { batch, seq, threads, plan, json }:
   const rows = batch ?? (preset ? preset.batch / (preset.gradAccumulationSteps ?? 1) : 1);
   const found = await inspect(model, {
     batch: rows,
-    plan,
+    ...(plan ? {} : { plan }),
     ...(seqLen === undefined ? {} : { seqLen }),
     ...(threads === undefined ? {} : { threads }),
   });
+  if (plan && !found.memory) {
+    process.stderr.write('hadal: memory is not planned, since no native binary loads here; hadal doctor says why\n');
+  }
   if (json) printJson(found);
   else for (const line of await inspectionLines(found)) printLine(line);
 }

@@ -1,6 +1,7 @@
 // What training a model takes, found without allocating it.
 import { readFile, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { canLoadAddon } from '../addon/addon.js';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { withFileErrors } from '../formats/file-error.js';
@@ -27,7 +28,7 @@ export interface TrainingMemory {
 
 /** What {@link inspect} finds. */
 export interface Inspection extends ModelCounts {
-  /** null where it was not asked for. */
+  /** null where it was not asked for, or cannot be planned because no native binary loads here. */
   memory: TrainingMemory | null;
 }
 
@@ -39,7 +40,7 @@ export interface InspectOptions {
   seqLen?: number;
   /** Threads that kernels' workspaces are planned for; the machine's processors unless given. */
   threads?: number;
-  /** Whether to plan a step for `memory`; true unless given. */
+  /** Whether to plan a step for `memory`, which needs the native binary; unless given, where that loads. */
   plan?: boolean;
 }
 
@@ -47,7 +48,7 @@ export interface InspectOptions {
  * Counts parameters, work and memory of a model without allocating it, so that the largest can be looked at.
  *
  * @param model - the contents of a Hugging Face config.json, or the path of one, of a model directory or of a GGUF file
- * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be, HADAL_ERR_IO
+ * @throws HadalError HADAL_ERR_CONFIG for a config that cannot be, HADAL_ERR_IO, HADAL_ERR_NATIVE
  */
 export async function inspect(
   model: Record<string, unknown> | string,
@@ -58,7 +59,7 @@ export async function inspect(
     batch = 1,
     seqLen = Math.min(made.maxPositions, 4096),
     threads = availableParallelism(),
-    plan = true,
+    plan = canLoadAddon(),
   } = options;
   if (seqLen > made.maxPositions) {
     throw new HadalError(
