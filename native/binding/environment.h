@@ -1,5 +1,7 @@
 // What one JavaScript environment (main thread or worker) holds: its devices.
 #pragma once
+// A worker that ends refuses all calls of its JavaScript; without this, an error on its way there aborts the process.
+#define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
 #include <napi.h>
 
 #include <memory>
