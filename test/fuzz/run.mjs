@@ -39,7 +39,7 @@ function runChild(target, folder, first, count) {
   return new Promise((resolve) => {
     const args = [child, target, folder, String(first), String(count)];
     const running = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
-    const [, stdout, stderr, progress] = /** @type {import('node:stream').Readable[]} */ (running.stdio);
+    const [, stdout, stderr, progress] = /** @type {any[]} */ (running.stdio);
     let [output, errors, last] = ['', '', first - 1];
     let watch = setTimeout(() => {}, 0);
     const alive = () => {
