@@ -1,12 +1,11 @@
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { setTimeout } from 'node:timers/promises';
+import { describe, expect, it, vi } from 'vitest';
 import { type GenerateOptions, generate } from '../../src/generate/generate.js';
 import { loadModel } from '../../src/generate/loaded-model.js';
 import type { Session } from '../../src/session/session.js';
 import { goldenDir } from '../goldens/golden.js';
-import { copyModel, withDirectory } from '../session/model-copies.js';
 import { Rng } from '../support/rng.js';
+import { withTextModel } from './text-model.js';
 
 const open = (name: string) => loadModel(goldenDir(name), { device: 'cpu', threads: 2 });
 
@@ -140,34 +139,88 @@ describe('generate', () => {
     await expect(pieces.next()).rejects.toMatchObject({ code: 'HADAL_ERR_DISPOSED' });
   });
 
-  it('takes text and streams text, whole characters only', () =>
-    withDirectory(async (dir) => {
-      // A byte-level tokenizer of 101 ids: bos, eos, printable ASCII and the three bytes of '中'.
-      const bytes = Array.from({ length: 95 }, (_, i) => (i === 0 ? '\u0120' : String.fromCharCode(32 + i)));
-      const tokens = ['<s>', '</s>', ...bytes, '\u00e4', '\u00b8', '\u0143'];
-      const special = (id: number) => ({
-        id,
-        content: tokens[id],
-        special: true,
-        single_word: false,
-        lstrip: false,
-        rstrip: false,
-        normalized: false,
-      });
-      await copyModel('deepseek_v3', dir, {});
-      const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: false, use_regex: false };
-      await writeFile(
-        join(dir, 'tokenizer.json'),
-        JSON.stringify({
-          version: '1.0',
-          added_tokens: [special(0), special(1)],
-          pre_tokenizer: byteLevel,
-          decoder: byteLevel,
-          model: { type: 'BPE', vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [] },
-        }),
-      );
-      using model = await loadModel(dir, { device: 'cpu', threads: 2 });
-      const options = { seed: 5, temperature: 3, maxTokens: 40, ignoreEos: true };
+  it('computes nothing before it is asked for', async () => {
+    using model = await open('deepseek_v3_mtp');
+    const run = vi.spyOn(model, 'run');
+    for (const speculative of [false, true]) {
+      const pieces = model.generate([3, 4], { speculative, ignoreEos: true, seed: 1 });
+      await setTimeout(20);
+      expect(run).toHaveBeenCalledTimes(0);
+      await pieces.next();
+      const [first, afterFirst] = [
+        run.mock.calls.length,
+        await setTimeout(50, 'later').then(() => run.mock.calls.length),
+      ];
+      expect(first).toBeGreaterThan(0);
+      expect(afterFirst).toBe(first);
+      for (let i = 0; i < 3; i++) await pieces.next();
+      expect(run.mock.calls.length).toBeGreaterThan(first);
+      const before = run.mock.calls.length;
+      await setTimeout(50);
+      expect(run).toHaveBeenCalledTimes(before);
+      await pieces.return({} as never);
+      expect(run).toHaveBeenCalledTimes(before);
+      run.mockClear();
+    }
+  });
+
+  it('says why it ended and what it did', async () => {
+    using model = await open('deepseek_v3_mtp');
+    const control = new AbortController();
+    const options = { ignoreEos: true, seed: 2, signal: control.signal };
+    const { ids, ...summary } = await model.generateText([3, 4, 5], { ...options, maxTokens: 5 });
+    expect(ids).toHaveLength(5);
+    expect(summary).toEqual({
+      text: '',
+      finishReason: 'length',
+      promptTokens: 3,
+      generatedTokens: 5,
+      prefillMs: expect.any(Number),
+      decodeMs: expect.any(Number),
+      tokensPerSecond: expect.any(Number),
+      drafted: 0,
+      accepted: 0,
+    });
+    expect(summary.tokensPerSecond).toBeCloseTo(4000 / summary.decodeMs, 5);
+    const one = await model.generateText([3], { ...options, maxTokens: 1 });
+    expect(one).toMatchObject({ finishReason: 'length', decodeMs: 0, tokensPerSecond: null });
+
+    // Aborted while its consumer holds a piece, and while the next one is computed.
+    const between = model.generate([3], options);
+    expect((await between.next()).value).toMatchObject({ finishReason: null });
+    const within = model.generate([3], options);
+    await within.next();
+    const next = within.next();
+    control.abort();
+    expect((await next).value).toMatchObject({ id: expect.any(Number), finishReason: 'aborted' });
+    for (const [generation, generatedTokens] of [
+      [between, 1],
+      [within, 2],
+    ] as const) {
+      const end = { finishReason: 'aborted', generatedTokens };
+      expect(await generation.next()).toMatchObject({ done: true, value: end });
+    }
+    expect(await model.generateText([3], options)).toMatchObject({ finishReason: 'aborted', ids: [], prefillMs: 0 });
+  });
+
+  it('penalises what the prompt and the text hold', async () => {
+    using model = await open('deepseek_v3');
+    const prompt = Array.from({ length: 20 }, (_, i) => i);
+    const ids = [
+      ...prompt,
+      ...(await model.generateText(prompt, { temperature: 0, maxTokens: 40, ignoreEos: true })).ids,
+    ];
+    expect(new Set(ids).size).toBeLessThan(60);
+    const options = { temperature: 0, maxTokens: 40, ignoreEos: true, repetitionPenalty: 1e6 };
+    expect(new Set([...prompt, ...(await model.generateText(prompt, options)).ids]).size).toBe(60);
+  });
+});
+
+describe('text', () => {
+  const options = { seed: 5, temperature: 3, maxTokens: 40, ignoreEos: true };
+
+  it('is taken and streamed, whole characters only', () =>
+    withTextModel('deepseek_v3', async (model) => {
       const pieces = [];
       for await (const piece of model.generate('Hi 中', options)) pieces.push(piece);
       // The prompt's ids: bos, H, i, space, three bytes.
@@ -180,4 +233,56 @@ describe('generate', () => {
       const bare = model.generate('Hi 中', { ...options, addBos: false });
       expect((await bare.next()).value).not.toEqual(pieces[0]);
     }));
+
+  it.each([false, true])(
+    'ends before a stop string, nothing of which is ever given out (speculative: %s)',
+    (speculative) =>
+      withTextModel('deepseek_v3_mtp', async (model) => {
+        const { text: whole } = await model.generateText('Hi', { ...options, speculative });
+        expect(whole.length).toBeGreaterThan(30);
+        for (const [from, to] of [
+          [0, 1],
+          [7, 12],
+          [20, 28],
+          [whole.length - 2, whole.length],
+        ] as const) {
+          const stop = whole.slice(from, to);
+          const pieces = [];
+          for await (const piece of model.generate('Hi', { ...options, speculative, stop: ['never', stop] }))
+            pieces.push(piece);
+          expect(pieces.map(({ text }) => text).join('')).toBe(whole.slice(0, whole.indexOf(stop)));
+          expect(pieces.map(({ finishReason }) => finishReason)).toEqual([
+            ...Array(pieces.length - 1).fill(null),
+            'stop',
+          ]);
+        }
+        // What only looked like its beginning comes out at the end.
+        const unfinished = `${whole.slice(-3)}!!!`;
+        expect(await model.generateText('Hi', { ...options, speculative, stop: [unfinished] })).toMatchObject({
+          text: whole,
+          finishReason: 'length',
+        });
+      }),
+  );
+
+  it('ends at a special token that is a stop string', () =>
+    withTextModel('deepseek_v3', async (model) => {
+      const long = { ...options, temperature: 20, maxTokens: 60 };
+      const { ids } = await model.generateText('Hi', long);
+      const end = ids.indexOf(100);
+      expect(end).toBeGreaterThan(0);
+      const { ids: cut, text, finishReason } = await model.generateText('Hi', { ...long, stop: ['<|im_end|>'] });
+      expect(cut).toEqual(ids.slice(0, end + 1));
+      expect(text).toBe(await model.tokenizer?.decode(cut));
+      expect(finishReason).toBe('stop');
+    }));
+
+  it('is needed for stop strings', async () => {
+    using model = await open('deepseek_v3');
+    const refused = { code: 'HADAL_ERR_CONFIG', message: expect.stringContaining("'stop'") };
+    await expect(model.generateText([1], { stop: ['x'] })).rejects.toMatchObject(refused);
+    await withTextModel('deepseek_v3', async (speaking) => {
+      await expect(speaking.generateText('x', { stop: [''] })).rejects.toMatchObject(refused);
+    });
+  });
 });
