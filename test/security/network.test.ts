@@ -44,7 +44,7 @@ describe('with a network that only reports who asks for it', () => {
   });
 });
 
-const mayUnshare = run('unshare', ['-rn', 'true']).status === 0;
+const mayUnshare = spawnSync('unshare', ['-rn', 'true']).status === 0;
 
 describe.skipIf(!mayUnshare)(
   'in a network namespace with nothing in it (skipped where `unshare -rn` is not allowed)',
