@@ -67,7 +67,10 @@ export async function configOfGguf(file: GgufFile): Promise<Record<string, unkno
   };
   const epsilon = metadata.number(`${architecture}.attention.layer_norm_rms_epsilon`);
   const ropeTheta = shortest(metadata.number(`${architecture}.rope.freq_base`) ?? 10000);
-  const scaling = (await llama3Scaling(file, headDim, ropeTheta)) ?? scalingOf(file, architecture);
+  const scaling = scalingOf(file, architecture);
+  const llama3 = await llama3Scaling(file, headDim, ropeTheta);
+  if (scaling && llama3)
+    throw configError(path, `${architecture}.rope.scaling.type`, "'none' beside a table", scaling.rope_type);
   return {
     model_type: architecture,
     vocab_size: vocabSize,
@@ -79,7 +82,7 @@ export async function configOfGguf(file: GgufFile): Promise<Record<string, unkno
     head_dim: headDim,
     ...(epsilon === undefined ? {} : { rms_norm_eps: shortest(epsilon) }),
     rope_theta: ropeTheta,
-    ...(scaling ? { rope_scaling: scaling } : {}),
+    rope_scaling: llama3 ?? scaling,
     max_position_embeddings: required('context_length'),
     tie_word_embeddings: !tensors.has('output.weight'),
     ...(architecture === 'llama'
