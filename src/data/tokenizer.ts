@@ -38,7 +38,8 @@ export interface DecodeStream {
 }
 
 /**
- * Loads a tokenizer from a directory with tokenizer.json (and tokenizer_config.json), or from that file itself.
+ * Loads a tokenizer from a directory with tokenizer.json (and tokenizer_config.json, chat_template.jinja), or from that
+ * file itself.
  *
  * @throws HadalError HADAL_ERR_IO when it cannot be read, HADAL_ERR_FORMAT when it is no tokenizer
  */
@@ -46,12 +47,22 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const info = await withFileErrors(`read ${path}`, () => stat(path));
   const file = info.isDirectory() ? join(path, 'tokenizer.json') : path;
   const json = await withFileErrors(`read ${file}`, () => readFile(file, 'utf8'));
-  const configPath = join(dirname(file), 'tokenizer_config.json');
-  const configJson = await readFile(configPath, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw fileError(error, `read ${configPath}`);
+  const configJson = await readIfThere(join(dirname(file), 'tokenizer_config.json'));
+  const template = await readIfThere(join(dirname(file), 'chat_template.jinja'));
+  return createTokenizer(json, template === undefined ? configJson : withTemplate(configJson, template, file), file);
+}
+
+function readIfThere(path: string): Promise<string | undefined> {
+  return readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw fileError(error, `read ${path}`);
     return undefined;
   });
-  return createTokenizer(json, configJson, file);
+}
+
+/** A chat template's own file comes before the one in tokenizer_config.json, where it goes when a model is saved. */
+function withTemplate(configJson = '{}', template: string, file: string): string {
+  const config = parseJson(configJson, { part: 'tokenizer', what: `tokenizer_config.json beside ${file}` });
+  return `${JSON.stringify({ ...(config as object), chat_template: template }, null, 2)}\n`;
 }
 
 /**
