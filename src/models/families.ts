@@ -29,7 +29,7 @@ export function modelFromConfig(json: unknown, source = 'config.json'): Model {
     throw new HadalError('HADAL_ERR_CONFIG', `[${source}] expected an object, got ${shown(json)}`);
   }
   const type = (json as Record<string, unknown>).model_type;
-  const family = Object.hasOwn(families, String(type)) ? families[String(type)] : undefined;
+  const family = typeof type === 'string' && Object.hasOwn(families, type) ? families[type] : undefined;
   if (!family) {
     const known = Object.keys(families).join(', ');
     throw new HadalError(

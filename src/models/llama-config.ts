@@ -106,8 +106,9 @@ export function llamaFromHuggingFace(json: Record<string, unknown>, source: stri
   // transformers has a window of 4096 where the field is not there.
   if (family === 'mistral' && json.sliding_window === undefined)
     throw configError(source, 'sliding_window', 'null', undefined);
-  if (Array.isArray(json.layer_types) && json.layer_types.some((type) => type !== 'full_attention'))
-    throw configError(source, 'layer_types', "'full_attention' for every layer", json.layer_types);
+  const layerTypes = json.layer_types ?? [];
+  if (!Array.isArray(layerTypes) || layerTypes.some((type) => type !== 'full_attention'))
+    throw configError(source, 'layer_types', "'full_attention' for every layer", layerTypes);
   const { ropeTheta, scaling } = ropeScalingFromHuggingFace(json, source, ['linear', 'dynamic', 'llama3', 'yarn']);
   const { num_attention_heads: heads, num_key_value_heads: kvHeads, hidden_size: hiddenSize } = json;
   const withDefaults = { ...defaults[family], ...json };
@@ -118,7 +119,7 @@ export function llamaFromHuggingFace(json: Record<string, unknown>, source: stri
       ropeScaling: scaling,
       // Without the field, Llama has as many as heads; the others a number of their own, which no config relies on.
       numKeyValueHeads: kvHeads === null || (kvHeads === undefined && family === 'llama') ? heads : kvHeads,
-      headDim: json.head_dim ?? Math.floor(Number(hiddenSize) / Number(heads)),
+      headDim: json.head_dim ?? quotient(hiddenSize, heads),
       attentionBias: family === 'llama' ? json.attention_bias : undefined,
       mlpBias: family === 'llama' ? json.mlp_bias : undefined,
     },
@@ -143,6 +144,11 @@ export function llamaFromHuggingFace(json: Record<string, unknown>, source: stri
       scaling.highFreqFactor,
     );
   return config;
+}
+
+/** Undefined where there is none: the schema names the field at fault. */
+function quotient(size: unknown, parts: unknown): number | undefined {
+  return typeof size === 'number' && typeof parts === 'number' ? Math.floor(size / parts) : undefined;
 }
 
 /** Its `config.json`. */

@@ -7,6 +7,7 @@ import {
   softmaxScaleFactor,
   type YarnScaling,
 } from '../../src/nn/yarn.js';
+import { expectHadalError } from '../support/op-case.js';
 
 const v3: YarnScaling = { type: 'yarn', factor: 40, originalMaxPositionEmbeddings: 4096, mscale: 1, mscaleAllDim: 1 };
 // biome-ignore lint/suspicious/noApproximativeNumericConstant: what V2-Lite's config says
@@ -62,6 +63,14 @@ describe('yarn', () => {
       expect(ratio).toBeCloseTo([1, 1.05265, 1.49322, 3.37864, 4][i] as number, 5);
     expect(rotaryMultiplier({ ...yarn, mscale: 1, mscaleAllDim: 0.5 })).toBeCloseTo(1.0648216, 7);
     expect(rotaryMultiplier({ ...yarn, attentionFactor: 1.5 })).toBe(1.5);
+  });
+
+  it('refuses dims that would fill the memory', () => {
+    expectHadalError(
+      () => rotaryTables(1, 1e9, 10000),
+      'HADAL_ERR_CONFIG',
+      /at most 65536 rotary dims, got 1000000000/,
+    );
   });
 
   it('tabulates cos and sin of position times frequency', () => {
