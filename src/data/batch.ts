@@ -12,6 +12,8 @@ export interface DataCursor {
   /** What the data was, so that other data is not taken for it. */
   readonly documents: number;
   readonly tokensPerEpoch: number;
+  /** Weights of the sources, where they have some. */
+  readonly weights?: readonly number[];
 }
 
 /** Rows of packed documents. All arrays are [B, T], row-major, views of one SharedArrayBuffer. */

@@ -3,7 +3,8 @@ import { workerUrl } from '../core/worker-url.js';
 import { TokenShards } from '../formats/token-shards.js';
 import type { Batch, DataCursor } from './batch.js';
 import type { PackTask } from './pack-worker.js';
-import { PackedStream, type PackOptions } from './packing.js';
+import type { SourceShare } from './prepared.js';
+import { openStream, type RowStream } from './weighted-stream.js';
 import { WorkerPool } from './worker-pool.js';
 
 /** What batches to make, and from what. */
@@ -28,30 +29,37 @@ export interface EvalOptions {
 /** {@link EvalOptions}, and the order of training. */
 export interface LoaderOptions extends EvalOptions {
   readonly seed: number;
+  /** The sources that the documents are of, in order; rows are taken by weight where they have weights. */
+  readonly sources?: readonly SourceShare[] | undefined;
   /** Where to go on, as an earlier batch's `cursor` says. Another world size or batch size may go on from it. */
   readonly cursor?: DataCursor | undefined;
 }
 
 /** Makes batches in the order they are asked for, ahead of time in worker threads. */
 class Packer implements AsyncDisposable {
-  private readonly options: PackOptions & { shards: string; seed: number | undefined };
+  private readonly options: Omit<PackTask, 'token'>;
   private readonly pool: WorkerPool | undefined;
   private readonly prefetch: number;
   private readonly ahead: Promise<Batch>[] = [];
-  readonly stream: PackedStream;
+  readonly stream: RowStream;
   /** Tokens a global batch takes from the stream, all ranks together. */
   readonly stepTokens: number;
   private readonly source: TokenShards;
   /** Start of the next batch to be handed to a worker. */
   private scheduled: number;
 
-  constructor(options: EvalOptions, seed: number | undefined, token: (stream: PackedStream) => number) {
+  constructor(
+    options: EvalOptions & { sources?: readonly SourceShare[] | undefined },
+    seed: number | undefined,
+    token: (stream: RowStream) => number,
+  ) {
+    const { sources } = options;
     const { shards, batch, seqLen, mtpDepth = 0, rank = 0, worldSize = 1, threads = 1, prefetch = 2 } = options;
-    this.options = { shards, batch, seqLen, mtpDepth, rank, seed };
+    this.options = { shards, batch, seqLen, mtpDepth, rank, seed, sources };
     this.stepTokens = batch * seqLen * worldSize;
     this.prefetch = threads === 0 ? 0 : prefetch;
     this.source = TokenShards.open(shards);
-    this.stream = new PackedStream(this.source, seed);
+    this.stream = openStream(this.source, seed, sources);
     this.scheduled = token(this.stream);
     this.pool = threads > 0 ? new WorkerPool(workerUrl(import.meta.url, './pack-worker.js'), threads) : undefined;
   }
@@ -103,7 +111,16 @@ export class DataLoader implements AsyncDisposable {
   get cursor(): DataCursor {
     const { documents, tokensPerEpoch } = this.packer.stream;
     const epoch = Math.floor(this.token / tokensPerEpoch);
-    return { version: 1, token: this.token, epoch, seed: this.options.seed, documents, tokensPerEpoch };
+    const cursor = {
+      version: 1,
+      token: this.token,
+      epoch,
+      seed: this.options.seed,
+      documents,
+      tokensPerEpoch,
+    } as const;
+    const weights = weightsOf(this.options);
+    return weights === undefined ? cursor : { ...cursor, weights };
   }
 
   async next(): Promise<Batch> {
@@ -121,8 +138,22 @@ export class DataLoader implements AsyncDisposable {
   }
 }
 
-function startOf({ cursor, seed }: LoaderOptions, { documents, tokensPerEpoch }: PackedStream): number {
+/** Weights of the sources, where they have some. */
+function weightsOf({ sources }: LoaderOptions): number[] | undefined {
+  return sources?.some(({ weight }) => weight !== undefined) ? sources.map(({ weight = 1 }) => weight) : undefined;
+}
+
+function startOf(options: LoaderOptions, { documents, tokensPerEpoch }: RowStream): number {
+  const { cursor, seed } = options;
   if (cursor === undefined) return 0;
+  const weights = weightsOf(options);
+  if (JSON.stringify(cursor.weights) !== JSON.stringify(weights)) {
+    const listed = (given: readonly number[] | undefined): string => given?.join(', ') ?? 'none';
+    throw new HadalError(
+      'HADAL_ERR_CHECKPOINT',
+      `[data] expected the weights of the checkpoint (${listed(cursor.weights)}), got ${listed(weights)}; give the same to resume`,
+    );
+  }
   const same = cursor.version === 1 && cursor.seed === seed && cursor.documents === documents;
   if (same && cursor.tokensPerEpoch === tokensPerEpoch && Number.isSafeInteger(cursor.token) && cursor.token >= 0) {
     return cursor.token;

@@ -74,8 +74,13 @@ export class PackedStream {
     const { batch: rows, seqLen, mtpDepth, rank } = options;
     const batch = emptyBatch(rows, seqLen, mtpDepth);
     const first = Math.floor(token / seqLen) + rank * rows;
-    for (let b = 0; b < rows; b++) this.fillRow(batch, b, this.rowAt(first + b, seqLen) * seqLen + (token % seqLen));
+    for (let b = 0; b < rows; b++) this.packRow(batch, b, first + b, token % seqLen);
     return batch;
+  }
+
+  /** Fills row `b` of a batch with the row that comes as number `row`; rows begin `offset` tokens later than usual. */
+  packRow(batch: Batch, b: number, row: number, offset: number): void {
+    this.fillRow(batch, b, this.rowAt(row, batch.seqLen) * batch.seqLen + offset);
   }
 
   /** Which row of the stream comes as number `row`. */

@@ -3,27 +3,30 @@ import type { Document } from './sources.js';
 /** Texts that travel to a worker together, so that messages stay few. */
 export interface DocumentGroup {
   readonly texts: string[];
+  /** Which source each text is of. */
+  readonly sources: number[];
   /** Number of the first text, counted over all documents. */
   readonly first: number;
 }
 
 const groupChars = 1 << 18;
 
-/** Groups documents into about 256 Ki characters each. */
-export async function* groupDocuments(documents: AsyncIterable<Document>): AsyncGenerator<DocumentGroup> {
-  let texts: string[] = [];
-  let first = 0;
+/** Groups documents into about 256 Ki characters each. @param skip - documents at the beginning that are left out */
+export async function* groupDocuments(documents: AsyncIterable<Document>, skip = 0): AsyncGenerator<DocumentGroup> {
+  let group: DocumentGroup = { texts: [], sources: [], first: skip };
   let chars = 0;
-  for await (const { text } of documents) {
-    texts.push(text);
+  let read = 0;
+  for await (const { text, source } of documents) {
+    if (read++ < skip) continue;
+    group.texts.push(text);
+    group.sources.push(source);
     chars += text.length;
     if (chars < groupChars) continue;
-    yield { texts, first };
-    first += texts.length;
-    texts = [];
+    yield group;
+    group = { texts: [], sources: [], first: read };
     chars = 0;
   }
-  if (texts.length > 0) yield { texts, first };
+  if (group.texts.length > 0) yield group;
 }
 
 /** Results of `run` in the order of the items, with up to `concurrency` under way. */

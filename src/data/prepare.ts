@@ -1,165 +1,272 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
 import { throwIfAborted } from '../core/abort.js';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { workerUrl } from '../core/worker-url.js';
-import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
+import { writeFileAtomic } from '../formats/atomic-file.js';
+import { DirectoryLock } from '../formats/directory-lock.js';
 import { withFileErrors } from '../formats/file-error.js';
-import { TokenShards, TokenShardWriter } from '../formats/token-shards.js';
+import { makeDirectory } from '../formats/make-directory.js';
+import { type TokenShardState, TokenShardWriter, tokenShardState } from '../formats/token-shards.js';
+import { pathOf, weightOf } from './data-config.js';
 import { groupDocuments, mapInOrder } from './parallel.js';
+import { isPrepared, manifestName, openPrepared, type PreparedData, type PreparedManifest } from './prepared.js';
 import { newSourceStats, readDocuments, resolveSources, type SourceOptions, splitPartOf } from './sources.js';
 import type { TokenizedGroup, TokenizeWorkerData } from './tokenize-worker.js';
 import type { Tokenizer } from './tokenizer.js';
 import { WorkerPool } from './worker-pool.js';
 
-/** What to tokenize, how, and where to keep the result. */
-export interface PrepareOptions extends SourceOptions {
+/** What to tokenize, and how. */
+export interface PrepareDataOptions extends SourceOptions {
   readonly tokenizer: Tokenizer;
-  /** Directory of prepared data; each preparation gets a folder in it, named by what it was made from. */
-  readonly cacheDir: string;
   /** Share of the documents kept out of training; 0.05 unless given. */
   readonly heldOut?: number;
   /** Start each document with bos; true unless given, where the tokenizer has one. */
   readonly addBos?: boolean;
   /** End each document with eos; true unless given, where the tokenizer has one. */
   readonly addEos?: boolean;
+  /** Whether names of special tokens within a document are plain text; true unless given. */
+  readonly specialTokensAsText?: boolean;
   /** Worker threads; as many as the machine offers unless given. The result does not depend on it. */
   readonly threads?: number;
+  /** Tokens after which a shard is closed, from where a later call goes on; 2²⁶ unless given. */
+  readonly shardTokens?: number;
   readonly onProgress?: (progress: { documents: number; tokens: number }) => void;
 }
 
-/** One part of the data. */
-export interface PreparedPart {
-  /** Directory of its token shards. */
-  readonly dir: string;
-  readonly documents: number;
-  readonly tokens: number;
-  /** UTF-8 bytes of the text behind the tokens. */
-  readonly textBytes: number;
-}
-
-/** Token shards ready for a loader. */
-export interface PreparedData {
-  readonly train: PreparedPart;
-  /** Undefined where nothing is held out: a share of 0, or a single document. */
-  readonly heldOut: PreparedPart | undefined;
-  /** Characters that stood for bytes that were not UTF-8. */
-  readonly invalidUtf8: number;
-  /** Whether an earlier preparation was taken. */
-  readonly reused: boolean;
-}
+/** Token shards, and whether an earlier preparation was taken as it was. */
+export type MadeData = PreparedData & { readonly reused: boolean };
 
 /**
- * Tokenizes sources into token shards, or takes those that an earlier call made from the same files, tokenizer and
- * options. What is interrupted leaves nothing behind that could be taken for whole.
+ * Tokenizes sources into token shards in a folder of `cacheDir` that is named by what they are made from, or takes
+ * those that an earlier call made from the same files, tokenizer and options. Another process that is at the same work
+ * is waited for.
  *
  * @throws HadalError HADAL_ERR_DATA, HADAL_ERR_IO, HADAL_ERR_ABORTED
  */
-export async function prepareData(options: PrepareOptions): Promise<PreparedData> {
-  throwIfAborted(options.signal);
-  const dir = join(resolve(options.cacheDir), await cacheKey(options));
-  const earlier = await openPrepared(dir);
-  if (earlier !== undefined) return { ...earlier, reused: true };
-  // What is there is ours alone, and damaged.
-  await withFileErrors(`write ${dir}`, () => rm(dir, { recursive: true, force: true }));
-  try {
-    await withAtomicDirectory(dir, (temporary) => fill(temporary, options));
-  } catch (error) {
-    // Another process may have finished the same work first.
-    const others = await openPrepared(dir);
-    if (others === undefined) throw error;
-    return { ...others, reused: true };
+export async function prepareData(options: PrepareDataOptions & { cacheDir: string }): Promise<MadeData> {
+  const dir = join(resolve(options.cacheDir), await keyOf(options));
+  for (;;) {
+    throwIfAborted(options.signal);
+    try {
+      return await prepareInto(dir, options, { keepFailed: false });
+    } catch (error) {
+      await rmdir(dir).catch(() => {}); // where nothing was begun, or all was removed
+      if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_LOCKED') throw error;
+      await setTimeout(200);
+    }
   }
-  const made = await openPrepared(dir);
-  if (made === undefined)
-    throw new HadalError('HADAL_ERR_IO', `[data] expected prepared data in ${dir}, got none; is it being removed?`);
-  return { ...made, reused: false };
 }
 
-const formatVersion = 1;
+/**
+ * Tokenizes sources into token shards in `dir`. What an interrupted or killed call with the same sources and options
+ * left there is gone on with, to the very same bytes; what one has finished is taken.
+ *
+ * @param behaviour.keepFailed - whether what a call leaves that failed, because of a bad line for example, is kept for
+ * the next; true unless given
+ * @throws HadalError HADAL_ERR_CONFIG where `dir` holds anything else, HADAL_ERR_LOCKED, HADAL_ERR_DATA, HADAL_ERR_IO,
+ * HADAL_ERR_ABORTED
+ */
+export async function prepareInto(
+  dir: string,
+  options: PrepareDataOptions,
+  { keepFailed = true }: { keepFailed?: boolean } = {},
+): Promise<MadeData> {
+  throwIfAborted(options.signal);
+  const key = await keyOf(options);
+  await withFileErrors(`write ${dir}`, () => makeDirectory(dir));
+  using _ = new DirectoryLock(dir, { file: lockName, part: 'data', verb: 'prepares data', fix: 'directory' });
+  const earlier = await stateOf(dir, key);
+  if (earlier === 'whole') return { ...reweighted(dir, options), reused: true };
+  try {
+    await fill(dir, key, earlier, options);
+  } catch (error) {
+    const isInterrupted = error instanceof HadalError && error.code === 'HADAL_ERR_ABORTED';
+    if (!keepFailed && !isInterrupted) await removeContents(dir);
+    throw error;
+  }
+  return { ...openPrepared(dir), reused: false };
+}
 
-async function cacheKey(options: PrepareOptions): Promise<string> {
-  const { tokenizer, heldOut, addBos, addEos, textField } = withDefaults(options);
+const formatVersion = 2;
+const lockName = 'prepare.lock';
+
+/** Hash of what the data is made from: files by name, size and time. Weights are not of it: they change no shard. */
+async function keyOf(options: PrepareDataOptions): Promise<string> {
+  const { tokenizer, heldOut, addBos, addEos, specialTokensAsText, shardTokens } = withDefaults(options);
   const items = await resolveSources(options);
-  const files = items.map(({ path, bytes, modifiedMs, kind }) => [
+  const files = items.map(({ path, bytes, modifiedMs, kind, source, textField }) => [
     kind === 'synthetic' ? path : resolve(path),
     bytes,
     modifiedMs,
+    source,
+    textField,
   ]);
   const ends = [addBos ? tokenizer.bosId : undefined, addEos ? tokenizer.eosId : undefined];
-  const key = [formatVersion, files, tokenizer.hash, ends, heldOut, textField];
+  const how = [heldOut, options.invalidUtf8 ?? 'error', specialTokensAsText, shardTokens];
+  const key = [formatVersion, files, tokenizer.hash, ends, how];
   return createHash('sha256').update(JSON.stringify(key)).digest('hex').slice(0, 16);
 }
 
-function withDefaults(
-  options: PrepareOptions,
-): Required<Pick<PrepareOptions, 'heldOut' | 'addBos' | 'addEos' | 'textField'>> & PrepareOptions {
-  const { heldOut = 0.05, addBos = true, addEos = true, textField = 'text' } = options;
-  if (heldOut >= 0 && heldOut <= 0.5) return { ...options, heldOut, addBos, addEos, textField };
-  throw new HadalError('HADAL_ERR_CONFIG', `[data] expected a heldOut share from 0 to 0.5, got ${heldOut}`);
+function withDefaults(options: PrepareDataOptions) {
+  const { heldOut = 0.05, addBos = true, addEos = true, specialTokensAsText = true, shardTokens = 2 ** 26 } = options;
+  if (!(heldOut >= 0 && heldOut <= 0.5))
+    throw new HadalError('HADAL_ERR_CONFIG', `[data] expected a heldOut share from 0 to 0.5, got ${heldOut}`);
+  if (!(Number.isSafeInteger(shardTokens) && shardTokens > 0))
+    throw new HadalError('HADAL_ERR_CONFIG', `[data] expected shardTokens of at least 1, got ${shardTokens}`);
+  return { ...options, heldOut, addBos, addEos, specialTokensAsText, shardTokens };
 }
 
-const summaryName = 'prepared.json';
-const summarySchema = z.object({ invalidUtf8: z.number() });
+const natural = z.number().int().nonnegative();
+const counts = z.array(z.object({ train: natural, heldOut: natural }));
+const progressSchema = z.object({ key: z.string(), sources: counts, train: tokenShardState, heldOut: tokenShardState });
 
-/** The prepared data in `dir`, or undefined where there is none that is whole. */
-async function openPrepared(dir: string): Promise<Omit<PreparedData, 'reused'> | undefined> {
-  try {
-    const path = join(dir, summaryName);
-    const { invalidUtf8 } = summarySchema.parse(parseJson(await readFile(path), { part: 'data', what: path }));
-    const heldOut = openPart(join(dir, 'held-out'));
-    return { train: openPart(join(dir, 'train')), heldOut: heldOut.documents > 0 ? heldOut : undefined, invalidUtf8 };
-  } catch {
-    return undefined;
+/** How far a preparation has come: documents of each source, and the shards that are closed. */
+type Progress = z.infer<typeof progressSchema>;
+
+const progressName = 'progress.json';
+const folders = { train: 'train', heldOut: 'held-out' } as const;
+
+/** What `dir` holds of this preparation. @throws HadalError HADAL_ERR_CONFIG for what is not of it */
+async function stateOf(dir: string, key: string): Promise<'whole' | Progress | undefined> {
+  const foreign = (what: string): HadalError =>
+    new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[data] expected ${dir} to be new or empty, got ${what} in it; choose another directory or remove it`,
+    );
+  const other = 'data prepared from other files or with other options';
+  if (isPrepared(dir)) {
+    let found: string | undefined;
+    try {
+      found = openPrepared(dir).manifest.key;
+    } catch {
+      return undefined; // damaged: made anew
+    }
+    if (found !== key) throw foreign(other);
+    return 'whole';
   }
+  const names = await readdir(dir);
+  if (names.includes(progressName)) {
+    const path = join(dir, progressName);
+    const parsed = progressSchema.safeParse(parseJson(await readFile(path), { part: 'data', what: path }));
+    if (parsed.success && parsed.data.key !== key) throw foreign(`the beginning of ${other}`);
+    return parsed.data;
+  }
+  const strange = names.find((name) => ![lockName, ...Object.values(folders)].includes(name));
+  if (strange !== undefined) throw foreign(`'${strange}'`);
+  return undefined;
 }
 
-function openPart(dir: string): PreparedPart {
-  using shards = TokenShards.open(dir);
-  const { documents, tokens, textBytes } = shards;
-  return { dir, documents, tokens, textBytes };
+/** What is whole, under the weights asked for now. */
+function reweighted(dir: string, { sources }: PrepareDataOptions): PreparedData {
+  const data = openPrepared(dir);
+  const shares = data.train.sources.map(({ documents }, i) => ({ documents, weight: weightOf(sources[i] ?? '') }));
+  return { ...data, train: { ...data.train, sources: shares } };
 }
 
-async function fill(dir: string, options: PrepareOptions): Promise<void> {
-  const { tokenizer, heldOut, addBos, addEos, threads = availableParallelism() } = withDefaults(options);
+async function fill(
+  dir: string,
+  key: string,
+  earlier: Progress | undefined,
+  options: PrepareDataOptions,
+): Promise<void> {
+  const {
+    tokenizer,
+    heldOut,
+    addBos,
+    addEos,
+    specialTokensAsText,
+    threads = availableParallelism(),
+    shardTokens,
+  } = withDefaults(options);
   const data: TokenizeWorkerData = {
     ...tokenizer.files,
     prefix: addBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [],
     suffix: addEos && tokenizer.eosId !== undefined ? [tokenizer.eosId] : [],
+    specialTokensAsText,
   };
+  const { sources, writers } = await begin(dir, earlier, options);
+  const { train, heldOut: held } = writers;
+  const documents = (): number => train.totals.documents + held.totals.documents;
   await using pool = new WorkerPool(workerUrl(import.meta.url, './tokenize-worker.js'), threads, data);
   const stats = newSourceStats();
-  const train = await createWriter(join(dir, 'train'), tokenizer);
-  const held = await createWriter(join(dir, 'held-out'), tokenizer);
-  const groups = groupDocuments(readDocuments(options, stats));
-  const tokenized = mapInOrder(groups, threads * 2, async ({ texts, first }) => ({
-    first,
+  const groups = groupDocuments(readDocuments(options, stats), documents());
+  const tokenized = mapInOrder(groups, threads * 2, async ({ texts, ...rest }) => ({
+    ...rest,
     group: await pool.run<TokenizedGroup>('tokenizeGroup', texts),
   }));
-  for await (const { first, group } of tokenized) {
+  for await (const { first, sources: sourceOf, group } of tokenized) {
     throwIfAborted(options.signal);
     let at = 0;
     for (const [i, length] of group.lengths.entries()) {
-      const part = splitPartOf(first + i, heldOut) === 'train' ? train : held;
-      await part.add(group.ids.subarray(at, at + length), group.textBytes[i] as number);
+      const part = splitPartOf(first + i, heldOut);
+      await writers[part].add(group.ids.subarray(at, at + length), group.textBytes[i] as number);
+      (sources[sourceOf[i] as number] as (typeof sources)[number])[part]++;
       at += length;
     }
-    options.onProgress?.({
-      documents: train.totals.documents + held.totals.documents,
-      tokens: train.totals.tokens + held.totals.tokens,
-    });
+    // Groups are the same in every run, so shards closed between them are too.
+    if (train.shardTokens + held.shardTokens >= shardTokens) {
+      await train.closeShard();
+      await held.closeShard();
+      const progress: Progress = { key, sources, train: train.state, heldOut: held.state };
+      await writeFileAtomic(join(dir, progressName), `${JSON.stringify(progress)}\n`);
+    }
+    options.onProgress?.({ documents: documents(), tokens: train.totals.tokens + held.totals.tokens });
   }
   await train.finish();
   await held.finish();
-  const summary: z.infer<typeof summarySchema> = { invalidUtf8: stats.invalidUtf8 };
-  await writeFileAtomic(join(dir, summaryName), `${JSON.stringify(summary)}\n`);
+  const manifest: PreparedManifest = {
+    format: 'hadal-prepared',
+    version: 1,
+    key,
+    invalidUtf8: stats.invalidUtf8,
+    sources: options.sources.map((source, i) => ({
+      path: pathOf(source),
+      weight: weightOf(source),
+      ...(sources[i] as (typeof sources)[number]),
+    })),
+  };
+  await writeManifest(dir, manifest);
+  await rm(join(dir, progressName), { force: true });
 }
 
-async function createWriter(dir: string, { vocabSize, hash }: Tokenizer): Promise<TokenShardWriter> {
-  await mkdir(dir);
-  return new TokenShardWriter(dir, { vocabSize, tokenizerHash: hash });
+/** Writes `prepared.json`. */
+export async function writeManifest(dir: string, manifest: PreparedManifest): Promise<void> {
+  await writeFileAtomic(join(dir, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+/** Writers that go on from an earlier call's progress, or begin in empty folders. */
+async function begin(dir: string, earlier: Progress | undefined, { tokenizer, sources }: PrepareDataOptions) {
+  const writer = {
+    vocabSize: tokenizer.vocabSize,
+    tokenizerHash: tokenizer.hash,
+    maxShardTokens: Number.POSITIVE_INFINITY,
+  };
+  const open = (part: keyof typeof folders, state: TokenShardState) =>
+    TokenShardWriter.resume(join(dir, folders[part]), state, writer);
+  if (earlier !== undefined && earlier.sources.length === sources.length) {
+    const [train, heldOut] = [await open('train', earlier.train), await open('heldOut', earlier.heldOut)];
+    if (train && heldOut) return { sources: earlier.sources, writers: { train, heldOut } };
+  }
+  await withFileErrors(`write ${dir}`, async () => {
+    await removeContents(dir);
+    for (const folder of Object.values(folders)) await mkdir(join(dir, folder));
+  });
+  return {
+    sources: sources.map(() => ({ train: 0, heldOut: 0 })),
+    writers: {
+      train: new TokenShardWriter(join(dir, folders.train), writer),
+      heldOut: new TokenShardWriter(join(dir, folders.heldOut), writer),
+    },
+  };
+}
+
+async function removeContents(dir: string): Promise<void> {
+  for (const name of [manifestName, progressName, ...Object.values(folders)])
+    await rm(join(dir, name), { recursive: true, force: true });
 }

@@ -1,4 +1,5 @@
 import { workerData } from 'piscina';
+import { PlainTextEncoder } from './plain-text-encoder.js';
 import { createTokenizer, type Tokenizer } from './tokenizer.js';
 import { toWorkerResult, type WorkerResult } from './worker-pool.js';
 
@@ -8,6 +9,8 @@ export interface TokenizeWorkerData {
   readonly configJson: string | undefined;
   readonly prefix: readonly number[];
   readonly suffix: readonly number[];
+  /** Whether names of special tokens within a text are plain text. */
+  readonly specialTokensAsText: boolean;
 }
 
 /** Documents one after another. */
@@ -18,14 +21,16 @@ export interface TokenizedGroup {
   readonly textBytes: number[];
 }
 
-let tokenizer: Tokenizer | undefined;
+let encoder: Pick<Tokenizer, 'encodeBatch'> | undefined;
 
 /** Ids of each text between the prefix (bos) and the suffix (eos). */
 export function tokenizeGroup(texts: string[]): Promise<WorkerResult<TokenizedGroup>> {
   return toWorkerResult(async () => {
-    const { json, configJson, prefix, suffix } = workerData as TokenizeWorkerData;
-    tokenizer ??= createTokenizer(json, configJson);
-    const encoded = await tokenizer.encodeBatch(texts);
+    const { json, configJson, prefix, suffix, specialTokensAsText } = workerData as TokenizeWorkerData;
+    encoder ??= specialTokensAsText
+      ? new PlainTextEncoder(createTokenizer(json, configJson))
+      : createTokenizer(json, configJson);
+    const encoded = await encoder.encodeBatch(texts);
     const lengths = encoded.map((ids) => prefix.length + ids.length + suffix.length);
     const ids = new Int32Array(new SharedArrayBuffer(4 * lengths.reduce((sum, length) => sum + length, 0)));
     let at = 0;

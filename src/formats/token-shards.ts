@@ -1,5 +1,5 @@
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
@@ -36,6 +36,19 @@ type TokenShardIndex = z.infer<typeof indexSchema>;
 const indexName = 'index.json';
 const idxOf = (file: string): string => file.replace(/\.bin$/, '.idx');
 
+/** What a writer has put on disk; JSON-serialisable, for a later writer to go on from. */
+export type TokenShardState = z.infer<typeof stateSchema>;
+
+const stateSchema = z.object({
+  shards: indexSchema.shape.shards,
+  documents: natural,
+  tokens: natural,
+  textBytes: natural,
+});
+
+/** Checks a {@link TokenShardState} that was read from disk. */
+export const tokenShardState: z.ZodType<TokenShardState> = stateSchema;
+
 /**
  * Writes documents of token ids into `dir`, which must exist and be empty. Nothing can be opened before `finish()`.
  */
@@ -43,7 +56,8 @@ export class TokenShardWriter {
   private readonly shards: TokenShardIndex['shards'] = [];
   private pending: Uint8Array[] = [];
   private ends: number[] = [];
-  private shardTokens = 0;
+  /** Tokens added since the last shard was closed. */
+  shardTokens = 0;
   /** What has been added so far; `textBytes` are UTF-8 bytes of the text behind the tokens. */
   readonly totals = { documents: 0, tokens: 0, textBytes: 0 };
 
@@ -52,6 +66,41 @@ export class TokenShardWriter {
     private readonly dir: string,
     private readonly options: { vocabSize: number; tokenizerHash: string; maxShardTokens?: number },
   ) {}
+
+  /**
+   * A writer that goes on after the shards of an earlier one: what else lies in `dir` is removed.
+   *
+   * @returns undefined where those shards are not there, whole
+   * @throws HadalError HADAL_ERR_IO
+   */
+  static async resume(
+    dir: string,
+    { shards, ...totals }: TokenShardState,
+    options: { vocabSize: number; tokenizerHash: string; maxShardTokens?: number },
+  ): Promise<TokenShardWriter | undefined> {
+    const writer = new TokenShardWriter(dir, options);
+    writer.shards.push(...shards);
+    Object.assign(writer.totals, totals);
+    const kept = new Map(
+      shards.flatMap(({ file, tokens, documents }) => [
+        [file, tokens * (writer.dtype === 'uint16' ? 2 : 4)],
+        [idxOf(file), documents * 4],
+      ]),
+    );
+    return withFileErrors(`read ${dir}`, async () => {
+      for (const [file, size] of kept) {
+        const info = await stat(join(dir, file)).catch(() => undefined);
+        if (!info?.isFile() || info.size !== size) return undefined;
+      }
+      for (const name of await readdir(dir)) if (!kept.has(name)) await rm(join(dir, name), { recursive: true });
+      return writer;
+    });
+  }
+
+  /** What is on disk: all that was added, right after {@link TokenShardWriter.closeShard}. */
+  get state(): TokenShardState {
+    return { shards: [...this.shards], ...this.totals };
+  }
 
   private get dtype(): 'uint16' | 'uint32' {
     return this.options.vocabSize <= 65536 ? 'uint16' : 'uint32';
@@ -71,7 +120,7 @@ export class TokenShardWriter {
 
   /** Writes what is left and the index. */
   async finish(): Promise<void> {
-    if (this.ends.length > 0) await this.closeShard();
+    await this.closeShard();
     const { vocabSize, tokenizerHash } = this.options;
     const index: TokenShardIndex = {
       format: 'hadal-tokens',
@@ -85,13 +134,16 @@ export class TokenShardWriter {
     await writeFileAtomic(join(this.dir, indexName), `${JSON.stringify(index, null, 2)}\n`);
   }
 
-  private async closeShard(): Promise<void> {
+  /** Puts what was added since the last shard on disk as another one, if it is anything. */
+  async closeShard(): Promise<void> {
+    if (this.ends.length === 0) return;
     const file = `tokens-${String(this.shards.length).padStart(5, '0')}.bin`;
     const path = join(this.dir, file);
     await withFileErrors(`write ${path}`, async () => {
       const handle = await open(path, 'wx');
       try {
         for (const bytes of this.pending) await handle.writeFile(bytes);
+        await handle.sync();
       } finally {
         await handle.close();
       }
@@ -241,7 +293,7 @@ function openShard(
       throw formatError(idxPath, 'ends that never fall', `document ${i}`);
   }
   if ((ends.at(-1) ?? 0) !== tokens) throw formatError(idxPath, `the last end at ${tokens}`, `${ends.at(-1)}`);
-  const descriptor = sync(`read ${path}`, () => openSync(path, 'r'));
+  const descriptor = openFile(path);
   const { size } = fstatSync(descriptor);
   if (size === tokens * (dtype === 'uint16' ? 2 : 4)) return { path, descriptor, ends };
   closeSync(descriptor);
@@ -260,7 +312,18 @@ function readFullySync({ path, descriptor }: OpenShard, bytes: Uint8Array, posit
 
 /** A whole file in a buffer of its own, so that typed views of it lie aligned. */
 function readBytes(path: string): Uint8Array {
-  return Uint8Array.from(sync(`read ${path}`, () => readFileSync(path)));
+  const descriptor = openFile(path);
+  try {
+    return Uint8Array.from(sync(`read ${path}`, () => readFileSync(descriptor)));
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Opens a file, and nothing that could keep a reader waiting. */
+function openFile(path: string): number {
+  if (!sync(`read ${path}`, () => statSync(path)).isFile()) throw formatError(path, 'a file', 'something else');
+  return sync(`read ${path}`, () => openSync(path, 'r'));
 }
 
 function sync<T>(doing: string, run: () => T): T {

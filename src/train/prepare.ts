@@ -3,7 +3,9 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
-import { type PreparedData, prepareData } from '../data/prepare.js';
+import { pathOf } from '../data/data-config.js';
+import { prepareData } from '../data/prepare.js';
+import { isPrepared, openPrepared, type PreparedData } from '../data/prepared.js';
 import { resolveSources } from '../data/sources.js';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.js';
 import { saveTokenizer, trainTokenizer } from '../data/train-tokenizer.js';
@@ -27,8 +29,9 @@ export async function prepareRun(
   vocabSize: number,
   options: { signal: AbortSignal; onEvent: (event: PrepareEvent) => void },
 ): Promise<PreparedRun> {
-  const { sources, textField, heldOut, cache } = config.data;
-  const common = { sources, textField, heldOut, signal: options.signal };
+  const { sources, cache, tokenizer: _, ...how } = config.data;
+  const prepared = preparedDirectory(config);
+  const common = { ...how, sources, signal: options.signal };
   const tokenizer = await tokenizerOf(config, vocabSize, async (dir) => {
     const learnt = await trainTokenizer({
       ...common,
@@ -43,6 +46,7 @@ export async function prepareRun(
       `[train] expected a tokenizer of at most ${vocabSize} tokens (the model's vocab_size), got one of ${tokenizer.vocabSize}`,
     );
   }
+  if (prepared !== undefined) return { tokenizer, data: openPreparedFor(tokenizer, prepared) };
   const data = await prepareData({
     ...common,
     tokenizer,
@@ -50,6 +54,21 @@ export async function prepareRun(
     onProgress: ({ tokens }) => options.onEvent({ type: 'prepare', phase: 'data', done: tokens, total: 0 }),
   });
   return { tokenizer, data };
+}
+
+/** The directory that `hadal prepare` made, where the run's data is one. */
+function preparedDirectory({ data: { sources } }: TrainConfig): string | undefined {
+  const [only] = sources;
+  return sources.length === 1 && only !== undefined && isPrepared(pathOf(only)) ? pathOf(only) : undefined;
+}
+
+function openPreparedFor({ hash }: Tokenizer, dir: string): PreparedData {
+  const data = openPrepared(dir);
+  if (data.tokenizerHash === hash) return data;
+  throw new HadalError(
+    'HADAL_ERR_CONFIG',
+    `[train] expected the tokenizer that ${dir} was prepared with (${join(dir, 'tokenizer.json')}), got another one; leave data.tokenizer out, or prepare the data with the model's tokenizer`,
+  );
 }
 
 async function tokenizerOf(
@@ -60,6 +79,8 @@ async function tokenizerOf(
   if (config.data.tokenizer) return loadTokenizer(config.data.tokenizer);
   const own = 'directory' in config.model ? await (await openModelSource(config.model.directory)).tokenizer() : null;
   if (own) return own;
+  const prepared = preparedDirectory(config);
+  if (prepared !== undefined) return loadTokenizer(prepared);
   const dir = join(config.data.cache, `tokenizer-${await keyOf(config, vocabSize)}`);
   if (!existsSync(dir)) {
     await learn(dir).catch((error) => {
@@ -70,10 +91,10 @@ async function tokenizerOf(
 }
 
 /** What a learnt tokenizer depends on; files by name, size and time. */
-async function keyOf({ data: { sources, textField, heldOut } }: TrainConfig, vocabSize: number): Promise<string> {
+async function keyOf({ data: { sources, textField, ...how } }: TrainConfig, vocabSize: number): Promise<string> {
   const items = await resolveSources({ sources, textField });
   return createHash('sha256')
-    .update(JSON.stringify({ items, textField, heldOut, vocabSize }))
+    .update(JSON.stringify({ items, heldOut: how.heldOut, invalidUtf8: how.invalidUtf8, vocabSize }))
     .digest('hex')
     .slice(0, 16);
 }

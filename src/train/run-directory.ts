@@ -4,10 +4,10 @@ import { open, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
+import { DirectoryLock } from '../formats/directory-lock.js';
 import { fileError, withFileErrors } from '../formats/file-error.js';
 import { makeDirectory } from '../formats/make-directory.js';
 import type { TrainConfig } from './config.js';
-import { RunLock } from './run-lock.js';
 
 /** What every line of metrics.jsonl says; those of evaluations have a loss of their own. */
 export interface MetricsLine {
@@ -18,11 +18,11 @@ export interface MetricsLine {
 /** The directory of one run, owned by this process until it is disposed of. */
 export class RunDirectory implements Disposable {
   readonly #metricsPath: string;
-  readonly #lock: RunLock;
+  readonly #lock: DirectoryLock;
 
   private constructor(readonly path: string) {
     this.#metricsPath = join(path, 'metrics.jsonl');
-    this.#lock = new RunLock(path);
+    this.#lock = new DirectoryLock(path, { file: 'run.lock', part: 'train', verb: 'trains', fix: '--out' });
   }
 
   /**

@@ -6,7 +6,7 @@ import { HadalError } from '../core/errors.js';
 import { reported } from '../core/progress.js';
 import type { Batch } from '../data/batch.js';
 import { DataLoader, evalBatches } from '../data/loader.js';
-import type { PreparedPart } from '../data/prepare.js';
+import type { PreparedPart } from '../data/prepared.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
 import { cosineLr } from '../optim/schedule.js';
@@ -139,6 +139,7 @@ class Run {
     const { config, state, stepper } = this;
     const loader = new DataLoader({
       shards: this.prepared.data.train.dir,
+      sources: this.prepared.data.train.sources,
       batch: stepper.config.batch,
       seqLen: stepper.config.seqLen,
       mtpDepth: stepper.model.mtpDepth,

@@ -2,7 +2,8 @@ import { mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type PreparedData, type PrepareOptions, prepareData } from '../../src/data/prepare.js';
+import { type MadeData, type PrepareDataOptions, prepareData } from '../../src/data/prepare.js';
+import { isPrepared } from '../../src/data/prepared.js';
 import { createTokenizer, type Tokenizer } from '../../src/data/tokenizer.js';
 import { trainTokenizer } from '../../src/data/train-tokenizer.js';
 import { TokenShards } from '../../src/formats/token-shards.js';
@@ -20,7 +21,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dir, { recursive: true }));
 
-const prepare = (cache: string, options: Partial<PrepareOptions> = {}): Promise<PreparedData> =>
+const prepare = (cache: string, options: Partial<PrepareDataOptions> = {}): Promise<MadeData> =>
   prepareData({ sources: [source], tokenizer, cacheDir: join(dir, cache), ...options });
 
 async function documentsOf(part: { dir: string } | undefined): Promise<string[]> {
@@ -68,24 +69,26 @@ describe('prepareData', () => {
     expect(await documentsOf(second.train)).toHaveLength(42);
   });
 
-  it('leaves nothing when interrupted or when a line is bad', async () => {
-    const controller = new AbortController();
-    const onProgress = (): void => controller.abort();
-    const stopped = prepare('stopped', { sources: ['sotu'], signal: controller.signal, onProgress });
-    await expect(stopped).rejects.toMatchObject({ code: 'HADAL_ERR_ABORTED' });
+  it('leaves nothing of a bad line, and nothing that is taken for whole when interrupted', async () => {
     const bad = join(dir, 'bad.jsonl');
     await writeFile(bad, '{"text":"x"}\n{"text":');
     await expect(prepare('stopped', { sources: [bad] })).rejects.toMatchObject({ code: 'HADAL_ERR_DATA' });
     expect(await readdir(join(dir, 'stopped'))).toEqual([]);
+    const controller = new AbortController();
+    const onProgress = (): void => controller.abort();
+    const stopped = prepare('stopped', { sources: ['sotu'], signal: controller.signal, onProgress });
+    await expect(stopped).rejects.toMatchObject({ code: 'HADAL_ERR_ABORTED' });
+    const [left = ''] = await readdir(join(dir, 'stopped'));
+    expect(isPrepared(join(dir, 'stopped', left))).toBe(false);
   });
 
   it('refuses a share that cannot be held out', async () => {
     await expect(prepare('share', { heldOut: 0.9 })).rejects.toMatchObject({ code: 'HADAL_ERR_CONFIG' });
   });
 
-  it('lets two preparations of the same run side by side', async () => {
-    const results = await Promise.allSettled([prepare('both'), prepare('both')]);
-    const codes = results.map((result) => (result.status === 'rejected' ? result.reason.code : 'done'));
-    expect(codes.sort()).toEqual(['HADAL_ERR_LOCKED', 'done']);
+  it('waits for another that is at the same work, and takes its result', async () => {
+    const [one, two] = await Promise.all([prepare('both'), prepare('both')]);
+    expect([one.reused, two.reused].sort()).toEqual([false, true]);
+    expect(two.train).toEqual(one.train);
   });
 });

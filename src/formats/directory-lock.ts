@@ -1,20 +1,32 @@
-// The lock that keeps a second process out of a run directory: a file that says who trains there.
+// The lock that keeps a second process out of a directory: a file that says who works there.
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
-import { fileError } from '../formats/file-error.js';
+import { fileError } from './file-error.js';
 
 /** A file is written at once after it was made: an empty one that is older has no owner. */
 const writingMs = 1000;
 
-/** Holds a run directory until it is disposed of. A process that is killed leaves a lock that the next one takes over. */
-export class RunLock implements Disposable {
+/** Whose lock it is, for its message: `[part] … process 5 verb there; wait for it or give another fix`. */
+interface LockUse {
+  /** Name of the lock's file. */
+  readonly file: string;
+  readonly part: string;
+  readonly verb: string;
+  readonly fix: string;
+}
+
+/** Holds a directory until it is disposed of. A process that is killed leaves a lock that the next one takes over. */
+export class DirectoryLock implements Disposable {
   readonly #path: string;
   readonly #content = `${process.pid} ${startOf(process.pid)}\n`;
 
-  /** @throws HadalError HADAL_ERR_LOCKED while another run is in `dir`; HADAL_ERR_IO */
-  constructor(readonly dir: string) {
-    this.#path = join(dir, 'run.lock');
+  /** @throws HadalError HADAL_ERR_LOCKED while another one is in `dir`; HADAL_ERR_IO */
+  constructor(
+    readonly dir: string,
+    private readonly use: LockUse,
+  ) {
+    this.#path = join(dir, use.file);
     try {
       while (!this.#make()) this.#takeAwayStale();
     } catch (error) {
@@ -38,9 +50,11 @@ export class RunLock implements Disposable {
     const owner = Number.parseInt(found, 10);
     const isBeingWritten = found === '' && Date.now() - statSync(this.#path).mtimeMs < writingMs;
     if (isBeingWritten || isAlive(found)) {
+      const { part, verb, fix } = this.use;
+      const who = isBeingWritten ? 'another process' : `process ${owner}`;
       throw new HadalError(
         'HADAL_ERR_LOCKED',
-        `[train] expected to be alone in ${this.dir}, ${isBeingWritten ? 'another process' : `process ${owner}`} trains there; wait for it or give another --out`,
+        `[${part}] expected to be alone in ${this.dir}, ${who} ${verb} there; wait for it or give another ${fix}`,
       );
     }
     // Moved, then looked at again: another process may have taken it over first.
