@@ -12,13 +12,15 @@ namespace {
 template <class Bits>
 void pack(const PackWeightsParams& p, const Bits* w, Bits* packed, int threads) {
   const int64_t columnStride = p.transposeB ? p.k : 1, rowStride = p.transposeB ? 1 : p.n;
-  parallelFor(p.panels(), threads, 1 + 16384 / (p.k * panelColumns + 1), [&](int64_t begin, int64_t end, int) {
+  const int64_t panels = p.panels(), grain = 1 + 16384 / (p.k * panelColumns + 1);
+  parallelFor(p.batch * panels, threads, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t panel = begin; panel < end; panel++) {
-      const int64_t first = panel * panelColumns, left = p.n - first;
-      Bits* to = packed + first * p.k;
+      const int64_t first = panel % panels * panelColumns, left = p.n - first;
+      const Bits* from = w + panel / panels * p.n * p.k;
+      Bits* to = packed + panel * panelColumns * p.k;
       for (int64_t k = 0; k < p.k; k++)
         for (int64_t j = 0; j < panelColumns; j++)
-          to[k * panelColumns + j] = j < left ? w[k * rowStride + (first + j) * columnStride] : Bits{0};
+          to[k * panelColumns + j] = j < left ? from[k * rowStride + (first + j) * columnStride] : Bits{0};
     }
   });
 }
@@ -98,7 +100,7 @@ void multiplyColumns(const PackedMatmulParams& p, const float* a, const W* packe
   }
 }
 
-int64_t workspace(const PackedMatmulParams& p, int) { return p.dtypeA == DType::fp32 ? 0 : p.m * p.k * 4; }
+int64_t workspace(const PackedMatmulParams& p, int) { return p.dtypeA == DType::fp32 ? 0 : p.batch * p.m * p.k * 4; }
 
 void run(const PackedMatmulParams& p, void* const* buffers, RunContext& context) {
   const float* a = static_cast<const float*>(buffers[0]);
@@ -106,7 +108,7 @@ void run(const PackedMatmulParams& p, void* const* buffers, RunContext& context)
     float* converted = static_cast<float*>(context.workspace);
     dispatch(p.dtypeA, [&](auto zero) {
       const auto* from = static_cast<const decltype(zero)*>(buffers[0]);
-      forLanes(p.m * p.k, [&](int64_t i, auto part) { store(converted + i, part, load(from + i, part)); });
+      forLanes(p.batch * p.m * p.k, [&](int64_t i, auto part) { store(converted + i, part, load(from + i, part)); });
     });
     a = converted;
   }
@@ -114,8 +116,15 @@ void run(const PackedMatmulParams& p, void* const* buffers, RunContext& context)
     using W = decltype(zero);
     // A share of 128 KiB of weights is read in about the time that a sleeping thread takes to wake.
     const int64_t grain = 1 + 131072 / (p.k * panelColumns * static_cast<int64_t>(sizeof(W)) + 1);
-    parallelFor(p.panels(), context.threads, grain, [&](int64_t begin, int64_t end, int) {
-      multiplyColumns(p, a, static_cast<const W*>(buffers[1]), buffers[2], begin * panelColumns, end * panelColumns);
+    const int64_t panels = p.panels();
+    parallelFor(p.batch * panels, context.threads, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t first = begin, last; first < end; first = last) {
+        const int64_t item = first / panels, at = item * panels;
+        last = end < at + panels ? end : at + panels;
+        multiplyColumns(p, a + item * p.m * p.k, static_cast<const W*>(buffers[1]) + at * panelColumns * p.k,
+                        static_cast<char*>(buffers[2]) + item * p.m * p.n * bytesOf(p.dtypeC),
+                        (first - at) * panelColumns, (last - at) * panelColumns);
+      }
     });
   });
 }

@@ -136,22 +136,23 @@ const matmulAccumulateOp = defineOp<MatmulAttrs, [accumulator: Value, a: Value, 
   kernel: ([accumulator, a, b], [c], attrs) => call(a, b, accumulator, c, attrs),
 });
 
-/** A product of rows with one matrix, as {@link matmul} took it. */
+/** A product of rows with matrices, as {@link matmul} took it. */
 export interface MatrixProduct extends Pick<MatmulAttrs, 'transposeB' | 'outputDType'> {
-  /** [..., K], all leading dims together being `rows`. */
+  /** [..., K], all leading dims together being `rows`; or [H, rows, K]. */
   a: Value;
-  /** [K, N]; [N, K] with `transposeB`. */
+  /** [K, N] or [H, K, N]; K and N swapped with `transposeB`. */
   b: Value;
+  /** Rows that each matrix is multiplied with. */
   rows: number;
   n: number;
 }
 
-/** What a node multiplies, where it is a `matmul` of untransposed rows with one matrix; else null. */
+/** What a node multiplies, where it is a `matmul` of untransposed rows with one matrix, or one matrix each; else null. */
 export function matrixProduct(node: Node): MatrixProduct | null {
   if (node.op !== (matmulOp as unknown as OpDefinition)) return null;
   const [a, b] = node.inputs as [Value, Value];
   const attrs = node.attrs as MatmulAttrs;
-  if (attrs.transposeA || b.shape.length > 2) return null;
+  if (attrs.transposeA || b.shape.length > 3) return null;
   const { m, n } = sizes(a, b, attrs);
   return { a, b, rows: m, n, transposeB: attrs.transposeB, outputDType: attrs.outputDType };
 }

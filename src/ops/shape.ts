@@ -64,7 +64,15 @@ export function transpose(x: Value, permutation: readonly number[]): Value {
       `[transpose] expected an order of the dims of ${x.type}, got [${permutation.join(', ')}]`,
     );
   }
-  return permutation.every((axis, i) => axis === i) ? x : transposeOp.apply([x], { permutation })[0];
+  // Dims of size 1 change places without a number moving.
+  const moving = permutation.filter((axis) => x.shape[axis] !== 1);
+  if (moving.every((axis, i) => i === 0 || axis > (moving[i - 1] as number))) {
+    return reshape(
+      x,
+      permutation.map((axis) => x.shape[axis] as number),
+    );
+  }
+  return transposeOp.apply([x], { permutation })[0];
 }
 
 const broadcastOp = defineOp<{ shape: Shape; dtype: DType }, [x: Value], [Value]>({

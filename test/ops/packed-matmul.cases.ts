@@ -32,6 +32,25 @@ function packedCase(
   };
 }
 
+/** The same for `heads` matrices, one after the other. */
+function headsCase(heads: number, sizes: readonly [number, number, number], transposeB = true): OpCase {
+  const [m, n, k] = sizes;
+  const one = packedCase(sizes, { transposeB });
+  return {
+    name: `H${heads} ${one.name}`,
+    inputs: { a: { shape: [heads, m, k] }, w: { shape: transposeB ? [heads, n, k] : [heads, k, n] } },
+    build: one.build,
+    reference: ({ a, w }, r) => [
+      Array.from({ length: heads }, (_, h) => {
+        const part = (x: Float64Array | undefined, size: number) =>
+          (x as Float64Array).subarray(h * size, (h + 1) * size);
+        return Array.from(one.reference({ a: part(a, m * k), w: part(w, n * k) }, r)[0] as number[]);
+      }).flat(),
+    ],
+    differentiable: [],
+  };
+}
+
 export const cases: OpCase[] = [
   packedCase([1, 1, 1]),
   packedCase([1, 7, 5], { transposeB: false }),
@@ -45,6 +64,11 @@ export const cases: OpCase[] = [
   packedCase([13, 64, 17]), // and of AVX-512
   packedCase([40, 130, 600]), // weights of more than a cache's share
   packedCase([5, 40, 1], { fp32A: true }),
+  headsCase(3, [1, 70, 20]), // threads share a head
+  headsCase(5, [2, 33, 9], false),
+  headsCase(2, [13, 4, 3]),
+  headsCase(0, [1, 4, 3]),
+  headsCase(2, [1, 0, 3]),
   packedCase([0, 40, 8]),
   packedCase([3, 0, 8]),
   packedCase([3, 40, 0]),

@@ -50,7 +50,13 @@ it('names what does not fit', () => {
   shapeError(() => packedMatmul(a, packed, { n: 65 }), /packed of shape \[3, 5, 32\], got fp32 \[2, 5, 32\]/);
   shapeError(() => packedMatmul(a, packed, { n: -1 }), /n >= 0, got -1/);
   shapeError(() => packedMatmul(graph.input('b', [2, 6], 'fp32'), packed, { n: 40 }), /\[2, 6, 32\]/);
-  shapeError(() => packWeights(graph.input('v', [4, 5, 6], 'fp32')), /w of shape \[\?, \?\]/);
+  shapeError(() => packWeights(graph.input('v', [4, 5, 6, 7], 'fp32')), /w of shape \[\?, \?\]/);
+  const heads = packWeights(graph.input('h', [3, 5, 40], 'fp32'));
+  shapeError(() => packedMatmul(a, heads, { n: 40 }), /a of rank 3, got fp32 \[2, 5\]/);
+  shapeError(
+    () => packedMatmul(graph.input('c', [2, 7, 5], 'fp32'), heads, { n: 40 }),
+    /packed of shape \[2, 2, 5, 32\]/,
+  );
   expectHadalError(() => packWeights(graph.input('i', [4, 5], 'int32')), 'HADAL_ERR_DTYPE', /w of dtype float/);
 });
 

@@ -5,7 +5,9 @@ import { verify } from '../../src/graph/verify.js';
 import { multiply } from '../../src/ops/elementwise.js';
 import { embedding } from '../../src/ops/embedding.js';
 import { matmul } from '../../src/ops/matmul.js';
+import { reshape, slice } from '../../src/ops/shape.js';
 import { readPackedWeights } from '../../src/passes/pack-weights.js';
+import { prune } from '../../src/passes/prune.js';
 import { compile } from '../../src/runtime/compile.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { fromFloats } from '../support/float-bytes.js';
@@ -78,7 +80,9 @@ it('leaves alone what would not be faster or not be the same', () => {
   graph.output('transposed', matmul(graph.input('column', [5, 1], 'fp32'), slot('transposed'), { transposeA: true }));
   graph.output('made', matmul(row, multiply(slot('made'), 2)));
   graph.output('input', matmul(row, graph.input('input', [5, 5], 'fp32')));
-  graph.output('batched', matmul(graph.input('batch', [2, 1, 5], 'fp32'), graph.slot('w/batched', [2, 5, 5], 'fp32')));
+  graph.output('manyRows', matmul(graph.input('many', [2, 17, 5], 'fp32'), graph.slot('w/many', [2, 5, 5], 'fp32')));
+  graph.output('part', matmul(row, slice(multiply(slot('updatedPart'), 1), 0, 0, 5)));
+  graph.update('w/updatedPart', multiply(slot('updatedPart'), 2));
   graph.output('updated', matmul(row, slot('updated')));
   graph.update('w/updated', multiply(slot('updated'), 2));
   graph.output('packed', matmul(row, slot('both')));
@@ -88,4 +92,38 @@ it('leaves alone what would not be faster or not be the same', () => {
   const changed = [...packed.outputs].filter(([, value]) => value.node.op.name !== 'matmul').map(([name]) => name);
   expect(changed).toEqual(['packed']);
   expect([...packing.slots.keys()]).toEqual(['w/both', 'packed/w/both']);
+});
+
+it('packs what is made of weights alone, a matrix a head too', async () => {
+  const graph = new Graph();
+  const w = graph.slot('w', [20, 6], 'fp32');
+  const heads = reshape(w, [2, 10, 6]);
+  const x = graph.input('x', [2, 3, 4], 'fp32');
+  const up = matmul(x, slice(heads, 1, 0, 4));
+  graph.output('y', matmul(up, slice(heads, 1, 4, 10), { transposeB: true }));
+  const { graph: packed, packing } = readPackedWeights(graph);
+  for (const each of [packed, packing]) verify(each);
+  expect(names(prune(packed))).toEqual(expect.not.arrayContaining(['slice', 'reshape', 'matmul']));
+  expect([...packing.slots].map(([, { type }]) => type)).toEqual([
+    'fp32 [20, 6]',
+    'fp32 [2, 1, 4, 32]',
+    'fp32 [2, 1, 6, 32]',
+  ]);
+
+  const device = testDevice();
+  const rng = new Rng('heads');
+  const normals = (length: number) => Float32Array.from({ length }, () => rng.normal());
+  const slots: Record<string, Tensor> = { y: device.allocate([2, 3, 6], 'fp32') };
+  for (const [name, { shape, dtype }] of packing.slots) slots[name] = device.allocate(shape, dtype);
+  await slots.w?.write(normals(120));
+  const inputs = { x: normals(24) };
+  const run = async (each: Graph) => {
+    const program = device.load(compile(each, device.threads));
+    await device.run([{ program, slots, inputs }]);
+    return slots.y?.toFloat32() as Promise<Float32Array>;
+  };
+  const expected = await run(graph);
+  await run(packing);
+  for (const [i, y] of (await run(packed)).entries()) expect(y).toBeCloseTo(expected[i] as number, 4);
+  for (const tensor of Object.values(slots)) tensor.dispose();
 });
