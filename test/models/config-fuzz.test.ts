@@ -17,7 +17,25 @@ const fields = [
   ...['rope_parameters', 'rope_scaling', 'layer_types', 'head_dim', '__proto__', 'constructor'],
 ].filter((field) => !depths.includes(field));
 
-const likely = [0, -1, 1, 2, 3.5, 64, 1e9, 2 ** 31, 1e308, null, true, false, '', 'silu', [], {}, { toString: 1 }];
+const likely: unknown[] = [
+  0,
+  -1,
+  1,
+  2,
+  3.5,
+  64,
+  1e9,
+  2 ** 31,
+  1e308,
+  null,
+  true,
+  false,
+  '',
+  'silu',
+  [],
+  {},
+  { toString: 1 },
+];
 const ropeKey = fc.constantFrom(
   ...['type', 'rope_type', 'rope_theta', 'factor', 'original_max_position_embeddings', 'low_freq_factor'],
   ...['high_freq_factor', 'attention_factor', 'truncate', 'mscale', 'partial_rotary_factor', 'toString'],
