@@ -29,7 +29,7 @@ export interface TokenizerParts {
 export function tokenizerError(metadata: GgufMetadata, expected: string, key: string, got: unknown): HadalError {
   return new HadalError(
     'HADAL_ERR_FORMAT',
-    `[tokenizer] expected ${expected} as '${key}' in ${metadata.path}, got ${shown(got)}; give a tokenizer.json instead`,
+    `[tokenizer] expected ${expected} as '${key}' in ${metadata.path}, got ${shown(got)}; convert the model to a Hugging Face directory with its own tokenizer.json`,
   );
 }
 
