@@ -1,8 +1,10 @@
 #include "core/executor.h"
 
 #include <omp.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 
 #ifdef __GLIBCXX__
 // GCC 12 gave wait() a new version of the same meaning. By the old one, the binary also runs with GCC 11's libstdc++.
@@ -12,6 +14,27 @@ __asm__(
 #endif
 
 namespace hadal {
+
+namespace {
+
+// Between two kernels libgomp's threads spin, for milliseconds, unless OMP_WAIT_POLICY said `passive` when it was
+// loaded. The loader says so, but not from a worker thread, whose process.env is a copy. Where libgomp has more threads
+// than there are processors they give way at once, so a team that sleeps for good serves as well. Without it a loaded
+// machine generated a hundred times more slowly in a worker.
+void giveWayBetweenKernels() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    if (std::getenv("OMP_WAIT_POLICY")) return;
+    std::thread([] {
+      std::atomic<int> members{0};  // an empty region would be left out
+#pragma omp parallel num_threads(omp_get_num_procs() + 1)
+      members++;
+      for (;;) pause();  // the team lives as long as the thread that made it
+    }).detach();
+  });
+}
+
+}  // namespace
 
 TaskThread::TaskThread(std::function<void()> onStart) : onStart_(std::move(onStart)) {}
 
@@ -64,6 +87,7 @@ void TaskThread::loop() {
 
 Executor::Executor(int threads)
     : threads_(threads), compute_([threads] {
+        giveWayBetweenKernels();
         omp_set_dynamic(0);
         omp_set_num_threads(threads);
       }) {}
