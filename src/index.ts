@@ -1,5 +1,6 @@
 // The public face: everything else is internal. What takes time to load is loaded when it is first called, so that
 // `import 'hadal'` costs next to nothing.
+import type { PrepareHooks, PrepareOptions, PrepareSummary } from './data/prepare-directory.js';
 import type { LoadedModel } from './generate/loaded-model.js';
 import type { SessionOptions } from './session/session.js';
 import type { TrainOptions } from './train/config.js';
@@ -10,6 +11,7 @@ export { defineConfig } from './cli/define-config.js';
 export type { Preset } from './cli/presets/preset.js';
 export { type PresetName, presets } from './cli/presets/presets.js';
 export { type ErrorCode, errorCodes, HadalError } from './core/errors.js';
+export type { PartSummary, PrepareHooks, PrepareOptions, PrepareSummary } from './data/prepare-directory.js';
 export type { ChatOptions, TemplateOptions } from './generate/chat.js';
 export type { ChatMessage } from './generate/chat-template.js';
 export type {
@@ -54,6 +56,21 @@ export async function* train(
 ): AsyncGenerator<TrainEvent, void> {
   const module = await import('./train/train.js');
   yield* module.train(options, signal ? { signal } : {});
+}
+
+/**
+ * Tokenizes texts in worker threads into token shards that training takes again and again: give `out` to `train` as the
+ * only source. A call that was interrupted, even killed, is gone on with by the next one of the same options; the
+ * result is the same, byte for byte.
+ *
+ * @param options - see {@link PrepareOptions}; defaults may be left out
+ * @throws HadalError HADAL_ERR_CONFIG for options that cannot be, or where `out` holds anything else; HADAL_ERR_DATA for
+ * text that cannot be read; HADAL_ERR_FORMAT for a tokenizer that is none; HADAL_ERR_IO; HADAL_ERR_LOCKED while another
+ * process prepares `out`; HADAL_ERR_ABORTED
+ */
+export async function prepare(options: PrepareOptions, hooks: PrepareHooks = {}): Promise<PrepareSummary> {
+  const module = await import('./data/prepare-directory.js');
+  return module.prepare(options, hooks);
 }
 
 /**

@@ -19,10 +19,13 @@ export function registerTokenizer(program: Command): void {
   described(group.command('train'), 'Learn a byte-level BPE vocabulary; writes tokenizer.json.', [
     'tokenizer train --data corpus/ --vocab-size 8192 --out my-tokenizer',
   ])
-    .requiredOption('--data <path...>', 'files or directories of .txt, .jsonl, .gz, or sotu, synthetic')
+    .requiredOption(
+      '--data <path...>',
+      'files, folders or quoted globs of .txt, .md, .jsonl, .csv, .tsv (each also .gz) or .parquet; or sotu, synthetic',
+    )
     .requiredOption('--vocab-size <n>', 'all tokens: special ones, 256 bytes, merges', wholeNumber(1))
     .requiredOption('--out <dir>', 'where tokenizer.json and tokenizer_config.json go')
-    .option('--text-field <name>', 'field of a JSON line that holds the text (default: text)')
+    .option('--text-field <name>', 'field of a JSON line, or column of a table, that holds the text (default: text)')
     .option('--threads <n>', 'worker threads', wholeNumber(1))
     .action(train);
   described(group.command('encode'), 'Token ids of a text.', [

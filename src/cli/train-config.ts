@@ -4,6 +4,7 @@ import { basename, extname, join } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { resolveTrainConfig, type TrainConfig } from '../train/config.js';
 import { configName, findConfigFile, readConfigFile } from './config-file.js';
+import { sourcesOf } from './data-flags.js';
 import { presets } from './presets/presets.js';
 import type { TrainFlags } from './train.js';
 
@@ -52,9 +53,15 @@ function fieldsOf(flags: TrainFlags): Fields {
     ...Object.fromEntries(plain),
     resume: resume ?? false,
     ...(flags.model === undefined ? {} : { model: { directory: flags.model } }),
-    ...(flags.data === undefined ? {} : { data: { sources: flags.data } }),
+    ...dataFieldsOf(flags),
     ...(checkpointEvery === undefined ? {} : { checkpoint: { every: checkpointEvery } }),
   };
+}
+
+function dataFieldsOf(flags: TrainFlags): Fields {
+  const sources = flags.data === undefined && flags.dataWeight === undefined ? {} : { sources: sourcesOf(flags) };
+  const data = { ...sources, ...(flags.textField === undefined ? {} : { textField: flags.textField }) };
+  return Object.keys(data).length > 0 ? { data } : {};
 }
 
 /** `path=value`: the value is JSON where it parses as such, else text. */

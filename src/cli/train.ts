@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
+import { type DataFlags, withDataFlags } from './data-flags.js';
 import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
 import { type PresetName, presetSummaries, presets } from './presets/presets.js';
 
 /** Flags of `hadal train`. */
-export interface TrainFlags extends CommonFlags {
+export interface TrainFlags extends CommonFlags, DataFlags {
   config?: string;
   set?: string[];
   preset?: PresetName;
   model?: string;
-  data?: string[];
   out?: string;
   resume?: boolean;
   steps?: number;
@@ -22,17 +22,21 @@ export interface TrainFlags extends CommonFlags {
 /** `hadal train`. */
 export function registerTrain(program: Command): void {
   const summaries = Object.entries(presetSummaries).map(([name, summary]) => `  ${name.padEnd(18)}${summary}`);
-  described(program.command('train'), 'Train a model: a preset, a configuration, or both with flags over them.', [
-    'train',
-    'train --preset shallow --data notes/ stories.jsonl.gz --steps 1000 --out runs/mine',
-    'train --config run.yaml --set optimizer.lr=3e-4 --set model.config.num_hidden_layers=6',
-    'train --out runs/mine --resume',
-  ])
+  const command = described(
+    program.command('train'),
+    'Train a model: a preset, a configuration, or both with flags over them.',
+    [
+      'train',
+      'train --preset shallow --data notes/ stories.jsonl.gz --steps 1000 --out runs/mine',
+      'train --config run.yaml --set optimizer.lr=3e-4 --set model.config.num_hidden_layers=6',
+      'train --out runs/mine --resume',
+    ],
+  );
+  withDataFlags(command, ', or one folder that prepare made')
     .option('--preset <name>', 'a whole run by name; see below', oneOf(Object.keys(presets) as PresetName[]))
     .option('--config <file>', 'configuration: .yaml, .json, .mjs, .js (.ts where Node reads it)')
     .option('--set <path=value>', 'set one field, for example optimizer.lr=3e-4; may be repeated', collect)
     .option('--model <dir>', "start from a model directory's weights (a checkpoint, or one of Hugging Face)")
-    .option('--data <path...>', 'files or directories of .txt, .jsonl, .gz, or sotu, synthetic')
     .option('--out <dir>', 'run directory (default: runs/<preset>-<number>)')
     .option('--resume', 'continue what is in the run directory, or start when there is nothing')
     .option('--steps <n>', 'updates of the whole run', wholeNumber(1))

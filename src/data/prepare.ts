@@ -54,7 +54,7 @@ export async function prepareData(options: PrepareDataOptions & { cacheDir: stri
   for (;;) {
     throwIfAborted(options.signal);
     try {
-      return await prepareInto(dir, options, { keepFailed: false });
+      return await prepareInto(dir, options, { isCache: true });
     } catch (error) {
       await rmdir(dir).catch(() => {}); // where nothing was begun, or all was removed
       if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_LOCKED') throw error;
@@ -65,29 +65,29 @@ export async function prepareData(options: PrepareDataOptions & { cacheDir: stri
 
 /**
  * Tokenizes sources into token shards in `dir`. What an interrupted or killed call with the same sources and options
- * left there is gone on with, to the very same bytes; what one has finished is taken.
+ * left there is gone on with, to the very same bytes; what one has finished is taken, under the weights given now.
  *
- * @param behaviour.keepFailed - whether what a call leaves that failed, because of a bad line for example, is kept for
- * the next; true unless given
+ * @param behaviour.isCache - what a call that failed left, because of a bad line for example, is removed, and the
+ * directory gets no copy of the tokenizer
  * @throws HadalError HADAL_ERR_CONFIG where `dir` holds anything else, HADAL_ERR_LOCKED, HADAL_ERR_DATA, HADAL_ERR_IO,
  * HADAL_ERR_ABORTED
  */
 export async function prepareInto(
   dir: string,
   options: PrepareDataOptions,
-  { keepFailed = true }: { keepFailed?: boolean } = {},
+  { isCache = false }: { isCache?: boolean } = {},
 ): Promise<MadeData> {
   throwIfAborted(options.signal);
   const key = await keyOf(options);
   await withFileErrors(`write ${dir}`, () => makeDirectory(dir));
   using _ = new DirectoryLock(dir, { file: lockName, part: 'data', verb: 'prepares data', fix: 'directory' });
   const earlier = await stateOf(dir, key);
-  if (earlier === 'whole') return { ...reweighted(dir, options), reused: true };
+  if (earlier === 'whole') return { ...(await reweighted(dir, options, isCache)), reused: true };
   try {
-    await fill(dir, key, earlier, options);
+    await fill(dir, key, earlier, options, isCache);
   } catch (error) {
     const isInterrupted = error instanceof HadalError && error.code === 'HADAL_ERR_ABORTED';
-    if (!keepFailed && !isInterrupted) await removeContents(dir);
+    if (isCache && !isInterrupted) await removeContents(dir);
     throw error;
   }
   return { ...openPrepared(dir), reused: false };
@@ -130,6 +130,7 @@ const progressSchema = z.object({ key: z.string(), sources: counts, train: token
 type Progress = z.infer<typeof progressSchema>;
 
 const progressName = 'progress.json';
+const tokenizerNames = ['tokenizer.json', 'tokenizer_config.json'] as const;
 const folders = { train: 'train', heldOut: 'held-out' } as const;
 
 /** What `dir` holds of this preparation. @throws HadalError HADAL_ERR_CONFIG for what is not of it */
@@ -157,16 +158,20 @@ async function stateOf(dir: string, key: string): Promise<'whole' | Progress | u
     if (parsed.success && parsed.data.key !== key) throw foreign(`the beginning of ${other}`);
     return parsed.data;
   }
-  const strange = names.find((name) => ![lockName, ...Object.values(folders)].includes(name));
+  const ours = [lockName, manifestName, progressName, ...tokenizerNames, ...Object.values(folders)];
+  const strange = names.find((name) => !ours.some((own) => name === own || name.startsWith(`${own}.tmp-`)));
   if (strange !== undefined) throw foreign(`'${strange}'`);
   return undefined;
 }
 
 /** What is whole, under the weights asked for now. */
-function reweighted(dir: string, { sources }: PrepareDataOptions): PreparedData {
+async function reweighted(dir: string, { sources }: PrepareDataOptions, isCache: boolean): Promise<PreparedData> {
   const data = openPrepared(dir);
-  const shares = data.train.sources.map(({ documents }, i) => ({ documents, weight: weightOf(sources[i] ?? '') }));
-  return { ...data, train: { ...data.train, sources: shares } };
+  const weights = sources.map(weightOf);
+  const change = <T extends object>(shares: readonly T[]): (T & { weight: number | undefined })[] =>
+    shares.map((share, i) => ({ ...share, weight: weights[i] }));
+  if (!isCache) await writeManifest(dir, { ...data.manifest, sources: change(data.manifest.sources) });
+  return { ...data, train: { ...data.train, sources: change(data.train.sources) } };
 }
 
 async function fill(
@@ -174,6 +179,7 @@ async function fill(
   key: string,
   earlier: Progress | undefined,
   options: PrepareDataOptions,
+  isCache: boolean,
 ): Promise<void> {
   const {
     tokenizer,
@@ -191,6 +197,11 @@ async function fill(
     specialTokensAsText,
   };
   const { sources, writers } = await begin(dir, earlier, options);
+  const { json, configJson } = tokenizer.files;
+  if (!isCache) {
+    await writeFileAtomic(join(dir, tokenizerNames[0]), json);
+    if (configJson !== undefined) await writeFileAtomic(join(dir, tokenizerNames[1]), configJson);
+  }
   const { train, heldOut: held } = writers;
   const documents = (): number => train.totals.documents + held.totals.documents;
   await using pool = new WorkerPool(workerUrl(import.meta.url, './tokenize-worker.js'), threads, data);
@@ -235,8 +246,7 @@ async function fill(
   await rm(join(dir, progressName), { force: true });
 }
 
-/** Writes `prepared.json`. */
-export async function writeManifest(dir: string, manifest: PreparedManifest): Promise<void> {
+async function writeManifest(dir: string, manifest: PreparedManifest): Promise<void> {
   await writeFileAtomic(join(dir, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
 }
 

