@@ -124,8 +124,13 @@ export class CachedPrograms implements Disposable {
       ({ name }) => own.some((prefix) => name.startsWith(prefix)) && !(name in this.#slots),
     );
     for (const { name, shape, dtype } of missing) this.#slots[name] = this.session.device.allocate(shape, dtype);
-    if (missing.some(({ name }) => name.startsWith(packedPrefix))) {
-      const packing = this.session.program(`pack ${key}`, trace, (graph) => readPackedWeights(graph).packing);
+    const unpacked = missing.map(({ name }) => name).filter((name) => name.startsWith(packedPrefix));
+    if (unpacked.length > 0) {
+      const packing = this.session.program(`pack ${unpacked}`, trace, (graph) => {
+        const { packing } = readPackedWeights(graph);
+        for (const name of packing.updates.keys()) if (!unpacked.includes(name)) packing.updates.delete(name);
+        return packing;
+      });
       await this.session.run(packing, this.#slots, {});
     }
     return program;

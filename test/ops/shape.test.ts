@@ -43,6 +43,13 @@ describe('shape ops', () => {
     }
   });
 
+  it('move no number where only dims of size 1 change places', async () => {
+    const x = new Graph().input('x', [1, 2, 1, 3], 'fp32');
+    const y = transpose(x, [1, 3, 0, 2]);
+    expect([y.node.op.name, y.shape]).toEqual(['reshape', [2, 3, 1, 1]]);
+    expect(transpose(x, [0, 3, 2, 1]).node.op.name).toBe('transpose');
+  });
+
   it('refuse what does not fit', () => {
     const graph = new Graph();
     const x = graph.input('x', [2, 3], 'fp32');
