@@ -90,6 +90,20 @@ describe('a byte-level vocabulary', () => {
     },
   );
 
+  it('of Llama 3 has words that no merge leads to', async () => {
+    const idsWith = async (name: string) => {
+      const golden = goldens[name] as Golden;
+      const [tokens, types] = [
+        [...golden.tokens, 'Word'],
+        [...golden.types, 1],
+      ];
+      const tokenizer = tokenizerWith(entriesOf({ ...golden, tokens, types }));
+      return [...(await tokenizer.encode('Word'))].map((id) => tokens[id]);
+    };
+    expect(await idsWith('llama-bpe')).toEqual(['Word']);
+    expect((await idsWith('qwen2')).length).toBeGreaterThan(1);
+  });
+
   it('without a name is split as GPT-2 does', async () => {
     const golden = goldens['gpt-2'] as Golden;
     for (const pre of [undefined, 'default']) {
