@@ -143,7 +143,7 @@ function introduction(): string[] {
     '`.yml` of the folder it runs in (`hadal init` writes one). Paths in it are relative to that folder.',
     '',
     '```ts',
-    '// hadal.config.ts; Node reads it from 22.18 on, before it takes the `typescript` package of the project',
+    '// hadal.config.ts; Node reads it from 22.18 on, before, with `typescript` 5 or 6 in the project',
     "import { defineConfig } from 'hadal';",
     '',
     'export default defineConfig({',

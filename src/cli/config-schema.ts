@@ -20,5 +20,5 @@ export const configFileSchema = z.strictObject({
   ...trainSchema.extend({ data: data.partial().describe(data.description ?? '') }).partial().shape,
 });
 
-/** A configuration file: the options of a run, and the preset it starts from. */
-export type ConfigFile = z.input<typeof configFileSchema>;
+/** A configuration file: the options of a run, and the preset it starts from. An interface, for messages to name it. */
+export interface ConfigFile extends z.input<typeof configFileSchema> {}

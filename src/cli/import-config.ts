@@ -1,5 +1,4 @@
 // Configurations that are modules, TypeScript among them.
-
 import * as nodeModule from 'node:module';
 import { createRequire, register } from 'node:module';
 import { extname, resolve } from 'node:path';
@@ -9,7 +8,7 @@ import { workerUrl } from '../core/worker-url.js';
 
 /**
  * The configuration that a module exports as `default` or `config`. TypeScript is read by Node from 22.18 on; before,
- * by the TypeScript package of the project.
+ * by the TypeScript package of the project (5 or 6).
  *
  * @throws HadalError HADAL_ERR_CONFIG when the module cannot be loaded
  */
@@ -32,25 +31,38 @@ let areHooksRegistered = false;
 
 /** Makes sure that `import` takes TypeScript. */
 function readTypeScript(file: string): void {
-  const { features } = process as { features: { typescript?: unknown } };
-  if (features.typescript || areHooksRegistered) return;
-  const compiler = 'stripTypeScriptTypes' in nodeModule ? null : findTypeScript(file);
-  register(workerUrl(import.meta.url, './typescript-hooks.js'), { data: compiler });
+  if (readsTypeScript() || areHooksRegistered) return;
+  const compiler = typeScriptFor(file);
+  if (compiler === null && !stripsTypes) {
+    throw configError(
+      `TypeScript 5 or 6 beside ${file}, to read it with Node ${process.versions.node}`,
+      'none; npm install -D typescript@6, or use Node 22.18 or newer, or a .mjs, .yaml or .json file',
+    );
+  }
+  register(workerUrl(import.meta.url, './typescript-hooks.js'), { data: stripsTypes ? null : compiler });
   areHooksRegistered = true;
 }
 
-function findTypeScript(file: string): string {
+/** Whether a configuration in TypeScript, which is or would be at that path, can be read. */
+export function canReadTypeScript(file: string): boolean {
+  return readsTypeScript() || stripsTypes || typeScriptFor(file) !== null;
+}
+
+const readsTypeScript = (): boolean => Boolean((process.features as { typescript?: unknown }).typescript);
+
+const stripsTypes = 'stripTypeScriptTypes' in nodeModule;
+
+/** Path of the TypeScript package that a file would import, where it has a compiler API: from version 7 on it has none. */
+function typeScriptFor(file: string): string | null {
+  const require = createRequire(file);
   try {
-    return createRequire(file).resolve('typescript');
-  } catch (error) {
-    throw configError(
-      `TypeScript, to read ${file} with Node ${process.versions.node}`,
-      'none; npm install -D typescript, or use Node 22.18 or newer, or a .mjs, .yaml or .json file',
-      error,
-    );
+    const { version } = require('typescript/package.json') as { version: string };
+    return Number.parseInt(version, 10) < 7 ? require.resolve('typescript') : null;
+  } catch {
+    return null;
   }
 }
 
-function configError(expected: string, got: string, cause: unknown): HadalError {
+function configError(expected: string, got: string, cause?: unknown): HadalError {
   return new HadalError('HADAL_ERR_CONFIG', `[config] expected ${expected}, got ${got}`, { cause });
 }

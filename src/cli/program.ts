@@ -4,13 +4,17 @@ import { registerBench } from './bench.js';
 import { registerCompletion } from './completion.js';
 import { registerDoctor } from './doctor.js';
 import { registerGenerate } from './generate.js';
+import { registerInit } from './init.js';
 import { registerInspect } from './inspect.js';
+import { registerPrepare } from './prepare.js';
 import { registerTokenizer } from './tokenizer.js';
 import { registerTrain } from './train.js';
 
 /** Every command, in the order --help lists them. A command's file describes it and loads what it does when called. */
 const commands = [
+  registerInit,
   registerTrain,
+  registerPrepare,
   registerGenerate,
   registerInspect,
   registerTokenizer,

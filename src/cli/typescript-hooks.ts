@@ -8,7 +8,7 @@ interface Stripper {
 }
 
 interface Compiler {
-  transpileModule?: (source: string, options: { compilerOptions: object }) => { outputText: string };
+  transpileModule: (source: string, options: { compilerOptions: object }) => { outputText: string };
   ModuleKind: { ESNext: number };
   ScriptTarget: { ES2022: number };
 }
@@ -23,8 +23,6 @@ export function initialize(compiler: string | null): void {
   }
   strip = (source) => {
     const { transpileModule, ModuleKind, ScriptTarget } = nodeModule.createRequire(compiler)(compiler) as Compiler;
-    if (!transpileModule)
-      throw new Error(`a TypeScript package without transpileModule (${compiler}); install typescript 5 or 6`);
     return transpileModule(source, {
       compilerOptions: { module: ModuleKind.ESNext, target: ScriptTarget.ES2022, inlineSourceMap: true },
     }).outputText;
