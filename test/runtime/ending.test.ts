@@ -1,9 +1,23 @@
-// What ends while a step runs must end well: no crash, no hang, the right exit status. In processes of their own.
+// What ends while work goes on must end well: no crash, no hang, the right exit status. In processes of their own.
+// Thirty tries of each: `npm run accept -- ending`.
 import { spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 
 const child = fileURLToPath(new URL('./ending/child.mjs', import.meta.url));
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'hadal-ending-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const works = ['step', 'forward', 'lossAndGradients', 'generate', 'train'];
+
+/** Tries of each way; each work has its turn. */
+const times = Number(process.env.HADAL_TEST_ENDINGS ?? works.length);
+const limitMs = 60_000;
+const options = { timeout: times * limitMs };
 
 interface Ending {
   code: number | null;
@@ -12,53 +26,122 @@ interface Ending {
   err: string;
 }
 
-/** Runs a child; a hang is ended after 20 s and shows as a signal. */
-function end(way: string): Promise<Ending> {
-  return new Promise((resolve, reject) => {
-    const run = spawn(process.execPath, [child, way], { timeout: 20_000, killSignal: 'SIGKILL' });
+/** Runs a process to its end; a hang is ended after a minute and shows as SIGKILL. */
+function end(
+  args: readonly string[],
+  onOutput: (run: { kill(signal: NodeJS.Signals): void }, out: string) => void = () => {},
+) {
+  return new Promise<Ending>((resolve, reject) => {
+    const { OMP_WAIT_POLICY: _, ...env } = process.env; // a worker cannot set it: as where nobody has
+    const run = spawn(process.execPath, args, { env, timeout: limitMs, killSignal: 'SIGKILL' });
     let [out, err] = ['', ''];
-    run.stdout.on('data', (text) => (out += text));
+    run.stdout.on('data', (text) => {
+      out += text;
+      onOutput(run, out);
+    });
     run.stderr.on('data', (text) => (err += text));
     run.once('error', reject);
     run.once('close', (code, signal) => resolve({ code, signal, out, err }));
   });
 }
 
-const times = 30;
-async function thirtyTimes(way: string, check: (ending: Ending) => void): Promise<void> {
-  for (let i = 0; i < times; i++) {
-    const ending = await end(way);
-    expect(ending.signal, `try ${i}: ${ending.err}`).toBeNull();
-    check(ending);
-  }
-}
+const tries = Array.from({ length: times }, (_, i) => ({
+  work: works[i % works.length] as string,
+  // Moments spread over what a step takes.
+  delayMs: `${(i * 17) % 60}`,
+}));
 
-describe.concurrent('during a step', () => {
-  it('process.exit ends with its code, thirty times', async () => {
-    await thirtyTimes('exit', ({ code }) => expect(code).toBe(7));
-  }, 120_000);
+const quiet = { signal: null, err: '' };
+const ways: Record<string, (work: string) => Partial<Ending>> = {
+  exit: () => ({ ...quiet, code: 7, out: '' }),
+  throw: () => ({ signal: null, code: 1, err: expect.stringContaining('Error: uncaught on purpose') }),
+  sigterm: () => ({ code: null, signal: 'SIGTERM', err: '' }),
+  terminate: () => ({ ...quiet, code: 0, out: 'terminated, 1,2\n' }),
+  'exit-in-worker': () => ({ ...quiet, code: 0, out: 'exit 7, 1,2\n' }),
+  'throw-in-worker': () => ({ ...quiet, code: 0, out: 'uncaught on purpose, 1,2\n' }),
+  'exit-beside-worker': () => ({ ...quiet, code: 7, out: '' }),
+  dispose: (work) => ({
+    ...quiet,
+    code: 0,
+    out: work === 'train' ? 'done, again: done\n' : 'HADAL_ERR_DISPOSED, again: HADAL_ERR_DISPOSED\n',
+  }),
+  collect: (work) => ({ ...quiet, code: 0, out: afterCollecting[work] as string }),
+};
 
-  it('an uncaught error ends with 1 and its message, thirty times', async () => {
-    await thirtyTimes('throw', ({ code, err }) => {
-      expect(code).toBe(1);
-      expect(err).toContain('uncaught on purpose');
-    });
-  }, 120_000);
+/** What a call gives although its model's handle was collected: a model of zeros has a loss of ln 512. */
+const afterCollecting: Record<string, string> = {
+  step: 'done\n',
+  forward: '4,128,512\ncollected: model\n',
+  lossAndGradients: '6.238\ncollected: model\n',
+  generate: '100 tokens\ncollected: model\n',
+  train: 'step\n',
+};
 
-  it('worker.terminate ends the worker and leaves the process whole, thirty times', async () => {
-    await thirtyTimes('terminate', ({ code, out }) => {
-      expect(code).toBe(0);
-      expect(out).toBe('terminated\n');
-    });
-  }, 120_000);
+describe('amidst every kind of work', () => {
+  it.each(Object.entries(ways))('%s ends well', options, async (way, expected) => {
+    for (const { work, delayMs } of tries) {
+      const ending = await end(['--expose-gc', child, way, work, folder, delayMs]);
+      expect(ending, `${work}, after ${delayMs} ms`).toMatchObject(expected(work));
+    }
+  });
+});
+
+describe('two workers', () => {
+  it('one is ended while it works; the other trains as it would alone', options, async () => {
+    for (const { work } of tries.slice(0, Math.ceil(times / 6))) {
+      const ending = await end([child, 'two-workers', work, folder, '0']);
+      expect(ending).toEqual({ ...quiet, code: 0, out: '20 losses, the same\n' });
+    }
+  });
+});
+
+describe('hadal train', () => {
+  it('saves a checkpoint at SIGTERM, exits 130, and goes on from there', options, async () => {
+    for (const [i, { delayMs }] of tries.slice(0, Math.ceil(times / 6)).entries()) {
+      const out = join(folder, `run-${i}`);
+      const set = ['evaluation.batches=1', `data.cache=${join(folder, 'cache')}`].flatMap((pair) => ['--set', pair]);
+      const train = (steps: number) => [
+        main,
+        'train',
+        '--preset',
+        'test',
+        '--threads',
+        '2',
+        '--steps',
+        `${steps}`,
+        ...set,
+        '--out',
+        out,
+        '--json',
+      ];
+      let isSent = false;
+      const ending = await end(train(100_000), (run, text) => {
+        if (isSent || !text.includes('"step":3,')) return;
+        isSent = true;
+        setTimeout(() => run.kill('SIGTERM'), Number(delayMs));
+      });
+      expect(ending).toMatchObject({
+        code: 130,
+        signal: null,
+        err: expect.stringMatching(/is saved, --resume goes on/),
+      });
+      const [saved] = readdirSync(join(out, 'checkpoints'));
+      const step = Number(saved?.slice('step-'.length));
+      expect(step).toBeGreaterThanOrEqual(3);
+      expect(readdirSync(out).sort()).not.toContain('run.lock');
+      const resumed = await end([...train(step + 1), '--resume']);
+      expect(resumed).toMatchObject({ code: 0, signal: null, out: expect.stringContaining(`"type":"end"`) });
+      expect(resumed.out).toContain(`"step":${step + 1},`);
+    }
+  });
 });
 
 describe('a process', () => {
   it('with an idle open device exits by itself', async () => {
-    expect(await end('idle')).toEqual({ code: 0, signal: null, out: 'idle\n', err: '' });
+    expect(await end([child, 'idle', '', '', ''])).toEqual({ ...quiet, code: 0, out: 'idle\n' });
   });
 
   it('lives until a step that nobody awaits is done', async () => {
-    expect(await end('finish')).toEqual({ code: 0, signal: null, out: 'done\n', err: '' });
+    expect(await end([child, 'finish', '', '', ''])).toEqual({ ...quiet, code: 0, out: 'done\n' });
   });
 });

@@ -1,14 +1,14 @@
-// A device in the middle of a long step: 400 products of some milliseconds each. Imported by the children of ending.test.ts.
+// A device in the middle of a long step: products of some milliseconds each.
 import { Graph } from '../../../dist/graph/graph.js';
 import { matmul } from '../../../dist/ops/matmul.js';
 import { compile } from '../../../dist/runtime/compile.js';
 import { openDevice } from '../../../dist/runtime/device.js';
 
-export async function beginLongStep() {
+export async function beginLongStep(products = 400) {
   const device = openDevice('cpu', { threads: 2 });
   const graph = new Graph();
   let x = graph.slot('x', [512, 512], 'fp32');
-  for (let i = 0; i < 400; i++) x = matmul(x, x);
+  for (let i = 0; i < products; i++) x = matmul(x, x);
   graph.update('x', x);
   const program = device.load(compile(graph, 2));
   const x0 = device.allocate([512, 512], 'fp32');
