@@ -16,7 +16,7 @@ import { composeTokenizer, smallTokenizer } from './tokenizer-parts.mjs';
 const here = (path) => new URL(path, import.meta.url);
 const read = (path) => readFileSync(here(path));
 
-const tensors = read('../goldens/deepseek_v3_mtp/model.safetensors');
+const tensors = read('../goldens/deepseek_v3_mtp/packed.safetensors');
 const gguf = read('../formats/gguf-goldens.gguf');
 const parquet = readdirSync(here('../formats/parquet/'))
   .filter((name) => name.endsWith('.parquet'))
