@@ -28,8 +28,13 @@ function tokenizerJson(): string {
 }
 
 /** Makes a golden's model (of 101 ids) speak ASCII and '中'. */
-export async function writeTextModel(golden: string, dir: string, tokenizerConfig?: object): Promise<void> {
-  await copyModel(golden, dir, {});
+export async function writeTextModel(
+  golden: string,
+  dir: string,
+  tokenizerConfig?: object,
+  config: Record<string, unknown> = {},
+): Promise<void> {
+  await copyModel(golden, dir, { config });
   await writeFile(join(dir, 'tokenizer.json'), tokenizerJson());
   if (tokenizerConfig) await writeFile(join(dir, 'tokenizer_config.json'), JSON.stringify(tokenizerConfig));
 }
