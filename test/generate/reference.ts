@@ -34,7 +34,7 @@ export async function greedyAnew(session: Session, prompt: readonly number[], co
 }
 
 /** What the prediction modules draft behind known tokens, each from the whole sequence, as in training. */
-async function draftsAnew(session: Session, known: readonly number[], count: number): Promise<number[]> {
+export async function draftsAnew(session: Session, known: readonly number[], count: number): Promise<number[]> {
   const { model, device } = session;
   const ids = [...known];
   for (let depth = 1; depth <= count; depth++) {

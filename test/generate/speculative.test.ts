@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { SpeculativeDecoder } from '../../src/generate/speculative.js';
 import { openSession, type Session } from '../../src/session/session.js';
 import { goldenDir } from '../goldens/golden.js';
-import { argmax, greedyAnew, logitsAnew, randomIds, speculationAnew, trainedModel } from './reference.js';
+import { argmax, draftsAnew, greedyAnew, logitsAnew, randomIds, speculationAnew, trainedModel } from './reference.js';
 
 /** Steps until `count` tokens are there. */
 async function speculate(
@@ -41,6 +41,28 @@ describe('greedy speculation', () => {
       expect(accepted).toBeLessThan(0.9 * drafted);
     });
   }
+
+  it('drafts what whole sequences give, also behind drafts that were wrong', async () => {
+    // Weights so large that every draft hangs on every token before it.
+    using untrained = await trainedModel(0, { num_nextn_predict_layers: 3, initializer_range: 0.5 });
+    const { session } = untrained;
+    const passes: Int32Array[] = [];
+    const run = session.run.bind(session);
+    session.run = (program, slots, inputs) => {
+      const isCheck = program.outputs.some(({ name }) => name.startsWith('state/0/'));
+      if (isCheck) passes.push((inputs.tokens as Int32Array).slice(0, (inputs.counts as Int32Array)[0]));
+      return run(program, slots, inputs);
+    };
+    const prompt = randomIds('untrained', 5, 61);
+    const { steps } = await speculate(session, prompt, 10);
+    session.run = run;
+    const known = [...prompt];
+    for (const [i, { ids }] of steps.entries()) {
+      const drafts = [...(passes[i] as Int32Array)].slice(-3);
+      if (i > 0) expect(drafts).toEqual(await draftsAnew(session, known, 3));
+      known.push(...ids);
+    }
+  });
 
   it('goes on behind several tokens, as of a further message', async () => {
     using trained = await trainedModel(120, { num_nextn_predict_layers: 2 });
