@@ -135,9 +135,9 @@ function makeProject(tarball) {
 
 const strangers = /^(?:lib(?:dnnl|gomp|OpenCL)\b.*|(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|cmake|make|ld|as)(?:-\d+)?)$/;
 function findStrangers() {
-  return readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(
-    (name) => strangers.test(basename(name)) && !/^(?:project|proc)\//.test(name),
-  );
+  const entries = readdirSync(root, { recursive: true, withFileTypes: true });
+  const paths = entries.filter((entry) => !entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name));
+  return paths.filter((file) => strangers.test(basename(file)) && !file.startsWith(project));
 }
 
 try {
