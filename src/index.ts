@@ -8,6 +8,7 @@ import type { TrainEvent } from './train/events.js';
 import type { Inspection, InspectOptions } from './train/inspect.js';
 
 export { defineConfig } from './cli/define-config.js';
+export type { ConfigFile } from './cli/config-schema.js';
 export type { Preset } from './cli/presets/preset.js';
 export { type PresetName, presets } from './cli/presets/presets.js';
 export { type ErrorCode, errorCodes, HadalError } from './core/errors.js';

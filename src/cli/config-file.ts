@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
-import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
+import { type Document, isAlias, isMap, isScalar, isSeq, Lexer, LineCounter, parseDocument } from 'yaml';
 import { HadalError } from '../core/errors.js';
 import { shown } from '../core/expectation.js';
 import { parseJson } from '../core/json.js';
@@ -44,6 +44,11 @@ export async function readConfigFile(path: string): Promise<ConfigFile> {
   throw new HadalError('HADAL_ERR_CONFIG', problemLines(problemsOf(configFileSchema, error, value), place));
 }
 
+// Far more than any run needs: the reader of YAML takes seconds for what is large, and ends the process on brackets that
+// are nested by the thousand.
+const mostCharacters = 1 << 15;
+const mostLevels = 64;
+
 interface Contents {
   value: unknown;
   /** `file:line:column` of a field, or of what is nearest to it. */
@@ -59,6 +64,12 @@ async function contentsOf(path: string): Promise<Contents> {
     );
   }
   const text = await withFileErrors(`read ${path}`, () => readFile(path, 'utf8'));
+  if (text.length > mostCharacters) {
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[config] expected at most ${mostCharacters} characters in ${path}, got ${text.length}`,
+    );
+  }
   if (ending === '.json') {
     const value = parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' });
     // JSON is YAML, and the reader of YAML knows where things stand.
@@ -70,10 +81,11 @@ async function contentsOf(path: string): Promise<Contents> {
 }
 
 function parseYaml(path: string, text: string): Contents {
+  const fail = (where: string, found: string, cause?: unknown): HadalError =>
+    new HadalError('HADAL_ERR_CONFIG', `[config] expected valid YAML in ${where}, got ${found}`, { cause });
+  if (isNestedDeeply(text)) throw fail(path, `more than ${mostLevels} levels of nesting`);
   const { document, place } = placesIn(path, text);
   const [error] = document.errors;
-  const fail = (where: string, found: string, cause: unknown): HadalError =>
-    new HadalError('HADAL_ERR_CONFIG', `[config] expected valid YAML in ${where}, got ${found}`, { cause });
   if (error) {
     const [at] = error.linePos ?? [];
     throw fail(at ? `${path}:${at.line}:${at.col}` : path, shown(error.message.split(' at line ')[0]), error);
@@ -87,9 +99,23 @@ function parseYaml(path: string, text: string): Contents {
   }
 }
 
+/** Counts brackets, and dashes and question marks in a line; indentation cannot go deep in so short a text. */
+function isNestedDeeply(text: string): boolean {
+  let brackets = 0;
+  let marks = 0;
+  for (const token of new Lexer().lex(text)) {
+    if (token === '[' || token === '{') brackets++;
+    else if (token === ']' || token === '}') brackets--;
+    else if (token === '-' || token === '?') marks++;
+    else if (token.endsWith('\n')) marks = 0;
+    if (brackets + marks > mostLevels) return true;
+  }
+  return false;
+}
+
 function placesIn(path: string, text: string): { document: Document; place: Contents['place'] } {
   const lineCounter = new LineCounter();
-  const document: Document = parseDocument(text, { lineCounter });
+  const document: Document = parseDocument(text, { lineCounter, logLevel: 'error' });
   const place = (fields: readonly string[]): string => {
     const offset = offsetOf(document, fields);
     if (offset === undefined) return path;

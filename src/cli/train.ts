@@ -34,10 +34,10 @@ export function registerTrain(program: Command): void {
   );
   withDataFlags(command, ', or one folder that prepare made')
     .option('--preset <name>', 'a whole run by name; see below', oneOf(Object.keys(presets) as PresetName[]))
-    .option('--config <file>', 'configuration: .yaml, .json, .mjs, .js (.ts where Node reads it)')
+    .option('--config <file>', 'configuration: .ts, .mjs, .js, .json or .yaml (default: hadal.config.* of this folder)')
     .option('--set <path=value>', 'set one field, for example optimizer.lr=3e-4; may be repeated', collect)
     .option('--model <dir>', "start from a model directory's weights (a checkpoint, or one of Hugging Face)")
-    .option('--out <dir>', 'run directory (default: runs/<preset>-<number>)')
+    .option('--out <dir>', 'run directory (default: runs/<name>-<number>)')
     .option('--resume', 'continue what is in the run directory, or start when there is nothing')
     .option('--steps <n>', 'updates of the whole run', wholeNumber(1))
     .option('--checkpoint-every <n>', 'updates between checkpoints; 0: only at the end', wholeNumber(0))

@@ -22,10 +22,10 @@ export function expectationOf(issue: z.core.$ZodIssue): string {
   }
 }
 
-/** A value as a message shows it, whatever it is. */
+/** A value as a message shows it, whatever it is: in one line. */
 export function shown(value: unknown): string {
   if (value === undefined) return 'nothing';
   const options = { depth: 1, breakLength: Number.POSITIVE_INFINITY };
-  const text = typeof value === 'string' ? JSON.stringify(value) : inspect(value, options);
+  const text = typeof value === 'string' ? JSON.stringify(value) : inspect(value, options).replaceAll(/\s*\n\s*/g, ' ');
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
