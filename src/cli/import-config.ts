@@ -56,8 +56,10 @@ const stripsTypes = 'stripTypeScriptTypes' in nodeModule;
 function typeScriptFor(file: string): string | null {
   const require = createRequire(file);
   try {
-    const { version } = require('typescript/package.json') as { version: string };
-    return Number.parseInt(version, 10) < 7 ? require.resolve('typescript') : null;
+    // The project's own package, not one of ours.
+    const name = 'typescript';
+    const { version } = require(`${name}/package.json`) as { version: string };
+    return Number.parseInt(version, 10) < 7 ? require.resolve(name) : null;
   } catch {
     return null;
   }
