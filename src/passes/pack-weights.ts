@@ -1,3 +1,4 @@
+import type { DType } from '../core/dtype.js';
 import { invariant } from '../core/errors.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { matrixProduct } from '../ops/matmul.js';
@@ -5,7 +6,7 @@ import { packedMatmul, packWeights } from '../ops/packed-matmul.js';
 import { rewrite } from './rewrite.js';
 
 /** The most rows that a product with packed weights is taken for: as far as it was measured to be the faster one. */
-const mostRows = 16;
+const mostRows = (dtype: DType) => (dtype === 'bf16' ? 16 : 64);
 
 /** Slots of packed weights are named after what they are packed from. */
 export const packedPrefix = 'packed/';
@@ -22,7 +23,7 @@ export function readPackedWeights(source: Graph): { graph: Graph; packing: Graph
   const names = weightNames(source);
   const graph = rewrite(source, (node, { graph, of }) => {
     const product = matrixProduct(node);
-    if (!product || product.rows > mostRows) return null;
+    if (!product || product.rows > mostRows(product.b.dtype)) return null;
     const { a, b, transposeB, n, outputDType } = product;
     const name = names.get(b);
     // Taken once as it is and once transposed: packed one way only.

@@ -21,9 +21,8 @@ async function speculate(
 describe('greedy speculation', () => {
   for (const [depth, mtpHidden] of [
     [1, 'post-norm'],
-    [1, 'pre-norm'],
-    [2, 'post-norm'],
-    [3, 'pre-norm'],
+    [2, 'pre-norm'],
+    [3, 'post-norm'],
   ] as const) {
     it(`with ${depth} modules on ${mtpHidden} states takes the steps that whole sequences give`, async () => {
       using trained = await trainedModel(120, { num_nextn_predict_layers: depth, mtp_hidden: mtpHidden });

@@ -75,12 +75,14 @@ it('leaves alone what would not be faster or not be the same', () => {
   const graph = new Graph();
   const slot = (name: string) => graph.slot(`w/${name}`, [5, 5], 'fp32');
   const row = graph.input('row', [1, 5], 'fp32');
-  graph.output('rows', matmul(graph.input('rows', [17, 5], 'fp32'), slot('rows')));
-  graph.output('foldedRows', matmul(graph.input('foldedRows', [3, 6, 5], 'fp32'), slot('foldedRows')));
+  graph.output('rows', matmul(graph.input('rows', [65, 5], 'fp32'), slot('rows')));
+  graph.output('foldedRows', matmul(graph.input('foldedRows', [13, 6, 5], 'fp32'), slot('foldedRows')));
+  const narrow = graph.slot('w/narrow', [5, 5], 'bf16');
+  graph.output('narrow', matmul(graph.input('narrow', [17, 5], 'bf16'), narrow));
   graph.output('transposed', matmul(graph.input('column', [5, 1], 'fp32'), slot('transposed'), { transposeA: true }));
   graph.output('made', matmul(row, multiply(slot('made'), 2)));
   graph.output('input', matmul(row, graph.input('input', [5, 5], 'fp32')));
-  graph.output('manyRows', matmul(graph.input('many', [2, 17, 5], 'fp32'), graph.slot('w/many', [2, 5, 5], 'fp32')));
+  graph.output('manyRows', matmul(graph.input('many', [2, 65, 5], 'fp32'), graph.slot('w/many', [2, 5, 5], 'fp32')));
   graph.output('part', matmul(row, slice(multiply(slot('updatedPart'), 1), 0, 0, 5)));
   graph.update('w/updatedPart', multiply(slot('updatedPart'), 2));
   graph.output('updated', matmul(row, slot('updated')));
