@@ -93,11 +93,12 @@ export function mutateJson(next, original) {
     const places = placesOf(json);
     if (places.length === 0) return json;
     const [holder, key] = pick(next, places);
+    const isList = Array.isArray(holder);
     const kind = next();
-    if (kind < 0.2) Array.isArray(holder) ? holder.splice(key, 1) : delete holder[key];
-    else if (kind < 0.7) holder[key] = structuredClone(pick(next, values));
-    else if (kind < 0.8)
-      holder[pick(next, ['__proto__', 'constructor', 'type', 'x'])] = structuredClone(pick(next, values));
+    if (kind < 0.2) isList ? holder.splice(key, 1) : delete holder[key];
+    else if (kind < 0.3 && !isList)
+      holder[pick(next, ['__proto__', 'constructor', 'x'])] = structuredClone(pick(next, values));
+    else if (kind < 0.8) holder[key] = structuredClone(pick(next, values));
     else {
       const [from, name] = pick(next, places);
       holder[key] = structuredClone(from[name]);
