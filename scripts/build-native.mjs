@@ -103,10 +103,10 @@ export function buildNative({ out = 'build', defines = {} } = {}) {
 /** The sanitizers' build, in a folder of its own. */
 export const sanitized = { out: 'build-asan', defines: { HADAL_SANITIZE: 'ON' } };
 
-/** The build that is published for a processor, in a folder of its own. */
-export const prebuildFolder = (arch) => path.join('build-prebuild', `${process.platform}-${arch}`);
+/** Builds for a processor, another one's in a folder of its own. */
 export function buildFor(arch) {
-  return buildNative({ out: path.join(prebuildFolder(arch), 'build'), defines: toolsFor(arch).defines });
+  const out = arch === process.arch ? 'build' : path.join('build-prebuild', `linux-${arch}`, 'build');
+  return buildNative({ out, defines: toolsFor(arch).defines });
 }
 
 function cmakeJs(command, options) {

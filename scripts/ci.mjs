@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { hasOneDnn } from './build-native.mjs';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const deadline = Date.now() + 19 * 60_000;
@@ -42,6 +43,12 @@ function readVitest({ numPassedTests, numFailedTests, numPendingTests, numTodoTe
 const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
 if (run('set-up', 'scripts/setup.mjs')) {
   add({ passed: 1 });
+  // Debian's oneDNN is what is published; without it there is nothing to gate.
+  if (hasOneDnn() && !spawnSync('dpkg', ['--version']).error) {
+    add(run('prebuilt binary', 'scripts/prebuild.mjs') ? { passed: 1 } : { failed: 1 });
+  } else {
+    add({ skipped: 1 });
+  }
   runReported('static checks', 'scripts/check.mjs', ['--all'], 'HADAL_CHECK_REPORT', (counts) => counts);
   runReported('tests', vitest, ['run'], 'HADAL_TEST_REPORT', readVitest);
   runReported('tests under sanitizers', 'scripts/sanitize.mjs', [], 'HADAL_TEST_REPORT', readVitest);

@@ -3,14 +3,14 @@
 //
 //   npm run build:prebuilt [-- --arch arm64]
 //
-// The build is the checkout's own (cmake-js, in build-prebuild/); prebuildify names, strips and copies.
+// The build is the checkout's own (cmake-js); prebuildify names, strips and copies what lies in build-prebuild/.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import prebuildify from 'prebuildify';
-import { buildFor, prebuildFolder, root, toolsFor } from './build-native.mjs';
+import { buildFor, root, toolsFor } from './build-native.mjs';
 import { librariesOf, systemLibraries } from './check-prebuild.mjs';
 
 /** Libraries that a file needs, and those need, but for the system's: their paths by name. */
@@ -54,26 +54,27 @@ async function prebuild(arch) {
   if (process.platform !== 'linux')
     throw new Error(`expected Linux, got ${process.platform}: others are not published`);
   const { cxx, strip } = toolsFor(arch);
-  const cwd = path.join(root, prebuildFolder(arch));
-  const artifacts = path.join(cwd, 'artifacts');
+  const staging = path.join(root, 'build-prebuild', `linux-${arch}`, 'staged');
+  const release = path.join(staging, 'build', 'Release'); // where prebuildify looks
+  const artifacts = path.join(staging, 'artifacts');
   const licences = path.join(artifacts, 'licenses');
   // What an earlier run left must not be published.
-  for (const old of [path.join(root, 'prebuilds', `linux-${arch}`), artifacts])
+  for (const old of [path.join(root, 'prebuilds', `linux-${arch}`), staging]) {
     rmSync(old, { recursive: true, force: true });
-  mkdirSync(licences, { recursive: true });
+  }
+  for (const made of [release, licences]) mkdirSync(made, { recursive: true });
 
   const addon = buildFor(arch);
+  copyFileSync(addon, path.join(release, 'hadal.node'));
   for (const [name, file] of bundledLibraries(addon, cxx)) {
-    // prebuildify takes shared libraries from beside the binary.
-    rmSync(path.join(path.dirname(addon), name), { force: true });
-    copyFileSync(file, path.join(path.dirname(addon), name));
+    copyFileSync(file, path.join(release, name));
     writeLibraryLicence(licences, name, file);
   }
   for (const name of ['node-addon-api', 'node-api-headers']) writeHeaderLicence(licences, name);
   await promisify(prebuildify)({
     arch,
     artifacts,
-    cwd,
+    cwd: staging,
     libc: 'glibc',
     name: 'hadal',
     napi: true,

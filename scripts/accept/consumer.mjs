@@ -39,7 +39,7 @@ function run(command, args, { status: expected = 0, ...options } = {}) {
   const { status, stdout, stderr, error } = spawnSync(command, args, {
     encoding: 'utf8',
     maxBuffer: 1 << 28,
-    timeout: 600_000,
+    timeout: 1_800_000,
     ...options,
   });
   const output = `${stdout ?? ''}${stderr ?? ''}`;
