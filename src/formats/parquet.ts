@@ -50,7 +50,7 @@ export async function* readParquetColumn(path: string, column: string): AsyncGen
     const isOptional = requireStrings(metadata, column, path);
     let row = 0;
     for (const [i, group] of metadata.row_groups.entries()) {
-      const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema.join('.') === column);
+      const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema?.join('.') === column);
       const what = `row group ${i + 1} of ${path}`;
       if (chunk?.meta_data === undefined || chunk.file_path) throw damaged(what, 'without that column in this file');
       const rows = Number(group.num_rows);
