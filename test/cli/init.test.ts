@@ -32,7 +32,10 @@ function link(target: string, path: string): void {
 /** The dependencies that `npm install` would bring. */
 function installHadal(): void {
   link(root, join(dir, 'node_modules', 'hadal'));
-  link('../hadal/dist/cli/main.js', join(dir, 'node_modules', '.bin', 'hadal'));
+  const main = join(dir, 'node_modules', 'hadal', 'dist', 'cli', 'main.js');
+  const bin = join(dir, 'node_modules', '.bin');
+  mkdirSync(bin);
+  writeFileSync(join(bin, 'hadal'), `#!/bin/sh\nexec "${process.execPath}" "${main}" "$@"\n`, { mode: 0o755 });
   link(compiler, join(dir, 'node_modules', 'typescript'));
 }
 
