@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { registerBench } from './bench.js';
+import { registerChat } from './chat.js';
 import { registerCompletion } from './completion.js';
 import { registerDoctor } from './doctor.js';
 import { registerGenerate } from './generate.js';
@@ -16,6 +17,7 @@ const commands = [
   registerTrain,
   registerPrepare,
   registerGenerate,
+  registerChat,
   registerInspect,
   registerTokenizer,
   registerBench,
