@@ -224,7 +224,7 @@ describe('mutated files', () => {
         expect(error).toBeInstanceOf(HadalError);
         expect(['HADAL_ERR_FORMAT', 'HADAL_ERR_DTYPE']).toContain((error as HadalError).code);
       }),
-      { numRuns: runs },
+      { numRuns: runs, seed: Number(process.env.HADAL_FUZZ_SEED ?? 1) },
     );
     return refused;
   }

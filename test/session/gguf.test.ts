@@ -200,7 +200,7 @@ describe('a GGUF model is refused', () => {
               expect((error as HadalError).code).not.toBe('HADAL_ERR_INTERNAL');
             }
           }),
-          { numRuns: 300 },
+          { numRuns: 300, seed: Number(process.env.HADAL_FUZZ_SEED ?? 1) },
         );
         expect(refusals).toBeGreaterThan(100);
       }),
