@@ -20,6 +20,11 @@ export interface PreparedRun {
   data: PreparedData;
 }
 
+/** Refuses data that is not there, before anything is made. @throws HadalError as {@link resolveSources} */
+export async function requireSources(config: TrainConfig): Promise<void> {
+  if (preparedDirectory(config) === undefined) await resolveSources(config.data);
+}
+
 /**
  * Gets the tokenizer (given, the model's, or learnt from the data and kept) and tokenizes the sources, unless an earlier
  * run left both behind.

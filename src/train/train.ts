@@ -16,7 +16,7 @@ import { loadParameters, openModelSource } from '../session/model-source.js';
 import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig, type TrainOptions } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
-import { type PreparedRun, prepareRun } from './prepare.js';
+import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
 import type { StepConfig } from './step.js';
 import { type MemoryPlan, planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.js';
@@ -38,6 +38,7 @@ export async function* train(
   const config = resolveTrainConfig(options);
   const model = await modelOf(config);
   checkLengths(config, model);
+  await requireSources(config);
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
   const prepared = yield* reported<PrepareEvent, PreparedRun>(
     (onEvent, stop) => prepareRun(config, model.vocabSize, { signal: stop, onEvent }),
