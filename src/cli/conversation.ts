@@ -33,7 +33,8 @@ export class Conversation {
   }
 
   /**
-   * Answers a message. Both are remembered, an answer that was cut short as far as it went; after an error neither is.
+   * Answers a message. Both are remembered, an answer that was cut short as far as it went; after an error, or when no
+   * token came, neither is.
    *
    * @param onText - told what comes
    * @throws HadalError HADAL_ERR_DATA for a message that is too long on its own, and what `chat` throws
@@ -50,7 +51,7 @@ export class Conversation {
         onText(value.text);
         continue;
       }
-      this.#turns = [...kept, { role: 'assistant', content: text }];
+      if (value.generatedTokens > 0) this.#turns = [...kept, { role: 'assistant', content: text }];
       return { content: text, ...value, dropped: turns.length - kept.length };
     }
   }

@@ -1,6 +1,8 @@
 // Chat templates: Jinja programs that come with a checkpoint, from whoever made it. They are rendered in a process of
 // their own that has no environment and little time and memory, by an interpreter that knows no JavaScript objects.
-import { type ExecFileException, execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
@@ -103,36 +105,41 @@ function toJson(request: TemplateRequest): string {
   }
 }
 
-function render(request: string): Promise<TemplateAnswer> {
+async function render(request: string): Promise<TemplateAnswer> {
   const file = fileURLToPath(workerUrl(import.meta.url, './chat-template-worker.js'));
-  const args = [`--max-old-space-size=${heapMiB}`, '--max-semi-space-size=4', file];
   const { TZ } = process.env;
-  const options = {
+  const child = spawn(process.execPath, [`--max-old-space-size=${heapMiB}`, '--max-semi-space-size=4', file], {
     env: TZ === undefined ? {} : { TZ },
-    timeout: mostMsInAll,
-    killSignal: 'SIGKILL',
-    maxBuffer: 8 * mostChars, // of JSON, where a character may be \u0000
-  } as const;
-  return new Promise((resolve, reject) => {
-    let timer: NodeJS.Timeout | undefined;
-    const child = execFile(process.execPath, args, options, (error, stdout) => {
-      clearTimeout(timer);
-      if (error) reject(chatError('a chat template that renders', endOf(error)));
-      else resolve(JSON.parse(stdout) as TemplateAnswer);
-    });
-    child.stdout?.once('data', () => {
-      timer = setTimeout(() => child.kill('SIGKILL'), mostMs);
-    });
-    child.stdin?.on('error', () => {}); // a process that ended early says so by its status
-    child.stdin?.end(request);
+    stdio: ['pipe', 'pipe', 'ignore'],
+    detached: true, // Ctrl-C on the terminal is for us to handle
+    windowsHide: true,
   });
+  const ended = once(child, 'close').catch((error: Error) => {
+    throw chatError('a process that renders the chat template', error.message);
+  });
+  const kill = () => void child.kill('SIGKILL');
+  let timer = setTimeout(kill, mostMsInAll);
+  child.stdout.once('data', () => {
+    clearTimeout(timer);
+    timer = setTimeout(kill, mostMs);
+  });
+  child.stdin.on('error', () => {}); // a process that ended early says so by its signal
+  child.stdin.end(request);
+  try {
+    const [answer, [status, signal]] = await Promise.all([text(child.stdout), ended]);
+    if (status === 0) return JSON.parse(answer) as TemplateAnswer;
+    throw chatError('a chat template that renders', endOf(status, signal));
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Why the process gave no answer. */
-function endOf(error: ExecFileException): string {
-  if (error.signal === 'SIGKILL') return `one that needs more than ${mostMs / 1000} s`;
-  // V8 ends a process that reaches its limit by a signal, which one depends on the machine.
-  return error.signal ? `one that needs more than ${heapMiB} MiB of memory` : error.message;
+function endOf(status: number | null, signal: NodeJS.Signals | null): string {
+  if (signal === 'SIGKILL') return `one that needs more than ${mostMs / 1000} s`;
+  // V8 ends a process that reaches its limit by one of these, depending on the machine.
+  const isMemory = ['SIGABRT', 'SIGTRAP', 'SIGILL', 'SIGSEGV'].includes(signal ?? '');
+  return isMemory ? `one that needs more than ${heapMiB} MiB of memory` : `a process that ended by ${signal ?? status}`;
 }
 
 function chatError(expected: string, got: string): HadalError {

@@ -2,6 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
 import { type GenerateOptions, generate } from '../../src/generate/generate.js';
 import { loadModel } from '../../src/generate/loaded-model.js';
+import type { Tensor } from '../../src/runtime/tensor.js';
 import type { Session } from '../../src/session/session.js';
 import { goldenDir } from '../goldens/golden.js';
 import { Rng } from '../support/rng.js';
@@ -161,6 +162,36 @@ describe('generate', () => {
       await pieces.return({} as never);
       expect(run).toHaveBeenCalledTimes(before);
       run.mockClear();
+    }
+  });
+
+  it('frees what it holds when it ends, is left, fails or is aborted', async () => {
+    using model = await open('deepseek_v3_mtp');
+    const allocate = vi.spyOn(model.device, 'allocate');
+    const allFreed = () => {
+      const tensors = allocate.mock.results.map(({ value }) => value as Tensor);
+      expect(tensors.length).toBeGreaterThan(2);
+      for (const tensor of tensors)
+        expect(() => tensor.storage).toThrow(expect.objectContaining({ code: 'HADAL_ERR_DISPOSED' }));
+      allocate.mockClear();
+    };
+    const options = { maxTokens: 4, ignoreEos: true };
+    for (const speculative of [false]) {
+      await collect(model, [3], { ...options, speculative });
+      allFreed();
+      for await (const _ of model.generate([3], { ...options, speculative })) break;
+      allFreed();
+      for await (const _ of model.generateBatch([[3], [4, 5]], options)) break;
+      allFreed();
+      const control = new AbortController();
+      for await (const _ of model.generate([3], { ...options, speculative, signal: control.signal })) control.abort();
+      allFreed();
+      const run = vi.spyOn(model, 'run').mockRejectedValueOnce(new Error('broken'));
+      allocate.mockClear();
+      await expect(collect(model, [3], { ...options, speculative })).rejects.toThrow('broken');
+      run.mockRestore();
+      for (const { value } of allocate.mock.results) expect(() => (value as Tensor).storage).toThrow();
+      allocate.mockClear();
     }
   });
 
