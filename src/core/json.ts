@@ -32,29 +32,34 @@ export function parseJson(
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw fail((error as Error).message, error);
+    throw fail((error as Error).message.replaceAll(/\s*\n\s*/g, ' '), error); // it quotes the text
   }
 }
 
 /** Finds what `JSON.parse` lets pass. Follows strings and brackets only; the grammar itself is left to `JSON.parse`. */
 function findFault(text: string): string | undefined {
-  const keysOfDepth: Set<string>[] = [];
+  const keysOfDepth: (Set<string> | undefined)[] = []; // most levels are small arrays, which have no keys
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
     if (c === 0x7b || c === 0x5b) {
-      if (keysOfDepth.push(new Set()) > maxDepth) return `more than ${maxDepth} levels of nesting`;
+      if (keysOfDepth.push(undefined) > maxDepth) return `more than ${maxDepth} levels of nesting`;
     } else if (c === 0x7d || c === 0x5d) {
       keysOfDepth.pop();
     } else if (c === 0x22) {
       const start = i++;
-      while (i < text.length && text.charCodeAt(i) !== 0x22) i += text.charCodeAt(i) === 0x5c ? 2 : 1;
+      let hasEscape = false;
+      for (let inner = text.charCodeAt(i); i < text.length && inner !== 0x22; inner = text.charCodeAt(i)) {
+        hasEscape ||= inner === 0x5c;
+        i += inner === 0x5c ? 2 : 1;
+      }
       let next = i + 1;
       while (isSpace(text.charCodeAt(next))) next++;
-      if (text.charCodeAt(next) !== 0x3a) continue;
-      const key = unescapeKey(text.slice(start, i + 1));
+      if (text.charCodeAt(next) !== 0x3a || keysOfDepth.length === 0) continue;
+      const key = hasEscape ? unescapeKey(text.slice(start, i + 1)) : text.slice(start + 1, i);
       const keys = keysOfDepth.at(-1);
       if (keys?.has(key)) return `the key '${key}' twice`;
-      keys?.add(key);
+      if (keys) keys.add(key);
+      else keysOfDepth[keysOfDepth.length - 1] = new Set([key]);
     }
   }
   return undefined;
@@ -63,7 +68,6 @@ function findFault(text: string): string | undefined {
 const isSpace = (c: number): boolean => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09;
 
 function unescapeKey(literal: string): string {
-  if (!literal.includes('\\')) return literal.slice(1, -1);
   try {
     return String(JSON.parse(literal));
   } catch {

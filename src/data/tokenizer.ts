@@ -15,6 +15,8 @@ export interface Tokenizer {
   readonly bosId: number | undefined;
   readonly eosId: number | undefined;
   readonly padId: number | undefined;
+  /** Whether bos belongs before a text that begins; only a tokenizer_config.json says that it does not. */
+  readonly addsBos: boolean;
   /** SHA-256 of tokenizer.json, hexadecimal. */
   readonly hash: string;
   /** The text of tokenizer.json and tokenizer_config.json, to be stored beside a model. */
@@ -78,9 +80,14 @@ export function createTokenizer(json: string, configJson?: string, what = 'token
 const specialToken = z
   .union([z.string(), z.object({ content: z.string() }).transform(({ content }) => content)])
   .nullish();
-const configSchema = z.object({ bos_token: specialToken, eos_token: specialToken, pad_token: specialToken });
+const configSchema = z.object({
+  bos_token: specialToken,
+  eos_token: specialToken,
+  pad_token: specialToken,
+  add_bos_token: z.boolean().nullish(),
+});
 
-/** What stands for bos, eos and pad when tokenizer_config.json is missing or silent. */
+/** Added tokens that stand for bos, eos and pad when tokenizer_config.json is missing or silent. */
 const usualNames = {
   bos: ['<|begin_of_sentence|>', '<｜begin▁of▁sentence｜>', '<|begin_of_text|>', '<s>', '<|endoftext|>'],
   eos: ['<|end_of_sentence|>', '<｜end▁of▁sentence｜>', '<|end_of_text|>', '</s>', '<|endoftext|>'],
@@ -92,6 +99,7 @@ class LibraryTokenizer implements Tokenizer {
   readonly bosId: number | undefined;
   readonly eosId: number | undefined;
   readonly padId: number | undefined;
+  readonly addsBos: boolean;
   readonly hash: string;
   readonly files: { readonly json: string; readonly configJson: string | undefined };
   private readonly library: Library;
@@ -99,7 +107,7 @@ class LibraryTokenizer implements Tokenizer {
   constructor(json: string, configJson: string | undefined, what: string) {
     const checked = checkedTokenizer(json, what);
     try {
-      this.library = Library.fromString(checked);
+      this.library = Library.fromString(checked.json);
     } catch (error) {
       const found = (error as Error).message.slice(0, 200);
       throw new HadalError('HADAL_ERR_FORMAT', `[tokenizer] expected a tokenizer.json in ${what}, got ${found}`, {
@@ -110,10 +118,15 @@ class LibraryTokenizer implements Tokenizer {
     this.library.disableTruncation();
     this.files = { json, configJson };
     this.hash = createHash('sha256').update(json).digest('hex');
-    this.vocabSize = Object.values(this.library.getVocab(true)).reduce((max, id) => Math.max(max, id), -1) + 1;
+    // The library gives added tokens ids of its own where the file's are taken.
+    const added = new Map(checked.addedTokens.map((token) => [token, this.idOf(token)]));
+    this.vocabSize = largest([...Object.values(checked.vocab), ...added.values()]) + 1;
     const config = parseConfig(configJson, what);
+    this.addsBos = config.add_bos_token ?? true;
     const find = (named: string | null | undefined, usual: readonly string[]): number | undefined =>
-      (named == null ? usual : [named]).map((token) => this.idOf(token)).find((id) => id !== undefined);
+      named === undefined
+        ? usual.map((token) => added.get(token)).find((id) => id !== undefined)
+        : this.idOf(named ?? '');
     this.bosId = find(config.bos_token, usualNames.bos);
     this.eosId = find(config.eos_token, usualNames.eos);
     this.padId = find(config.pad_token, usualNames.pad);
@@ -141,6 +154,9 @@ class LibraryTokenizer implements Tokenizer {
     return this.library.tokenToId(token) ?? undefined;
   }
 }
+
+const largest = (ids: readonly (number | undefined)[]): number =>
+  ids.reduce<number>((most, id) => Math.max(most, id ?? -1), -1);
 
 function parseConfig(configJson: string | undefined, what: string): Partial<z.infer<typeof configSchema>> {
   if (configJson === undefined) return {};

@@ -79,6 +79,29 @@ describe('loadTokenizer', () => {
     expect(createTokenizer(trained.files.json).eosId).toBe(1);
   });
 
+  it('takes no plain word for a special token, and none where tokenizer_config.json says there is none', () => {
+    const { files } = trained;
+    const json = JSON.parse(files.json);
+    json.model.vocab['<s>'] = 700; // as in Qwen's vocabulary
+    json.added_tokens[0].content = '<|start|>';
+    const tokenizer = (config?: object) =>
+      createTokenizer(JSON.stringify(json), config === undefined ? undefined : JSON.stringify(config));
+    expect([tokenizer().bosId, tokenizer({}).bosId]).toEqual([undefined, undefined]);
+    expect(tokenizer({ bos_token: '<s>' }).bosId).toBe(700);
+    const silent = tokenizer({ bos_token: null, eos_token: null });
+    expect([silent.bosId, silent.eosId, silent.padId]).toEqual([undefined, undefined, 2]);
+  });
+
+  it('says whether bos belongs before a text', () => {
+    const { json } = trained.files;
+    expect([undefined, '{}', '{"add_bos_token":true}'].map((config) => createTokenizer(json, config).addsBos)).toEqual([
+      true,
+      true,
+      true,
+    ]);
+    expect(createTokenizer(json, '{"add_bos_token":false}').addsBos).toBe(false);
+  });
+
   it('holds a character back until its bytes are there', async () => {
     const stream = trained.decodeStream();
     const pieces: string[] = [];
