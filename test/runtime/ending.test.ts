@@ -57,6 +57,7 @@ const ways: Record<string, (work: string) => Partial<Ending>> = {
   throw: () => ({ signal: null, code: 1, err: expect.stringContaining('Error: uncaught on purpose') }),
   sigterm: () => ({ code: null, signal: 'SIGTERM', err: '' }),
   terminate: () => ({ ...quiet, code: 0, out: 'terminated, 1,2\n' }),
+  'terminate-early': () => ({ ...quiet, code: 0, out: 'terminated, 1,2\n' }),
   'exit-in-worker': () => ({ ...quiet, code: 0, out: 'exit 7, 1,2\n' }),
   'throw-in-worker': () => ({ ...quiet, code: 0, out: 'uncaught on purpose, 1,2\n' }),
   'exit-beside-worker': () => ({ ...quiet, code: 7, out: '' }),

@@ -15,9 +15,11 @@ const throwLater = () =>
     throw new Error('uncaught on purpose');
   });
 
-/** A worker in the midst of the work; `how` it ends is its own affair. */
-async function startWorker(how) {
-  const worker = new Worker(new URL(import.meta.url), { argv: [how, work, folder, delayMs] });
+const newWorker = (how) => new Worker(new URL(import.meta.url), { argv: [how, work, folder, delayMs] });
+
+/** A worker in the midst of the work. */
+async function startWorker() {
+  const worker = newWorker('in-worker');
   await new Promise((resolve, reject) => {
     worker.once('message', resolve);
     worker.once('error', reject);
@@ -74,23 +76,30 @@ const ways = {
     process.kill(process.pid, 'SIGTERM');
   },
   async terminate() {
-    const worker = await startWorker('in-worker');
+    const worker = await startWorker();
     await pause();
     await worker.terminate();
     await printAlive('terminated');
   },
+  async 'terminate-early'() {
+    // While the worker loads, opens, compiles, or begins.
+    const worker = newWorker('in-worker');
+    await pause(50 + 10 * Number(delayMs));
+    await worker.terminate();
+    await printAlive('terminated');
+  },
   async 'exit-in-worker'() {
-    const worker = await startWorker('in-worker-exit');
+    const worker = newWorker('in-worker-exit');
     const code = await new Promise((resolve) => worker.once('exit', resolve));
     await printAlive(`exit ${code}`);
   },
   async 'throw-in-worker'() {
-    const worker = await startWorker('in-worker-throw');
+    const worker = newWorker('in-worker-throw');
     const error = await new Promise((resolve) => worker.once('error', resolve));
     await printAlive(error.message);
   },
   async 'exit-beside-worker'() {
-    await startWorker('in-worker');
+    await startWorker();
     await pause();
     process.exit(7);
   },
@@ -143,7 +152,7 @@ const ways = {
   async 'two-workers'() {
     // The same run alone, and beside a worker that is ended while it works.
     const alone = await lossesOfWorker(() => {});
-    const other = await startWorker('in-worker');
+    const other = await startWorker();
     const beside = await lossesOfWorker((step) => {
       if (step === 5) void other.terminate();
     });
@@ -156,13 +165,11 @@ const ways = {
   },
   async 'in-worker-exit'() {
     await begin();
-    parentPort.postMessage('running');
     await pause();
     process.exit(7);
   },
   async 'in-worker-throw'() {
     await begin();
-    parentPort.postMessage('running');
     await pause();
     throwLater();
   },
@@ -176,7 +183,7 @@ const ways = {
 
 /** Losses of a short training run in a worker. */
 async function lossesOfWorker(onStep) {
-  const worker = new Worker(new URL(import.meta.url), { argv: ['in-worker-train', work, folder, '0'] });
+  const worker = newWorker('in-worker-train');
   const losses = [];
   worker.on('message', ({ step, loss }) => {
     losses.push(loss);
