@@ -33,14 +33,18 @@ const jsonLines = (text: string) =>
 
 describe('help', () => {
   const commands = [
+    ['init'],
     ['train'],
+    ['prepare'],
     ['generate'],
+    ['chat'],
     ['inspect'],
     ['tokenizer', 'train'],
     ['tokenizer', 'encode'],
     ['tokenizer', 'decode'],
     ['bench', 'step'],
     ['doctor'],
+    ['completion'],
   ];
   it.each(commands.map((words) => [words.join(' ')]))('%s has --help with an example and --json', (command) => {
     const { status, stdout } = hadal(...command.split(' '), '--help');
@@ -80,6 +84,7 @@ describe('wrong usage ends with status 2 and one line', () => {
       /Expected a number from 0 to 1\n$/,
     ],
     ['a missing flag', ['generate', '--prompt', 'x'], /^hadal: required option '--model <dir>' not specified\n$/],
+    ['no prompt', ['generate', '--model', 'x'], /expected --prompt or --prompt-file, got neither\n$/],
     ['a word too many', ['doctor', 'please'], /^hadal: too many arguments/],
     ['a preset nearly named', ['inspect', 'deepseek-v4'], /got 'deepseek-v4'; did you mean 'deepseek-v3'\?\n$/],
     [
@@ -252,9 +257,33 @@ describe('train and generate', () => {
     const args = ['generate', '--model', model, '--prompt', 'The', '--max-tokens', '8', '--seed', '5'];
     const text = hadal(...args).stdout;
     expect(hadal(...args).stdout).toBe(text);
-    const pieces = jsonLines(hadal(...args, '--json').stdout) as { text: string; id: number; logprob: number }[];
+    expect(hadal(...args).stderr).toMatch(
+      /^prefill \d+ tokens, [\d.]+ tokens\/s; decode 8 tokens, [\d.]+ tokens\/s\n$/,
+    );
+    const lines = jsonLines(hadal(...args, '--json').stdout);
+    const { summary } = lines.pop() as { summary: object };
+    const pieces = lines as { index: number; text: string; id: number; logprob: number; finishReason: string | null }[];
     expect(`The${pieces.map((piece) => piece.text).join('')}\n`).toBe(text);
-    expect(pieces.every(({ id, logprob }) => Number.isInteger(id) && logprob <= 0)).toBe(true);
+    expect(pieces.every(({ id, logprob, index }) => Number.isInteger(id) && logprob <= 0 && index === 0)).toBe(true);
+    expect(pieces.map(({ finishReason }) => finishReason)).toEqual([...Array(pieces.length - 1).fill(null), 'length']);
+    expect(summary).toMatchObject({
+      prompts: [{ finishReason: 'length', generatedTokens: 8 }],
+      tokensPerSecond: expect.any(Number),
+    });
+
+    // Several prompts, one of a file: one after the other, the first as when it is alone.
+    writeFileSync(join(dir, 'prompt.txt'), 'A cat');
+    const more = ['--prompt', 'Every', '--prompt-file', 'prompt.txt', '--cache', 'expanded'];
+    const texts = hadal(...args, ...more).stdout;
+    expect(texts.startsWith(`${text}Every`)).toBe(true);
+    expect(texts).toMatch(/\nA cat.*\n$/s);
+    const drafted = hadal(...args, '--speculative');
+    expect(drafted.stdout).toBe(text);
+    expect(drafted.stderr).toMatch(/[\d.]+ % of \d+ drafts accepted\n$/);
+    expect(hadal(...args, '--stop', text.slice(5, 8)).stdout).toBe(
+      `${text.slice(0, text.indexOf(text.slice(5, 8), 3))}\n`,
+    );
+    expect(hadal('chat', '--model', model).stderr).toMatch(/chat template.*--template file\.jinja/);
   });
 
   it('--json gives every event as a line, and nothing else', () => {
