@@ -23,7 +23,7 @@ export async function trainConfigFrom(flags: TrainFlags, onFound?: (file: string
   const preset = flags.preset ?? presetOfFile ?? (path === null ? 'shallow' : undefined);
   const said = [fieldsOf(flags), ...(flags.set ?? []).map(assigned)].reduce(merged, {});
   const config = [preset ? presets[preset]() : {}, fields, said].reduce<Fields>(merged, {});
-  config.out ??= defaultRunDirectory(name ?? flags.preset ?? nameOf(path) ?? 'shallow', flags.resume ?? false);
+  config.out ??= defaultRunDirectory(name ?? flags.preset ?? nameOf(path) ?? 'shallow', config.resume === true);
   const { sources } = (config.data ?? {}) as { sources?: unknown };
   if (preset && Array.isArray(sources) && sources.length === 0) {
     throw usageError(`data for preset '${preset}'`, 'none', 'name files or directories with --data');
@@ -46,22 +46,17 @@ function nameOf(path: string | null): string | null {
   return name === configName ? 'run' : name;
 }
 
+/** What the flags say; what they leave out is undefined, which says nothing. */
 function fieldsOf(flags: TrainFlags): Fields {
-  const { steps, seed, dtype, device, threads, out, resume, checkpointEvery } = flags;
-  const plain = Object.entries({ steps, seed, dtype, device, threads, out }).filter(([, value]) => value !== undefined);
+  const { steps, seed, dtype, device, threads, out, resume, model, data, dataWeight, textField, checkpointEvery } =
+    flags;
+  const sources = data === undefined && dataWeight === undefined ? undefined : sourcesOf(flags);
   return {
-    ...Object.fromEntries(plain),
-    resume: resume ?? false,
-    ...(flags.model === undefined ? {} : { model: { directory: flags.model } }),
-    ...dataFieldsOf(flags),
-    ...(checkpointEvery === undefined ? {} : { checkpoint: { every: checkpointEvery } }),
+    ...{ steps, seed, dtype, device, threads, out, resume },
+    model: model === undefined ? undefined : { directory: model },
+    data: { sources, textField },
+    checkpoint: { every: checkpointEvery },
   };
-}
-
-function dataFieldsOf(flags: TrainFlags): Fields {
-  const sources = flags.data === undefined && flags.dataWeight === undefined ? {} : { sources: sourcesOf(flags) };
-  const data = { ...sources, ...(flags.textField === undefined ? {} : { textField: flags.textField }) };
-  return Object.keys(data).length > 0 ? { data } : {};
 }
 
 /** `path=value`: the value is JSON where it parses as such, else text. */

@@ -33,7 +33,11 @@ export function registerTrain(program: Command): void {
     ],
   );
   withDataFlags(command, ', or one folder that prepare made')
-    .option('--preset <name>', 'a whole run by name; see below', oneOf(Object.keys(presets) as PresetName[]))
+    .option(
+      '--preset <name>',
+      'a whole run by name; see below (default: shallow, where there is no configuration)',
+      oneOf(Object.keys(presets) as PresetName[]),
+    )
     .option('--config <file>', 'configuration: .ts, .mjs, .js, .json or .yaml (default: hadal.config.* of this folder)')
     .option('--set <path=value>', 'set one field, for example optimizer.lr=3e-4; may be repeated', collect)
     .option('--model <dir>', "start from a model directory's weights (a checkpoint, or one of Hugging Face)")

@@ -140,6 +140,13 @@ describe('a configuration file', () => {
     expect((await trainConfigFrom({ config: 'run.yaml', preset: 'test' })).steps).toBe(100);
   });
 
+  it('may say that its runs go on', async () => {
+    for (const name of ['tales-1', 'tales-2']) mkdirSync(join('runs', name), { recursive: true });
+    writeFileSync('run.yaml', 'preset: test\nname: tales\nresume: true\n');
+    const config = await trainConfigFrom({ config: 'run.yaml' });
+    expect(config).toMatchObject({ resume: true, out: join('runs', 'tales-2') });
+  });
+
   it('may leave a field undefined', async () => {
     writeFileSync('run.mjs', 'export default { preset: "test", steps: undefined, data: { sources: undefined } }');
     expect(await trainConfigFrom({ config: 'run.mjs' })).toMatchObject({
