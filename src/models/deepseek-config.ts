@@ -1,6 +1,6 @@
 // Configuration of DeepSeek-V2 and V3, and its Hugging Face form (config.json).
 import { z } from 'zod';
-import type { YarnScaling } from '../nn/yarn.js';
+import type { YarnScaling } from '../nn/rope-scaling.js';
 import {
   checkFields,
   configError,

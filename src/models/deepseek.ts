@@ -1,7 +1,6 @@
 // DeepSeek-V2 and V3. arXiv:2405.04434, arXiv:2412.19437. Module names are those of the published weights.
 // B batch, T tokens, D hidden size, V vocabulary
-import { sizeOf } from '../core/shape.js';
-import type { Graph, Value } from '../graph/graph.js';
+import type { Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput, RouterRecord } from '../nn/context.js';
 import { latentAttention, type RotaryTables } from '../nn/latent-attention.js';
 import { linear } from '../nn/linear.js';
@@ -9,7 +8,8 @@ import { mixtureOfExperts } from '../nn/mixture-of-experts.js';
 import { gatedMlp } from '../nn/mlp.js';
 import { rmsNormLayer } from '../nn/norm.js';
 import type { ParameterScope } from '../nn/parameters.js';
-import { rotaryTables, softmaxScaleFactor } from '../nn/yarn.js';
+import { softmaxScaleFactor } from '../nn/rope-scaling.js';
+import { rotaryConstants } from '../nn/rotary-tables.js';
 import { add } from '../ops/elementwise.js';
 import { embedding } from '../ops/embedding.js';
 import { concat } from '../ops/shape.js';
@@ -73,7 +73,7 @@ interface SharedParts {
 function sharedParts(config: DeepseekConfig, scope: ParameterScope, inputs: ModelInputs): SharedParts {
   const { vocabSize, hiddenSize } = config;
   const initializer = { kind: 'normal', std: config.initializerRange } as const;
-  const tables = rotary(config, scope.graph, inputs);
+  const tables = rotaryConstants(scope.graph, inputs, config.qkRopeHeadDim, config.ropeTheta, config.yarn);
   const routers: RouterRecord[] = [];
   const record = (router: RouterRecord) => routers.push(router);
   const table = scope.child('model').parameter('embed_tokens.weight', [vocabSize, hiddenSize], initializer);
@@ -173,16 +173,4 @@ function routerOptions(config: DeepseekConfig) {
     scalingFactor: config.routedScalingFactor,
     groupScore: isV3 ? 'top2sum' : 'max',
   } as const;
-}
-
-/** cos and sin for every position that can occur: a row's own positions, or a cache's. */
-function rotary(
-  { qkRopeHeadDim, ropeTheta, yarn }: DeepseekConfig,
-  graph: Graph,
-  { tokens, cache }: ModelInputs,
-): RotaryTables {
-  const positions = cache?.capacity ?? sizeOf(tokens.shape.slice(1));
-  const { cos, sin } = rotaryTables(positions, qkRopeHeadDim, ropeTheta, yarn);
-  const shape = [positions, qkRopeHeadDim / 2];
-  return { cos: graph.constant(cos, shape), sin: graph.constant(sin, shape) };
 }

@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { expectationOf, shown } from '../core/expectation.js';
 import { nearest } from '../core/nearest.js';
-import type { RopeScaling, YarnScaling } from '../nn/yarn.js';
+import type { RopeScaling, YarnScaling } from '../nn/rope-scaling.js';
 
 /** Keys that every transformers config may carry and that say nothing about the computation here. */
 const commonKeys = new Set(

@@ -1,6 +1,6 @@
 // Configuration of the dense Llama family: Llama, Qwen2, Mistral; and its Hugging Face form (config.json).
 import { z } from 'zod';
-import type { RopeScaling } from '../nn/yarn.js';
+import type { RopeScaling } from '../nn/rope-scaling.js';
 import {
   configError,
   parseConfig,

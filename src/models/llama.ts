@@ -1,15 +1,14 @@
 // The dense Llama family. Touvron et al. 2023, arXiv:2302.13971; Qwen2, arXiv:2407.10671; Mistral, arXiv:2310.06825.
 // Module names are those of the published weights.
 // B batch, T tokens, D hidden size
-import { sizeOf } from '../core/shape.js';
-import type { Graph, Value } from '../graph/graph.js';
+import type { Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput } from '../nn/context.js';
 import { groupedQueryAttention } from '../nn/grouped-query-attention.js';
 import type { RotaryTables } from '../nn/latent-attention.js';
 import { gatedMlp } from '../nn/mlp.js';
 import { rmsNormLayer } from '../nn/norm.js';
 import type { ParameterScope } from '../nn/parameters.js';
-import { rotaryTables } from '../nn/yarn.js';
+import { rotaryConstants } from '../nn/rotary-tables.js';
 import { add } from '../ops/elementwise.js';
 import { embedding } from '../ops/embedding.js';
 import { type LlamaConfig, llamaToHuggingFace } from './llama-config.js';
@@ -33,7 +32,7 @@ export function llama(config: LlamaConfig): Model {
 function forward(config: LlamaConfig, scope: ParameterScope, inputs: ModelInputs): ModelOutput {
   const { vocabSize, hiddenSize, numHiddenLayers, rmsNormEps } = config;
   const initializer = { kind: 'normal', std: config.initializerRange } as const;
-  const tables = rotary(config, scope.graph, inputs);
+  const tables = rotaryConstants(scope.graph, inputs, config.headDim, config.ropeTheta, config.ropeScaling);
 
   const model = scope.child('model');
   const table = model.parameter('embed_tokens.weight', [vocabSize, hiddenSize], initializer);
@@ -79,16 +78,4 @@ function decoderLayer(
     gatedMlp(s, normed, config.intermediateSize, initializer, { bias: mlpBias }),
   );
   return add(h, mixed);
-}
-
-/** cos and sin for every position that can occur: a row's own positions, or a cache's. */
-function rotary(
-  { headDim, ropeTheta, ropeScaling }: LlamaConfig,
-  graph: Graph,
-  { tokens, cache }: ModelInputs,
-): RotaryTables {
-  const positions = cache?.capacity ?? sizeOf(tokens.shape.slice(1));
-  const { cos, sin } = rotaryTables(positions, headDim, ropeTheta, ropeScaling);
-  const shape = [positions, headDim / 2];
-  return { cos: graph.constant(cos, shape), sin: graph.constant(sin, shape) };
 }

@@ -2,7 +2,7 @@
 import { HadalError } from '../core/errors.js';
 import { shown } from '../core/expectation.js';
 import type { GgufFile } from '../formats/gguf.js';
-import { inverseFrequencies, type Llama3Scaling } from '../nn/yarn.js';
+import { inverseFrequencies, type Llama3Scaling } from '../nn/rope-scaling.js';
 
 /** Architectures that are read, and their `model_type`. llama.cpp calls Mistral llama too; without a window it is. */
 const architectures = ['llama', 'qwen2'];

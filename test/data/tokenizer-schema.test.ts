@@ -289,8 +289,8 @@ describe.each(Object.entries(published))('%s', (_, tokenizer) => {
 });
 
 describe('a field that is not taken is named', () => {
-  const base = { ...published['Llama 3'], version: '1.0' } as Record<string, Json>;
-  const model = (change: Json) => ({ model: { ...base.model, ...change } });
+  const base: Json = { ...published['Llama 3'], version: '1.0' };
+  const model = (change: Json) => ({ model: { ...(base.model as Json), ...change } });
   const refused: [string, Json, RegExp][] = [
     ['another kind of model', model({ type: 'Unigram' }), /for model\.type of file, got "Unigram"/],
     [

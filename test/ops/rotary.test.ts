@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { DType } from '../../src/core/dtype.js';
 import { Graph } from '../../src/graph/graph.js';
-import { rotaryTables } from '../../src/nn/yarn.js';
+import { rotaryTables } from '../../src/nn/rotary-tables.js';
 import { rotary } from '../../src/ops/rotary.js';
 import { compare } from '../support/compare.js';
 import { describeOp, expectHadalError, runGraph } from '../support/op-case.js';

@@ -3,10 +3,10 @@ import {
   inverseFrequencies,
   type RopeScaling,
   rotaryMultiplier,
-  rotaryTables,
   softmaxScaleFactor,
   type YarnScaling,
-} from '../../src/nn/yarn.js';
+} from '../../src/nn/rope-scaling.js';
+import { rotaryTables } from '../../src/nn/rotary-tables.js';
 import { expectHadalError } from '../support/op-case.js';
 
 const v3: YarnScaling = { type: 'yarn', factor: 40, originalMaxPositionEmbeddings: 4096, mscale: 1, mscaleAllDim: 1 };

@@ -2,8 +2,6 @@
 // YaRN: Peng et al. 2023, arXiv:2309.00071, sections 3.2 to 3.4, as DeepSeek-V2 and V3 use it (two scales: one on cos and
 // sin, one on the scores). Linear: Chen et al. 2023, arXiv:2306.15595. The others as in transformers.
 
-import { HadalError } from '../core/errors.js';
-
 /** YaRN's parameters, by the meaning of `rope_scaling` in a Hugging Face config. */
 export interface YarnScaling {
   type: 'yarn';
@@ -49,9 +47,6 @@ export interface Llama3Scaling {
 
 /** How frequencies are stretched, by the `rope_type` of a Hugging Face config. */
 export type RopeScaling = YarnScaling | LinearScaling | DynamicScaling | Llama3Scaling;
-
-/** Tables are made while a model is traced: a config of nonsense must not take the memory of the machine. */
-const maxRotaryDims = 65_536;
 
 /** Paper's √(1/t), eq. 22, with DeepSeek's weight. */
 const magnitude = (factor: number, mscale: number) => (factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1);
@@ -114,35 +109,4 @@ export function rotaryMultiplier(scaling: RopeScaling | null): number {
   const { factor, mscale, mscaleAllDim, attentionFactor } = scaling;
   if (attentionFactor !== undefined) return attentionFactor;
   return mscale && mscaleAllDim ? magnitude(factor, mscale) / magnitude(factor, mscaleAllDim) : magnitude(factor, 1);
-}
-
-/**
- * Tables for `rotary`: row p holds cos and sin of p · frequency, times {@link rotaryMultiplier}. Computed in float64.
- *
- * @param positions - P
- * @param rotaryDims - R, even
- * @returns two [P, R/2]
- * @throws HadalError HADAL_ERR_CONFIG for more rotary dims than any head has
- */
-export function rotaryTables(
-  positions: number,
-  rotaryDims: number,
-  theta: number,
-  scaling: RopeScaling | null = null,
-): { cos: Float32Array; sin: Float32Array } {
-  if (rotaryDims > maxRotaryDims) {
-    throw new HadalError(
-      'HADAL_ERR_CONFIG',
-      `[rotary] expected a head of at most ${maxRotaryDims} rotary dims, got ${rotaryDims}; see head_dim or qk_rope_head_dim`,
-    );
-  }
-  const frequencies = inverseFrequencies(rotaryDims, theta, scaling);
-  const multiplier = rotaryMultiplier(scaling);
-  const pairs = frequencies.length;
-  const table = (curve: (angle: number) => number) =>
-    Float32Array.from(
-      { length: positions * pairs },
-      (_, i) => curve(Math.floor(i / pairs) * (frequencies[i % pairs] as number)) * multiplier,
-    );
-  return { cos: table(Math.cos), sin: table(Math.sin) };
 }
