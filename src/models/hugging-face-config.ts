@@ -5,11 +5,13 @@ import { expectationOf, shown } from '../core/expectation.js';
 import { nearest } from '../core/nearest.js';
 import type { RopeScaling, YarnScaling } from '../nn/rope-scaling.js';
 
-/** Keys that every transformers config may carry and that say nothing about the computation here. */
+/** Keys that configs of any family carry, also from other tools, and that say nothing about the computation here. */
 const commonKeys = new Set(
   `architectures auto_map model_type torch_dtype dtype transformers_version use_cache pad_token_id _name_or_path
    _attn_implementation _experts_implementation id2label label2id problem_type chunk_size_feed_forward is_encoder_decoder
-   output_attentions output_hidden_states return_dict`.split(/\s+/),
+   output_attentions output_hidden_states return_dict _num_labels transformers.js_config unsloth_version unsloth_fixed`.split(
+    /\s+/,
+  ),
 );
 
 const toSnake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
@@ -99,8 +101,8 @@ const ropeKeys: Record<RopeScaling['type'], RopeKeys> = {
   },
 };
 
-/** Keys beside those of the kind; the whole head must turn. */
-const commonRopeKeys = ['type', 'rope_type', 'rope_theta', 'partial_rotary_factor'];
+/** Keys beside those of the kind; the whole head must turn, and whether a model was trained with the scaling is no matter. */
+const commonRopeKeys = ['type', 'rope_type', 'rope_theta', 'partial_rotary_factor', 'finetuned'];
 
 /**
  * `rope_theta` and the scaling of the given kinds from `rope_scaling` (transformers 4) or `rope_parameters` (5).

@@ -4,7 +4,7 @@ import { configText } from '../../src/models/hugging-face-config.js';
 import { countModel } from '../../src/models/inspect.js';
 import { parametersOf } from '../../src/models/model.js';
 import { expectHadalError } from '../support/op-case.js';
-import { llama3, llama32, mistral, qwen2, r1DistillQwen } from './published-configs.js';
+import { llama3, llama32, mistral, qwen2, r1DistillQwen, smolLm2 } from './published-configs.js';
 
 type Json = Record<string, unknown>;
 
@@ -14,6 +14,7 @@ const published: Record<string, [config: Json, parameters: number]> = {
   'Qwen2 7B': [qwen2, 7_615_616_512],
   'DeepSeek-R1-Distill-Qwen 1.5B': [r1DistillQwen, 1_777_088_000],
   'Mistral 7B v0.3': [mistral, 7_248_023_552],
+  'SmolLM2 135M': [smolLm2, 134_515_008],
 };
 
 describe.each(Object.entries(published))('%s', (_, [config, parameters]) => {
@@ -29,7 +30,8 @@ describe.each(Object.entries(published))('%s', (_, [config, parameters]) => {
     const once = modelFromConfig(config).toHuggingFace();
     expect(modelFromConfig(JSON.parse(configText(once))).toHuggingFace()).toEqual(once);
     const silent = [
-      ['pretraining_tp', 'torch_dtype', 'transformers_version', 'rope_scaling'],
+      ['pretraining_tp', 'torch_dtype', 'transformers_version', 'rope_scaling', 'pad_token_id'],
+      ['is_llama_config', 'rope_interleaved', 'transformers.js_config'],
       ['max_window_layers', 'use_mrope', ...(config.model_type === 'qwen2' ? ['sliding_window'] : [])],
     ].flat();
     const said = Object.entries(config).filter(([key]) => !silent.includes(key));
@@ -124,6 +126,10 @@ describe('fields', () => {
     ]) {
       expect(rope(form)).toEqual({ rope_theta: 9, rope_scaling: { type: 'llama3', ...llama3Scaling } });
     }
+    expect(rope({ rope_scaling: { type: 'linear', factor: 4, finetuned: true } }).rope_scaling).toEqual({
+      type: 'linear',
+      factor: 4,
+    });
     for (const scaling of [
       { type: 'linear', factor: 4 },
       { type: 'dynamic', factor: 2 },

@@ -124,3 +124,24 @@ export const mistral = {
   use_cache: true,
   vocab_size: 32768,
 };
+
+/** SmolLM2 135M Instruct: of the Llama family, with keys of other tools. */
+export const smolLm2 = {
+  ...llama3,
+  bos_token_id: 1,
+  eos_token_id: 2,
+  hidden_size: 576,
+  initializer_range: 0.041666666666666664,
+  intermediate_size: 1536,
+  is_llama_config: true,
+  num_attention_heads: 9,
+  num_hidden_layers: 30,
+  num_key_value_heads: 3,
+  pad_token_id: 2,
+  rope_interleaved: false,
+  rope_theta: 100000,
+  tie_word_embeddings: true,
+  'transformers.js_config': { kv_cache_dtype: { q4f16: 'float16', fp16: 'float16' } },
+  transformers_version: '4.42.3',
+  vocab_size: 49152,
+};
