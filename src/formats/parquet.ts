@@ -63,6 +63,8 @@ export async function* readParquetColumn(path: string, column: string): AsyncGen
       }
       if (rowsRead !== rows) throw damaged(what, `${rowsRead} of ${rows} rows`);
     }
+  } catch (error) {
+    throw asDamaged(error, path); // a damaged file's fields may be of any type
   } finally {
     await file.close();
   }
@@ -144,7 +146,7 @@ async function* readChunk(file: BoundedFile, meta: ColumnMetaData, isOptional: b
     const { header, bytes } = await readHeader(file, at, end, what);
     const stored = await file.read(at + bytes, sizeOf(header.compressed_page_size, end - at - bytes, what));
     at += bytes + stored.length;
-    if (header.crc !== undefined && crc32(stored) !== header.crc >>> 0) throw damaged(what, 'another checksum');
+    if (header.crc !== undefined && crc32(stored) !== Number(header.crc) >>> 0) throw damaged(what, 'another checksum');
     if (header.type === 'DICTIONARY_PAGE') {
       dictionary = parsed(what, () => {
         const page = decompressed(stored, header.uncompressed_page_size, meta.codec, what);
@@ -195,11 +197,12 @@ function layoutOf(
   { type, data_page_header: v1, data_page_header_v2: v2 }: PageHeader,
   isOptional: boolean,
 ): Layout | undefined {
-  if (type === 'DATA_PAGE' && v1) return { encoding: v1.encoding, values: v1.num_values, levelBytes: undefined };
+  if (type === 'DATA_PAGE' && v1)
+    return { encoding: v1.encoding, values: Number(v1.num_values), levelBytes: undefined };
   if (type === 'DATA_PAGE_V2' && v2)
     return {
       encoding: v2.encoding,
-      values: v2.num_values,
+      values: Number(v2.num_values),
       levelBytes: isOptional ? v2.definition_levels_byte_length : 0,
     };
   return undefined;

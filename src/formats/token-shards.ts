@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
-import { open, readdir, rm, stat } from 'node:fs/promises';
+import { lstat, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
@@ -60,6 +60,8 @@ export class TokenShardWriter {
   shardTokens = 0;
   /** What has been added so far; `textBytes` are UTF-8 bytes of the text behind the tokens. */
   readonly totals = { documents: 0, tokens: 0, textBytes: 0 };
+  /** What is on disk: all that was added up to the last shard that was closed. */
+  state: TokenShardState = { shards: [], ...this.totals };
 
   /** @param options.maxShardTokens - a shard is closed when it has that many; 2²⁶ unless given */
   constructor(
@@ -81,6 +83,7 @@ export class TokenShardWriter {
     const writer = new TokenShardWriter(dir, options);
     writer.shards.push(...shards);
     Object.assign(writer.totals, totals);
+    writer.state = { shards, ...totals };
     const kept = new Map(
       shards.flatMap(({ file, tokens, documents }) => [
         [file, tokens * (writer.dtype === 'uint16' ? 2 : 4)],
@@ -88,6 +91,8 @@ export class TokenShardWriter {
       ]),
     );
     return withFileErrors(`read ${dir}`, async () => {
+      // Through a link, files of others would be removed.
+      if (!(await lstat(dir).catch(() => undefined))?.isDirectory()) return undefined;
       for (const [file, size] of kept) {
         const info = await stat(join(dir, file)).catch(() => undefined);
         if (!info?.isFile() || info.size !== size) return undefined;
@@ -95,11 +100,6 @@ export class TokenShardWriter {
       for (const name of await readdir(dir)) if (!kept.has(name)) await rm(join(dir, name), { recursive: true });
       return writer;
     });
-  }
-
-  /** What is on disk: all that was added, right after {@link TokenShardWriter.closeShard}. */
-  get state(): TokenShardState {
-    return { shards: [...this.shards], ...this.totals };
   }
 
   private get dtype(): 'uint16' | 'uint32' {
@@ -158,6 +158,7 @@ export class TokenShardWriter {
     this.pending = [];
     this.ends = [];
     this.shardTokens = 0;
+    this.state = { shards: [...this.shards], ...this.totals };
   }
 }
 

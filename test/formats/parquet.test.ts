@@ -88,7 +88,7 @@ describe('readParquetColumn', () => {
         bytes[at] = values[next() % values.length] as number;
       }
       writeFileSync(path, next() % 8 ? bytes : bytes.subarray(next() % 100, bytes.length - (next() % 3)));
-      const begin = performance.now();
+      const before = process.cpuUsage();
       let texts = 0;
       try {
         for await (const value of readParquetColumn(path, 'text')) texts += value.row > 0 ? 1 : 0;
@@ -99,7 +99,8 @@ describe('readParquetColumn', () => {
         refused++;
       }
       expect(texts).toBeLessThan(1e6);
-      expect(performance.now() - begin).toBeLessThan(1000);
+      // Of the processor, since others may want it, too.
+      expect(process.cpuUsage(before).user / 1000).toBeLessThan(1000);
     }
     expect(refused).toBeGreaterThan(cases / 3);
   }, 3_600_000);

@@ -1,8 +1,9 @@
-import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { TokenShards, TokenShardWriter } from '../../src/formats/token-shards.js';
+import { TokenShards, TokenShardWriter, tokenShardState } from '../../src/formats/token-shards.js';
 
 let dir: string;
 beforeEach(async () => {
@@ -64,6 +65,8 @@ describe('token shards', () => {
       { ...index, vocabSize: -1 },
       { ...index, dtype: 'uint32' },
       { ...index, shards: [{ ...shard, file: '../tokens-00000.bin' }] },
+      { ...index, shards: [{ ...shard, file: '/etc/tokens-00000.bin' }] },
+      { ...index, shards: [{ ...shard, file: '..\\tokens-00000.bin' }] },
       { ...index, shards: [{ ...shard, documents: 1e9 }] },
       { ...index, shards: [{ ...shard, tokens: 5 }] },
     ];
@@ -73,5 +76,50 @@ describe('token shards', () => {
     }
     await rm(path);
     expect(() => TokenShards.open(dir)).toThrow(expect.objectContaining({ code: 'HADAL_ERR_IO' }));
+  });
+
+  it.skipIf(process.platform === 'win32')('wait for nothing that is no file', async () => {
+    await write(11);
+    for (const name of ['tokens-00000.idx', 'tokens-00000.bin', 'index.json']) {
+      await rm(join(dir, name));
+      execFileSync('mkfifo', [join(dir, name)]);
+      expect(() => TokenShards.open(dir)).toThrow(/expected a file in .*got something else/);
+    }
+  });
+
+  it('are gone on with after the last one that was closed', async () => {
+    await write(11);
+    const names = await readdir(dir);
+    const whole = await Promise.all(names.map((name) => readFile(join(dir, name))));
+    for (let written = 0; written <= documents.length; written++) {
+      await rm(dir, { recursive: true });
+      await mkdir(dir);
+      const options = { vocabSize: 11, tokenizerHash: 'h', maxShardTokens: 4 };
+      const first = new TokenShardWriter(dir, options);
+      for (const ids of documents.slice(0, written)) await first.add(ids, 10);
+      await writeFile(join(dir, 'tokens-00009.bin'), 'half a shard');
+      const stored = tokenShardState.parse(JSON.parse(JSON.stringify(first.state)));
+      const second = await TokenShardWriter.resume(dir, stored, options);
+      for (const ids of documents.slice(stored.documents)) await second?.add(ids, 10);
+      await second?.finish();
+      expect(await readdir(dir)).toEqual(names);
+      for (const [i, name] of names.entries()) expect(await readFile(join(dir, name))).toEqual(whole[i]);
+    }
+  });
+
+  it('are not gone on with where one is not whole, or where a link leads elsewhere', async () => {
+    await write(11);
+    const options = { vocabSize: 11, tokenizerHash: 'h' };
+    const shard = { file: 'tokens-00000.bin', tokens: 4, documents: 2, sha256: '0'.repeat(64) };
+    const state = { shards: [shard], documents: 2, tokens: 4, textBytes: 20 };
+    const link = `${dir}-link`;
+    await symlink(dir, link);
+    expect(await TokenShardWriter.resume(link, state, options)).toBeUndefined();
+    await rm(link);
+    expect((await readdir(dir)).length).toBe(7);
+    const longer = { ...state, shards: [{ ...shard, tokens: 5 }] };
+    expect(await TokenShardWriter.resume(dir, longer, options)).toBeUndefined();
+    expect((await readdir(dir)).length).toBe(7);
+    expect(() => tokenShardState.parse({ ...state, shards: [{ ...shard, file: '../x.bin' }] })).toThrow();
   });
 });
