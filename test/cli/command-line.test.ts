@@ -175,7 +175,7 @@ describe('inspect, doctor, bench, tokenizer', () => {
   it('doctor says how to get a native binary that does not load, with status 1', () => {
     const env = { ...plain, HADAL_NATIVE: join(dir, 'none.node') };
     const { status, stdout } = spawnSync(process.execPath, [main, 'doctor'], { encoding: 'utf8', env });
-    expect(stdout).toMatch(/^!! {2}native binary +does not load\n.*none\.node[^]*npm run build:native/m);
+    expect(stdout).toMatch(/^!! {2}native binary +does not load\n.*none\.node[\s\S]*npm run build:native/m);
     expect(status).toBe(1);
   });
 

@@ -57,22 +57,19 @@ function inFish(words: string[]): string[] {
 function inZsh(words: string[]): string[] {
   const script = `
 zmodload zsh/zpty
+rm -f ../offered
 zpty shell zsh -f -i
-wait_for() { local out; while zpty -r shell out; do [[ $out == *$1* ]] && return; done }
-zpty -w shell 'PS1=; autoload -Uz compinit; compinit -u -D; source ../zsh'
+zpty -w shell 'PS1=; autoload -Uz compinit; compinit -u -D; source ../zsh; zstyle ":completion:*" insert-tab false'
 zpty -w shell 'compadd() { local a; builtin compadd -A found -O found "$@"; for a in $found; print -r -- "offered $a" >>../offered; builtin compadd "$@" }'
-zpty -w shell 'rm -f ../offered; print rea''dy'
-wait_for ready
+zpty -w shell 'tab() { zle complete-word; print over >>../offered }; zle -N tab; bindkey "^I" tab'
 zpty -n -w shell ${JSON.stringify(words.join(' '))}$'\\t'
-sleep 0.5
-zpty -n -w shell $'\\C-u'
-zpty -w shell 'print do''ne'
-wait_for done
+for i in {1..400}; do grep -qs over ../offered && break; sleep 0.05; done
 zpty -d shell
-cat ../offered 2>/dev/null || true
+cat ../offered
 `;
-  const offered = linesOf(outputOf('zsh', ['-f'], script)).map((line) => line.replace(/^offered /, ''));
-  return [...new Set(offered)];
+  const [over, ...offered] = linesOf(outputOf('zsh', ['-f'], script)).reverse();
+  expect(over).toBe('over');
+  return [...new Set(offered.map((line) => line.replace(/^offered /, '')))];
 }
 
 const shells: [string, (words: string[]) => string[]][] = [
