@@ -7,12 +7,16 @@ import type { TrainOptions } from './train/config.js';
 import type { TrainEvent } from './train/events.js';
 import type { Inspection, InspectOptions } from './train/inspect.js';
 
-export { defineConfig } from './cli/define-config.js';
 export type { ConfigFile } from './cli/config-schema.js';
+export { defineConfig } from './cli/define-config.js';
 export type { Preset } from './cli/presets/preset.js';
 export { type PresetName, presets } from './cli/presets/presets.js';
+export type { DType } from './core/dtype.js';
 export { type ErrorCode, errorCodes, HadalError } from './core/errors.js';
+export type { Shape } from './core/shape.js';
 export type { PartSummary, PrepareHooks, PrepareOptions, PrepareSummary } from './data/prepare-directory.js';
+export type { DecodeStream, Tokenizer } from './data/tokenizer.js';
+export type { CacheForm } from './generate/cached-programs.js';
 export type { ChatOptions, TemplateOptions } from './generate/chat.js';
 export type { ChatMessage } from './generate/chat-template.js';
 export type {
@@ -28,6 +32,8 @@ export type { LoadedModel } from './generate/loaded-model.js';
 export type { FinishReason, Piece } from './generate/row.js';
 export type { Choice, SamplingOptions } from './generate/sampling.js';
 export type { ModelCounts, ModelGroup, ModelTotals } from './models/inspect.js';
+export type { Device } from './runtime/device.js';
+export type { Tensor } from './runtime/tensor.js';
 export type { Floats, SessionOptions } from './session/session.js';
 export type { TrainConfig, TrainOptions } from './train/config.js';
 export type {

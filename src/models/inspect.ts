@@ -25,7 +25,7 @@ export interface ModelGroup {
   activeParameters: number;
 }
 
-/** What {@link countModel} finds. */
+/** What `inspect` finds. */
 export interface ModelCounts {
   family: string;
   vocabSize: number;

@@ -55,10 +55,12 @@ export function openDevice(name: string, options: DeviceOptions = {}): Device {
 /** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */
 export class Device implements Disposable {
   readonly name = 'cpu';
+  /** @internal */
   readonly native: NativeDevice;
   #arena: NativeStorage | null = null;
   #isDisposed = false;
 
+  /** @internal */
   constructor(readonly threads: number) {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
       throw new HadalError('HADAL_ERR_CONFIG', `[device] expected 1 to 1024 threads, got ${threads}`);
@@ -71,7 +73,7 @@ export class Device implements Disposable {
     return new Tensor(this, this.#storage(bytesOf(dtype, sizeOf(shape)), 'a tensor'), shape, dtype);
   }
 
-  /** Makes a plan runnable. @throws HadalError HADAL_ERR_DEVICE when it is for another number of threads */
+  /** Makes a plan runnable. @throws HadalError HADAL_ERR_DEVICE when it is for another number of threads @internal */
   load(plan: Plan): Program {
     const { words, params, constants, kernels, slots, inputs, outputs, instructions, arenaBytes, threads } = plan;
     if (threads !== this.threads) {
@@ -90,6 +92,7 @@ export class Device implements Disposable {
    * @returns times per instruction when profiling, else an empty list
    * @throws HadalError HADAL_ERR_RUN naming op and layer when a kernel refuses its data; HADAL_ERR_DISPOSED when the
    *   device ends before the step does
+   * @internal
    */
   async run(schedule: readonly ScheduleEntry[], { profile = false } = {}): Promise<InstructionTime[]> {
     if (this.#isDisposed) throw this.refusal(new Error('[device] expected an open device, got a disposed one'));
@@ -111,13 +114,13 @@ export class Device implements Disposable {
     }
   }
 
-  /** What the native side refused, as an error of ours. */
+  /** What the native side refused, as an error of ours. @internal */
   refusal(error: unknown, place = ''): HadalError {
     const code = this.#isDisposed ? 'HADAL_ERR_DISPOSED' : 'HADAL_ERR_RUN';
     return new HadalError(code, `${(error as Error).message}${place}`, { cause: error });
   }
 
-  /** Bytes of the arena that runs share. */
+  /** Bytes of the arena that runs share. @internal */
   get arenaBytes(): number {
     return this.#arena?.bytes ?? 0;
   }

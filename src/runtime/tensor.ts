@@ -11,6 +11,7 @@ import type { Device } from './device.js';
 export class Tensor implements Disposable {
   #storage: NativeStorage | null;
 
+  /** @internal */
   constructor(
     readonly device: Device,
     storage: NativeStorage,
@@ -30,7 +31,7 @@ export class Tensor implements Disposable {
     return bytesOf(this.dtype, this.size);
   }
 
-  /** The native block. @throws HadalError HADAL_ERR_DISPOSED */
+  /** The native block. @throws HadalError HADAL_ERR_DISPOSED @internal */
   get storage(): NativeStorage {
     if (!this.#storage) {
       throw new HadalError(
@@ -78,6 +79,7 @@ export class Tensor implements Disposable {
     return this.read(target);
   }
 
+  /** Gives its memory back; more than once is harmless. */
   dispose(): void {
     this.#storage?.dispose();
     this.#storage = null;

@@ -49,18 +49,20 @@ const programLimit = 32;
 
 /** A loaded model. Calls may overlap; the device runs them one after the other. */
 export class Session implements Disposable {
+  /** @internal */
   readonly model: Model;
   readonly device: Device;
+  /** null where the model came without one. */
   readonly tokenizer: Tokenizer | null;
   readonly #parameters: ReadonlyMap<string, Parameter>;
   readonly #dtype: DType;
-  /** By parameter name. */
+  /** The weights by the names of hadal's parameters: those of Hugging Face, but for experts, which lie together. */
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly #owns: boolean;
   readonly #programs = new Map<string, Program>();
   #isDisposed = false;
 
-  /** @param options.owns - whether tensors and device end with the session; false unless given */
+  /** @param options.owns - whether tensors and device end with the session; false unless given @internal */
   constructor({ model, tensors, device, tokenizer }: SessionParts, { owns = false }: { owns?: boolean } = {}) {
     this.model = model;
     this.device = device;
@@ -69,6 +71,21 @@ export class Session implements Disposable {
     this.#parameters = parametersOf(model, this.#dtype);
     this.tensors = tensors;
     this.#owns = owns;
+  }
+
+  /** The model's `config.json`, as it would be saved. */
+  get config(): Record<string, unknown> {
+    return this.model.toHuggingFace();
+  }
+
+  /** Number of token ids: logits have so many columns. */
+  get vocabSize(): number {
+    return this.model.vocabSize;
+  }
+
+  /** The longest sequence, in tokens. */
+  get maxPositions(): number {
+    return this.model.maxPositions;
   }
 
   /**
@@ -100,7 +117,7 @@ export class Session implements Disposable {
    * @param inputIds - rows of token ids
    * @param labels - rows like `inputIds`, not shifted: position t is predicted from those before it; −100 is ignored
    * @returns gradients by Hugging Face name, in Hugging Face layout
-   * @throws HadalError HADAL_ERR_DATA as {@link Session.forward}, or when no label counts
+   * @throws HadalError HADAL_ERR_DATA as `forward`, or when no label counts
    */
   async lossAndGradients(
     inputIds: readonly (readonly number[])[],
@@ -152,7 +169,7 @@ export class Session implements Disposable {
     return found;
   }
 
-  /** Writes a directory that {@link openSession} and `transformers` open. @throws HadalError HADAL_ERR_IO */
+  /** Writes a directory that `loadModel` and `transformers` open. @throws HadalError HADAL_ERR_IO */
   async save(dir: string): Promise<void> {
     this.#requireLive();
     await saveModelDirectory(dir, this.model, this.tensors, { tokenizer: this.tokenizer?.files ?? null });
@@ -163,6 +180,7 @@ export class Session implements Disposable {
    *
    * @param key - says all that `trace` and `pass` depend on
    * @param pass - what becomes of the traced graph before it is compiled
+   * @internal
    */
   program(key: string, trace: (scope: ParameterScope) => void, pass: Pass = (graph) => graph): Program {
     this.#requireLive();
@@ -179,7 +197,7 @@ export class Session implements Disposable {
     return this.device.load(compile(pass(graph), this.device.threads));
   }
 
-  /** Runs a program with the parameters and further slots. */
+  /** Runs a program with the parameters and further slots. @internal */
   async run(program: Program, slots: Record<string, Tensor>, inputs: Record<string, NodeJS.TypedArray>): Promise<void> {
     this.#requireLive();
     await this.device.run([{ program, slots: { ...Object.fromEntries(this.tensors), ...slots }, inputs }]);
@@ -196,7 +214,7 @@ export class Session implements Disposable {
     return batchFromRows(ids, labels ? { labels } : {});
   }
 
-  /** @throws HadalError HADAL_ERR_DATA for ids outside of the vocabulary, none at all or more than the model allows */
+  /** @throws HadalError HADAL_ERR_DATA for ids outside of the vocabulary, none at all or more than the model allows @internal */
   checkTokens(ids: readonly number[], what: string): void {
     const { vocabSize, maxPositions } = this.model;
     if (ids.length === 0) throw dataError('token ids', `none in ${what}`);
@@ -212,6 +230,7 @@ export class Session implements Disposable {
       throw new HadalError('HADAL_ERR_DISPOSED', '[model] expected a live model, got a disposed one');
   }
 
+  /** Frees the weights; what is in progress rejects with HADAL_ERR_DISPOSED. More than once is harmless. */
   dispose(): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
