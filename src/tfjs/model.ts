@@ -12,14 +12,14 @@ import { loadTensorflow, type Tensorflow, type TfTensor } from './tensorflow.js'
 import { readTfjs, toTfjs } from './tensors.js';
 
 /**
- * The model's forward pass, from and to TensorFlow.js.
+ * The model's forward pass, from and to the TensorFlow.js that `loadTensorflow()` finds.
  *
  * @param inputIds - B rows of token ids, or an int32 tensor of shape [T] or [B, T], which is left as it is
- * @param tf - the TensorFlow.js module; `loadTensorflow()`'s unless given
  * @returns logits, float32 [B, T, V]; whoever asks disposes of them
  * @throws HadalError what `model.forward` throws, HADAL_ERR_DTYPE and HADAL_ERR_SHAPE for another tensor of ids
  */
 export function forwardTfjs(model: Session, inputIds: readonly (readonly number[])[] | TfTensor): Promise<TfTensor>;
+/** The same with the caller's TensorFlow.js module `tf`. */
 export function forwardTfjs<T extends TfTensor>(
   model: Session,
   inputIds: readonly (readonly number[])[] | TfTensor,
@@ -52,6 +52,7 @@ async function rowsOf(ids: TfTensor): Promise<number[][]> {
 /**
  * Copies of the model's weights as float32 tensors, by Hugging Face name, in Hugging Face layout.
  *
+ * @param model - a loaded model
  * @param options.names - only these; all unless given
  * @param options.tf - the TensorFlow.js module; `loadTensorflow()`'s unless given
  * @returns tensors that whoever asks disposes of

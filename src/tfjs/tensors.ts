@@ -21,14 +21,15 @@ export interface Numbers {
  * A `tf.Tensor` with the same numbers: fp32, bf16 and fp16 become float32, int32 stays, uint8 (0 and 1) becomes bool.
  *
  * The numbers are copied once, into memory of the new tensor's own that begins at a multiple of 64 bytes, so that
- * tfjs-node uses it in place instead of copying once more. It lives as long as the `tf.Tensor`.
+ * tfjs-node uses it in place instead of copying once more. It lives as long as the `tf.Tensor`, which is one of the
+ * TensorFlow.js that {@link loadTensorflow} finds.
  *
  * @param source - a tensor of a device, or an array with its shape
- * @param tf - the TensorFlow.js module; {@link loadTensorflow}'s unless given
  * @throws HadalError HADAL_ERR_DTYPE for other number formats, HADAL_ERR_SHAPE when array and shape do not fit,
  *   HADAL_ERR_DISPOSED, and what {@link loadTensorflow} throws
  */
 export function toTfjs(source: Tensor | Numbers): Promise<TfTensor>;
+/** The same with the caller's TensorFlow.js module `tf`. */
 export function toTfjs<T extends TfTensor>(source: Tensor | Numbers, tf: Tensorflow<T>): Promise<T>;
 export async function toTfjs(source: Tensor | Numbers, tf?: Tensorflow): Promise<TfTensor> {
   const data = source instanceof Tensor ? await readTensor(source) : copyOf(source);
@@ -36,14 +37,19 @@ export async function toTfjs(source: Tensor | Numbers, tf?: Tensorflow): Promise
 }
 
 /**
- * A copy of a `tf.Tensor`'s numbers; the tensor is left as it is.
+ * A copy of a `tf.Tensor`'s numbers in JavaScript's memory; the tensor is left as it is.
  *
- * @param device - where the copy shall live, `model.device` for example; in JavaScript's memory unless given
+ * @throws HadalError HADAL_ERR_DTYPE for strings and complex numbers
+ */
+export function fromTfjs(tensor: TfTensor): Promise<Numbers>;
+/**
+ * A copy of a `tf.Tensor` on a device; the tensor is left as it is.
+ *
+ * @param device - where the copy shall live, `model.device` for example
  * @param dtype - number format there: 'fp32' (default), 'bf16' or 'fp16' for float32; int32 stays, bool becomes uint8
  * @throws HadalError HADAL_ERR_DTYPE for strings, complex numbers, or a format that the numbers do not have;
  *   HADAL_ERR_DISPOSED
  */
-export function fromTfjs(tensor: TfTensor): Promise<Numbers>;
 export function fromTfjs(tensor: TfTensor, device: Device, dtype?: DType): Promise<Tensor>;
 export async function fromTfjs(tensor: TfTensor, device?: Device, dtype?: DType): Promise<Numbers | Tensor> {
   const data = await readTfjs(tensor);
