@@ -150,6 +150,13 @@ describe('prepare', () => {
     );
   });
 
+  it('keeps a second one out of its directory', async () => {
+    const results = await Promise.allSettled([prepare(options('same')), prepare(options('same'))]);
+    const codes = results.map((result) => (result.status === 'rejected' ? result.reason.code : 'done'));
+    expect(codes.sort()).toEqual(['HADAL_ERR_LOCKED', 'done']);
+    expect(snapshotOf(at('same'))).toEqual(expected);
+  });
+
   it('changes weights without making shards again', async () => {
     const weighted = {
       ...options('whole'),
