@@ -68,9 +68,9 @@ export class Row {
   /** Draws the next token. @param logits - [V] */
   choose = (logits: Float32Array): Choice => this.#sampler.choose(logits);
 
-  /** Whether nothing comes after this token, drawn after `ahead` others that were not taken yet; a stop string may end it too. */
-  isLast(id: number, ahead: number): boolean {
-    return this.#eos.has(id) || this.#stopTokens.has(id) || this.generated + ahead + 1 >= this.#limit;
+  /** Whether nothing comes after this token; a stop string or the limit may end the text, too. */
+  isLast(id: number): boolean {
+    return this.#eos.has(id) || this.#stopTokens.has(id);
   }
 
   /** Takes a drawn token as the next one. */

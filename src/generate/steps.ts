@@ -50,7 +50,7 @@ export class SpeculativeSteps implements Steps {
         choices.push(choice);
         return choice.id;
       },
-      (id) => row.isLast(id, choices.length - 1),
+      (id) => row.isLast(id),
     );
     this.drafted += drafted;
     this.accepted += accepted;

@@ -101,7 +101,7 @@ function nucleusOf(weights: Float64Array, share: number): Nucleus {
   for (let mass = sorted[first] as number; first > 0 && mass < share * total; mass += sorted[first] as number) first--;
   const least = sorted[first] as number;
   let end = first;
-  while (sorted[end] === least) end++;
+  while (end < sorted.length && sorted[end] === least) end++;
   return { least, ties: end - first };
 }
 
