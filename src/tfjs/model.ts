@@ -52,7 +52,6 @@ async function rowsOf(ids: TfTensor): Promise<number[][]> {
 /**
  * Copies of the model's weights as float32 tensors, by Hugging Face name, in Hugging Face layout.
  *
- * @param model - a loaded model
  * @param options.names - only these; all unless given
  * @param options.tf - the TensorFlow.js module; `loadTensorflow()`'s unless given
  * @returns tensors that whoever asks disposes of
@@ -60,8 +59,9 @@ async function rowsOf(ids: TfTensor): Promise<number[][]> {
  */
 export async function weightsToTfjs<T extends TfTensor = TfTensor>(
   model: Session,
-  { names, tf }: { names?: Iterable<string>; tf?: Tensorflow<T> } = {},
+  options: { names?: Iterable<string>; tf?: Tensorflow<T> } = {},
 ): Promise<Map<string, T>> {
+  const { names, tf } = options;
   const module = tf ?? (await loadTensorflow<Tensorflow<T>>());
   const weights = weightsOf(model);
   const found = new Map<string, T>();
