@@ -104,7 +104,7 @@ const isMerge = (value: unknown) =>
 const model = z.looseObject({
   type: z.literal('BPE').default('BPE'),
   vocab: manyOf<Record<string, number>>(`words with ids from 0 to ${maxId}`, isObject, isId),
-  merges: manyOf<unknown[]>('merges of two texts, as one text or a list', Array.isArray, isMerge),
+  merges: manyOf<(string | string[])[]>('merges of two texts, as one text or a list', Array.isArray, isMerge),
   unk_token: z.string().nullish(),
   continuing_subword_prefix: absent,
   end_of_word_suffix: absent,
@@ -170,6 +170,14 @@ export function checkedTokenizer(json: string, what: string): CheckedTokenizer {
     );
   }
   const checkedModel = check(model, top.model, 'model');
+  // The library ends the process over one that makes a longer word than any it knows.
+  const stray = checkedModel.merges.find((merge) => !makesWord(merge, checkedModel.vocab));
+  if (stray !== undefined) {
+    throw new HadalError(
+      'HADAL_ERR_FORMAT',
+      `[tokenizer] expected merges that make words of the vocabulary for model.merges of ${what}, got ${shown(stray)}`,
+    );
+  }
   return {
     json: JSON.stringify({
       version: '1.0',
@@ -180,6 +188,11 @@ export function checkedTokenizer(json: string, what: string): CheckedTokenizer {
     vocab: checkedModel.vocab,
     addedTokens: addedTokens.map(({ content }) => content),
   };
+}
+
+function makesWord(merge: string | string[], vocab: Readonly<Record<string, number>>): boolean {
+  if (typeof merge !== 'string') return Object.hasOwn(vocab, merge.join(''));
+  return merge.startsWith('#version') || Object.hasOwn(vocab, merge.replace(' ', ''));
 }
 
 function deletesText(value: unknown): boolean {

@@ -21,7 +21,11 @@ export interface Tokenizer {
   readonly hash: string;
   /** The text of tokenizer.json and tokenizer_config.json, to be stored beside a model. */
   readonly files: { readonly json: string; readonly configJson: string | undefined };
-  /** Ids of a text, without bos or eos. Special tokens that the text spells out become their ids. */
+  /**
+   * Ids of a text, without bos or eos. Special tokens that the text spells out become their ids.
+   *
+   * @throws HadalError HADAL_ERR_FORMAT for a tokenizer that lacks characters of the text and the word for unknown ones
+   */
   encode(text: string): Promise<Int32Array>;
   encodeBatch(texts: readonly string[]): Promise<Int32Array[]>;
   /** Bytes that are no whole UTF-8 become U+FFFD. @param options.skipSpecialTokens - true unless given */
@@ -133,12 +137,15 @@ class LibraryTokenizer implements Tokenizer {
   }
 
   async encode(text: string): Promise<Int32Array> {
-    const encoding = await this.library.encode(text, null, { addSpecialTokens: false });
-    return Int32Array.from(encoding.getIds());
+    const [ids] = await this.encodeBatch([text]);
+    return ids as Int32Array;
   }
 
   async encodeBatch(texts: readonly string[]): Promise<Int32Array[]> {
-    const encodings = await this.library.encodeBatch([...texts], { addSpecialTokens: false });
+    const encodings = await this.library.encodeBatch([...texts], { addSpecialTokens: false }).catch((error: Error) => {
+      const expected = '[tokenizer] expected words for every character of the text';
+      throw new HadalError('HADAL_ERR_FORMAT', `${expected}, got ${error.message}`, { cause: error });
+    });
     return encodings.map((encoding) => Int32Array.from(encoding.getIds()));
   }
 

@@ -307,6 +307,11 @@ describe('a field that is not taken is named', () => {
       /expected merges of two .* for model\.merges\.1 of/,
     ],
     ['merges of numbers', model({ merges: [[1, 2]] }), /for model\.merges\.0 of file/],
+    [
+      'a merge to a longer word than any',
+      model({ merges: ['a b', ['Ġcat', 'Ġcat']], vocab: { a: 0, b: 1, ab: 2, Ġcat: 3 } }),
+      /expected merges that make words of the vocabulary for model\.merges of file, got \[ 'Ġcat', 'Ġcat' \]/,
+    ],
     ['merges by name', model({ merges: { a: 'b' } }), /for model\.merges of file/],
     ['an end of words (CLIP)', model({ end_of_word_suffix: '</w>' }), /for model\.end_of_word_suffix of file/],
     [
@@ -349,5 +354,15 @@ describe('a field that is not taken is named', () => {
     expect(() => checkedTokenizer(JSON.stringify({ ...base, ...change }), 'file')).toThrow(
       expect.objectContaining({ code: 'HADAL_ERR_FORMAT', message: expect.stringMatching(message) }),
     );
+  });
+});
+
+it('a text of characters that are not there, without a word for them, is refused', async () => {
+  const lacking = { version: '1.0', model: { ...bpe, unk_token: '', vocab: { a: 0 }, merges: [] } };
+  const tokenizer = createTokenizer(JSON.stringify(lacking));
+  expect(await tokenizer.encode('aa')).toEqual(Int32Array.of(0, 0));
+  await expect(tokenizer.encode('ab')).rejects.toMatchObject({
+    code: 'HADAL_ERR_FORMAT',
+    message: expect.stringMatching(/expected words for every character of the text, got .*not found in the vocabulary/),
   });
 });
