@@ -56,10 +56,11 @@ export class LoadedModel extends Session {
 }
 
 /**
- * Opens a Hugging Face directory; dispose of the model with `using` or `dispose()`.
+ * Opens a model; dispose of it with `using` or `dispose()`.
  *
+ * @param path - a checkpoint, another directory of Hugging Face, or a GGUF file
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_CHECKPOINT, HADAL_ERR_FORMAT, HADAL_ERR_IO, HADAL_ERR_DEVICE, HADAL_ERR_DTYPE
  */
-export async function loadModel(dir: string, options: SessionOptions = {}): Promise<LoadedModel> {
-  return new LoadedModel(await openModel(dir, options), { owns: true });
+export async function loadModel(path: string, options: SessionOptions = {}): Promise<LoadedModel> {
+  return new LoadedModel(await openModel(path, options), { owns: true });
 }

@@ -111,7 +111,8 @@ export class SpeculativeDecoder implements Disposable {
         if (depth < model.mtpDepth) scope.graph.output(stateOf(depth, window), module.state);
         return module;
       });
-      if (sequence.length === fed + depth && sequence.length < this.#positions) sequence.push(argmax(logits as Float32Array));
+      if (sequence.length === fed + depth && sequence.length < this.#positions)
+        sequence.push(argmax(logits as Float32Array));
     }
   }
 
