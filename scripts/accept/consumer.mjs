@@ -276,10 +276,7 @@ try {
     if (on.startsWith('Node')) table[name] = { ...table[name], [on]: result };
   }
   console.table(table);
-  const size = readdirSync(installed, { recursive: true, encoding: 'utf8' }).length;
-  console.log(
-    `package: ${(readFileSync(tarball).length / 2 ** 20).toFixed(2)} MiB packed, ${size} files and folders installed`,
-  );
+  console.log(`package: ${(readFileSync(tarball).length / 2 ** 20).toFixed(2)} MiB packed`);
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
