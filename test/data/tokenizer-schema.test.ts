@@ -310,7 +310,7 @@ describe('a field that is not taken is named', () => {
     [
       'a merge to a longer word than any',
       model({ merges: ['a b', ['Ġcat', 'Ġcat']], vocab: { a: 0, b: 1, ab: 2, Ġcat: 3 } }),
-      /expected merges that make words of the vocabulary for model\.merges of file, got \[ 'Ġcat', 'Ġcat' \]/,
+      /expected merges to words of at most 5 bytes, as in its vocabulary, for model\.merges of file, got \[ 'Ġcat', 'Ġcat' \]/,
     ],
     ['merges by name', model({ merges: { a: 'b' } }), /for model\.merges of file/],
     ['an end of words (CLIP)', model({ end_of_word_suffix: '</w>' }), /for model\.end_of_word_suffix of file/],
