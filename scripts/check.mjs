@@ -28,6 +28,7 @@ const steps = [
   { name: 'dependency-cruiser: import arrows', command: tool('depcruise', 'src') },
   { name: 'types: scripts', command: tool('tsc', '-p', 'tsconfig.scripts.json') },
   { name: 'types: sources, tests, benches', command: tool('tsc', '-p', 'tsconfig.json') },
+  { name: 'typedoc: pages of the API', command: tool('typedoc', '--emit', 'none') },
   { name: 'knip: what nobody uses', command: tool('knip', '--no-progress', '--no-config-hints') },
   { name: 'publint: the package', command: tool('publint', '--strict') },
   { name: 'prebuilt binaries: what they need', command: script('check-prebuild.mjs') },

@@ -17,7 +17,7 @@ export interface TemplateOptions {
   addGenerationPrompt?: boolean;
 }
 
-/** Options of {@link chat}. */
+/** Options of `chat`. */
 export interface ChatOptions extends Omit<GenerateOptions, 'addBos'>, TemplateOptions {}
 
 /**
@@ -38,10 +38,10 @@ export async function chatPrompt(
 }
 
 /**
- * Answers the last message of a conversation, token by token; see {@link generate}.
+ * Answers the last message of a conversation, token by token; see `generate`.
  *
  * @param messages - the conversation so far; the answer is not added to it
- * @throws HadalError as {@link chatPrompt} and {@link generate}
+ * @throws HadalError as `chatPrompt` and `generate`
  */
 export async function* chat(
   session: Session,

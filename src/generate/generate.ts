@@ -5,7 +5,7 @@ import { type FinishReason, type Piece, Row } from './row.js';
 import type { SamplingOptions } from './sampling.js';
 import { PlainSteps, SpeculativeSteps, type Steps } from './steps.js';
 
-/** Options of {@link generate}. */
+/** Options of `generate`. */
 export interface GenerateOptions extends SamplingOptions {
   /** The most tokens to generate; 256 unless given. The model's longest sequence limits it too. */
   maxTokens?: number;
@@ -55,10 +55,10 @@ export interface PromptSummary {
   generatedTokens: number;
 }
 
-/** What {@link generate} returns at its end. */
+/** What `generate` returns at its end. */
 export interface GenerationSummary extends PromptSummary, GenerationTimes {}
 
-/** What {@link generateBatch} returns at its end. */
+/** What `generateBatch` returns at its end. */
 export interface BatchSummary extends GenerationTimes {
   prompts: PromptSummary[];
 }
@@ -86,11 +86,11 @@ export async function* generate(
 
 /**
  * Continues several prompts at once, each at its own length and until its own end. Prompt i gives the tokens that
- * {@link generate} gives with the seed `seed + i`.
+ * `generate` gives with the seed `seed + i`.
  *
  * @param prompts - texts or token ids, one or more
  * @returns pieces: at each step one of every prompt that has not ended, in their order; at the end a summary
- * @throws HadalError as {@link generate}
+ * @throws HadalError as `generate`
  */
 export async function* generateBatch(
   session: Session,

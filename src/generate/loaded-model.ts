@@ -15,7 +15,7 @@ import type { Piece } from './row.js';
 
 /** A session that also generates. */
 export class LoadedModel extends Session {
-  /** Continues a prompt, token by token; see {@link generate}. */
+  /** Continues a prompt, token by token; see `generate`. */
   generate(
     prompt: string | readonly number[],
     options: GenerateOptions = {},
@@ -23,12 +23,12 @@ export class LoadedModel extends Session {
     return generate(this, prompt, options);
   }
 
-  /** Continues a prompt and returns all of it at once. @throws HadalError as {@link generate} */
+  /** Continues a prompt and returns all of it at once. @throws HadalError as `generate` */
   generateText(prompt: string | readonly number[], options: GenerateOptions = {}): Promise<GeneratedText> {
     return collectText(this.generate(prompt, options));
   }
 
-  /** Continues several prompts at once; see {@link generateBatch}. */
+  /** Continues several prompts at once; see `generateBatch`. */
   generateBatch(
     prompts: readonly (string | readonly number[])[],
     options: GenerateOptions = {},
@@ -36,7 +36,7 @@ export class LoadedModel extends Session {
     return generateBatch(this, prompts, options);
   }
 
-  /** Answers the last message of a conversation, token by token; see {@link chat}. */
+  /** Answers the last message of a conversation, token by token; see `chat`. */
   chat(
     messages: readonly ChatMessage[],
     options: ChatOptions = {},
@@ -44,12 +44,12 @@ export class LoadedModel extends Session {
     return chat(this, messages, options);
   }
 
-  /** Answers a conversation and returns all of it at once. @throws HadalError as {@link chat} */
+  /** Answers a conversation and returns all of it at once. @throws HadalError as `chat` */
   chatText(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<GeneratedText> {
     return collectText(this.chat(messages, options));
   }
 
-  /** The prompt that a conversation becomes; see {@link chatPrompt}. */
+  /** The prompt that a conversation becomes; see `chatPrompt`. */
   chatPrompt(messages: readonly ChatMessage[], options: TemplateOptions = {}): Promise<string> {
     return chatPrompt(this, messages, options);
   }
