@@ -233,10 +233,36 @@ struct Workspace {
 
 // ---- Forward
 
-int64_t forwardFloats(const AttentionParams& p) {
-  return tileRows * (p.keyDim + p.valueDim + tileKeys + 2) + tileKeys * (padded(p.keyDim) + padded(p.valueDim));
+// Softmax over some of the keys that a tile sees: outputs [E][tileRows] are not divided by their sums yet.
+struct Partial {
+  float *o, *maxima, *sums;
+};
+
+// With a long cache and few tiles, as when one token decodes over latents, a tile's keys are cut into spans, one after the
+// other in memory, which threads share. What is cut depends on the data only: same bits for any thread count.
+constexpr int64_t spans = 16, leastSpan = 2 * tileKeys, mostSplitTiles = 8;
+// Neighbours far apart, so that threads get as many of the first spans each: the last ones may be empty.
+constexpr int64_t spanOrder[spans] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
+
+HADAL_INLINE int64_t tilesOf(const AttentionParams& p) { return (p.queries * p.group() + tileRows - 1) / tileRows; }
+HADAL_INLINE bool isWorthSplitting(const AttentionParams& p, int64_t keys) {
+  // Some 70 µs of work: several times what waking a thread takes.
+  return keys * (p.keyDim + p.valueDim) >= 1 << 18 && p.batch * p.kvHeads * tilesOf(p) < mostSplitTiles;
 }
-int64_t forwardWorkspace(const AttentionParams& p, int threads) { return forwardFloats(p) * threads * 4; }
+HADAL_INLINE bool maySplit(const AttentionParams& p) { return p.keys > p.queries && isWorthSplitting(p, p.keys); }
+
+int64_t partialFloats(const AttentionParams& p) { return tileRows * (p.valueDim + 2); }
+int64_t forwardFloats(const AttentionParams& p) {
+  return partialFloats(p) + tileRows * (p.keyDim + tileKeys) + tileKeys * (padded(p.keyDim) + padded(p.valueDim));
+}
+int64_t forwardWorkspace(const AttentionParams& p, int threads) {
+  const int64_t shared = maySplit(p) ? p.batch * p.kvHeads * tilesOf(p) * spans * partialFloats(p) : 0;
+  return (forwardFloats(p) * threads + shared) * 4;
+}
+
+HADAL_INLINE Partial partialAt(const AttentionParams& p, Workspace work) {
+  return {work.take(tileRows * p.valueDim), work.take(tileRows), work.take(tileRows)};
+}
 
 // Running softmax over one tile of scores: turns scores into e^(s − maximum), rescales sums and outputs to the new maximum.
 template <bool masked>
@@ -267,60 +293,120 @@ HADAL_INLINE void softmaxTile(const Tile& tile, int64_t key, int64_t keys, float
   }
 }
 
+// Keys [from, to) of a tile.
 template <class T>
-void forwardTile(const AttentionParams& p, const Tile& tile, int64_t batch, int64_t kvHead, void* const* buffers,
-                 Workspace work) {
+void forwardSpan(const AttentionParams& p, const Tile& tile, int64_t batch, int64_t kvHead, int64_t from, int64_t to,
+                 void* const* buffers, Workspace work, Partial out) {
   const int64_t D = p.keyDim, E = p.valueDim;
   float* q = work.take(tileRows * D);
-  float* o = work.take(tileRows * E);
   float* scores = work.take(tileRows * tileKeys);
   float* k = work.take(tileKeys * padded(D));
   float* v = p.valueInKey ? k : work.take(tileKeys * padded(E));
   const int64_t vRow = p.valueInKey ? padded(D) : padded(E);
-  float* maxima = work.take(tileRows);
-  float* sums = work.take(tileRows);
   packTransposed(tile, static_cast<const T*>(buffers[0]), D, static_cast<float>(p.scale), q);
-  std::memset(o, 0, static_cast<size_t>(tileRows * E) * 4);
-  for (int64_t i = 0; i < tileRows; i++) maxima[i] = lowest, sums[i] = 0;
+  std::memset(out.o, 0, static_cast<size_t>(tileRows * E) * 4);
+  for (int64_t i = 0; i < tileRows; i++) out.maxima[i] = lowest, out.sums[i] = 0;
 
-  for (int64_t key = tile.first; key < tile.end; key += tileKeys) {
-    const int64_t keys = smaller(tileKeys, tile.end - key);
+  for (int64_t key = from; key < to; key += tileKeys) {
+    const int64_t keys = smaller(tileKeys, to - key);
     const auto row = [&](int64_t i) { return (batch * p.keys + key + i) * p.kvHeads + kvHead; };
     packRows(keys, row, static_cast<const T*>(buffers[1]), D, 1, k);
     if (!p.valueInKey) packRows(keys, row, static_cast<const T*>(buffers[2]), E, 1, v);
     product(keys, tile.width, D, {k, padded(D), 1}, q, tileRows, scores, tileRows, false);
     if (tile.isMasked(key, keys))
-      softmaxTile<true>(tile, key, keys, scores, maxima, sums, o, E);
+      softmaxTile<true>(tile, key, keys, scores, out.maxima, out.sums, out.o, E);
     else
-      softmaxTile<false>(tile, key, keys, scores, maxima, sums, o, E);
-    product(E, tile.width, keys, {v, 1, vRow}, scores, tileRows, o, tileRows, true);
+      softmaxTile<false>(tile, key, keys, scores, out.maxima, out.sums, out.o, E);
+    product(E, tile.width, keys, {v, 1, vRow}, scores, tileRows, out.o, tileRows, true);
   }
+}
 
+// The first span's sums and outputs become those of all `count` of them, which lie `stride` apart.
+void joinSpans(const AttentionParams& p, const Tile& tile, int64_t count, int64_t stride, Partial first) {
+  for (int64_t column = 0; column < tile.width; column += lanes) {
+    Vec top = load(first.maxima + column), total = {}, factors[spans];
+    for (int64_t s = 1; s < count; s++) top = max(load(first.maxima + s * stride + column), top);
+    for (int64_t s = 0; s < count; s++) {
+      factors[s] = exp(load(first.maxima + s * stride + column) - top);
+      total += load(first.sums + s * stride + column) * factors[s];
+    }
+    store(first.maxima + column, top);
+    store(first.sums + column, total);
+    for (int64_t d = 0; d < p.valueDim; d++) {
+      float* at = first.o + d * tileRows + column;
+      Vec sum = {};
+      for (int64_t s = 0; s < count; s++) sum += load(at + s * stride) * factors[s];
+      store(at, sum);
+    }
+  }
+}
+
+template <class T>
+void finishTile(const AttentionParams& p, const Tile& tile, Partial whole, void* const* buffers) {
   float* logsumexp = static_cast<float*>(buffers[6]);
   for (int64_t i = 0; i < tile.count; i++) {
     const bool blind = tile.from[i] >= tile.to[i];
-    if (logsumexp) logsumexp[tile.statistic[i]] = blind ? 0 : maxima[i] + std::log(sums[i]);
-    sums[i] = blind ? 0 : 1 / sums[i];
+    if (logsumexp) logsumexp[tile.statistic[i]] = blind ? 0 : whole.maxima[i] + std::log(whole.sums[i]);
+    whole.sums[i] = blind ? 0 : 1 / whole.sums[i];
   }
-  unpackTransposed(tile, o, E, sums, static_cast<T*>(buffers[5]));
+  unpackTransposed(tile, whole.o, p.valueDim, whole.sums, static_cast<T*>(buffers[5]));
 }
 
 void forward(const AttentionParams& p, void* const* buffers, RunContext& context) {
   const int32_t* docIds = static_cast<const int32_t*>(buffers[3]);
   const int32_t* start = static_cast<const int32_t*>(buffers[4]);
   if (!startsFit(p, docIds, start, context)) return;
-  const int64_t tiles = (p.queries * p.group() + tileRows - 1) / tileRows;
+  const int64_t tiles = tilesOf(p), count = p.batch * p.kvHeads * tiles;
+  int64_t longest = start ? 0 : p.keys;
+  for (int64_t b = 0; start && b < p.batch; b++) longest = larger(longest, start[b] + p.queries);
+  const bool isSplit = maySplit(p) && isWorthSplitting(p, longest);
+  float* workspace = static_cast<float*>(context.workspace);
+  const auto threadWork = [&](int thread) { return Workspace{workspace + thread * forwardFloats(p)}; };
+  // body(tile, batch, kv head) of tile `item`. First, last, second, last but one, …: shares of causal tiles, which grow,
+  // come out even.
+  const auto withTile = [&](int64_t item, auto&& body) {
+    const int64_t pair = item / tiles, turn = item % tiles, at = turn % 2 ? tiles - 1 - turn / 2 : turn / 2;
+    const int64_t batch = pair / p.kvHeads, kvHead = pair % p.kvHeads;
+    body(tileAt(p, docIds, start, batch, kvHead, at * tileRows), batch, kvHead);
+  };
   dispatch(p.dtype, [&](auto t) {
     using T = decltype(t);
-    parallelFor(p.batch * p.kvHeads * tiles, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
-      const Workspace work{static_cast<float*>(context.workspace) + thread * forwardFloats(p)};
-      for (int64_t item = begin; item < end; item++) {
-        // First, last, second, last but one, …: shares of causal tiles, which grow, come out even.
-        const int64_t pair = item / tiles, turn = item % tiles, at = turn % 2 ? tiles - 1 - turn / 2 : turn / 2;
-        const int64_t batch = pair / p.kvHeads, kvHead = pair % p.kvHeads;
-        forwardTile<T>(p, tileAt(p, docIds, start, batch, kvHead, at * tileRows), batch, kvHead, buffers, work);
-      }
+    if (!isSplit) {
+      parallelFor(count, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t item = begin; item < end; item++)
+          withTile(item, [&](const Tile& tile, int64_t batch, int64_t kvHead) {
+            Workspace work = threadWork(thread);
+            const Partial whole = partialAt(p, work);
+            work.next += partialFloats(p);
+            forwardSpan<T>(p, tile, batch, kvHead, tile.first, tile.end, buffers, work, whole);
+            finishTile<T>(p, tile, whole, buffers);
+          });
+      });
+      return;
+    }
+    float* shared = workspace + context.threads * forwardFloats(p);
+    const int64_t stride = partialFloats(p);
+    const auto spanSize = [](const Tile& tile) {
+      const int64_t share = (tile.end - tile.first + spans - 1) / spans;
+      return larger(leastSpan, (share + tileKeys - 1) / tileKeys * tileKeys);
+    };
+    parallelFor(count * spans, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
+      for (int64_t i = begin; i < end; i++)
+        withTile(i / spans, [&](const Tile& tile, int64_t batch, int64_t kvHead) {
+          const int64_t span = spanOrder[i % spans], from = tile.first + span * spanSize(tile);
+          if (span > 0 && from >= tile.end) return;
+          const Partial part = partialAt(p, Workspace{shared + (i / spans * spans + span) * stride});
+          const int64_t to = smaller(from + spanSize(tile), tile.end);
+          forwardSpan<T>(p, tile, batch, kvHead, from, to, buffers, threadWork(thread), part);
+        });
     });
+    for (int64_t item = 0; item < count; item++)
+      withTile(item, [&](const Tile& tile, int64_t, int64_t) {
+        const Partial first = partialAt(p, Workspace{shared + item * spans * stride});
+        const int64_t used = (tile.end - tile.first + spanSize(tile) - 1) / spanSize(tile);
+        if (used > 1) joinSpans(p, tile, used, stride, first);
+        finishTile<T>(p, tile, first, buffers);
+      });
   });
 }
 

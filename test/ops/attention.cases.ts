@@ -17,12 +17,14 @@ interface Options {
   start?: number[];
   /** No v: the value is the key's beginning. */
   valueInKey?: boolean;
+  /** Too big for gradients by differences. */
+  forwardOnly?: boolean;
   bench?: boolean;
 }
 
 /** Softmax over the keys a query sees, key by key, straight from the formula. */
 function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, options: Options = {}): OpCase {
-  const { causal = false, docIds, start, valueInKey = false, bench = false } = options;
+  const { causal = false, docIds, start, valueInKey = false, forwardOnly = false, bench = false } = options;
   const scale = 1 / Math.sqrt(D);
   const int32 = (shape: number[], numbers: number[]): CaseInput => ({
     shape,
@@ -72,6 +74,7 @@ function attentionCase(about: string, { B, T, S = T, H, G, D, E }: Sizes, option
       }
       return [o];
     },
+    ...(forwardOnly && { differentiable: [] }),
     ...(bench && { bench }),
   };
 }
@@ -118,6 +121,17 @@ export const cases: OpCase[] = [
     { B: 2, T: 2, S: 80, H: 20, G: 1, D: 18, E: 16 },
     { start: [3, 78], valueInKey: true },
   ),
+  attentionCase(
+    'caches so long that threads share them',
+    { B: 2, T: 2, S: 2100, H: 3, G: 1, D: 70, E: 60 },
+    { start: [2098, 200], docIds: [0, 0, 0, -1], forwardOnly: true },
+  ),
+  attentionCase(
+    'a long cache of latents',
+    { B: 1, T: 1, S: 4200, H: 20, G: 1, D: 40, E: 30 },
+    { start: [4100], valueInKey: true, forwardOnly: true },
+  ),
+  attentionCase('many keys', { B: 1, T: 2, S: 300, H: 2, G: 2, D: 3, E: 4 }),
   attentionCase('bench', { B: 8, T: 256, H: 8, G: 8, D: 48, E: 32 }, { causal: true, bench: true }),
   attentionCase('bench', { B: 1, T: 1024, H: 8, G: 8, D: 64, E: 64 }, { causal: true, bench: true }),
   attentionCase(

@@ -166,6 +166,24 @@ describe('attention', () => {
     expect(o?.every(Number.isFinite) && dx?.every(Number.isFinite)).toBe(true);
   });
 
+  it('gives the same bits with any number of threads that share a long cache', async () => {
+    const [S, H, D, E] = [1100, 5, 250, 20];
+    const graph = new Graph();
+    const q = graph.input('q', [1, 1, H, D], 'fp32');
+    const k = graph.input('k', [1, S, 1, D], 'fp32');
+    const start = graph.input('start', [1], 'int32');
+    graph.output('y', attention(q, k, null, { causal: true, scale: 0.3, start, valueDim: E }));
+    const inputs = { q: normals('q', H * D), k: normals('k', S * D), start: Int32Array.of(1000) };
+    const results: Float32Array[] = [];
+    for (const threads of [1, 2, 3, 7]) {
+      using device = openDevice('cpu', { threads });
+      using y = device.allocate([1, 1, H, E], 'fp32');
+      await device.run([{ program: device.load(compile(graph, threads)), slots: { y }, inputs }]);
+      results.push(await y.toFloat32());
+    }
+    for (const other of results.slice(1)) expect(other).toEqual(results[0]);
+  });
+
   it('gives the same bits with any number of threads', async () => {
     const [B, T, H, G, D] = [2, 100, 4, 2, 12];
     const graph = new Graph();
