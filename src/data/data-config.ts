@@ -37,7 +37,7 @@ export const dataSchema = z.strictObject({
   heldOut: z
     .number()
     .min(0)
-    .lt(1)
+    .max(0.5)
     .default(0.05)
     .describe('Share of the documents kept for evaluation. Prepared data keeps the share it was made with.'),
   invalidUtf8: z

@@ -15,7 +15,7 @@ const optionsSchema = z.strictObject({
   tokenizer: z.string().describe('A tokenizer.json or a directory with one.'),
   out: z.string().describe('Directory to be made. One that an earlier call has begun is gone on with.'),
   textField,
-  heldOut: heldOut.unwrap().max(0.5).default(0.05),
+  heldOut,
   invalidUtf8,
   specialTokensAsText,
   shardTokens: count

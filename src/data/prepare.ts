@@ -26,7 +26,7 @@ export interface PrepareDataOptions extends SourceOptions {
   readonly tokenizer: Tokenizer;
   /** Share of the documents kept out of training; 0.05 unless given. */
   readonly heldOut?: number;
-  /** Start each document with bos; true unless given, where the tokenizer has one. */
+  /** Start each document with bos, where the tokenizer has one; what the tokenizer says unless given, else true. */
   readonly addBos?: boolean;
   /** End each document with eos; true unless given, where the tokenizer has one. */
   readonly addEos?: boolean;
@@ -114,7 +114,13 @@ async function keyOf(options: PrepareDataOptions): Promise<string> {
 }
 
 function withDefaults(options: PrepareDataOptions) {
-  const { heldOut = 0.05, addBos = true, addEos = true, specialTokensAsText = true, shardTokens = 2 ** 26 } = options;
+  const {
+    heldOut = 0.05,
+    addBos = options.tokenizer.addsBos,
+    addEos = true,
+    specialTokensAsText = true,
+    shardTokens = 2 ** 26,
+  } = options;
   if (!(heldOut >= 0 && heldOut <= 0.5))
     throw new HadalError('HADAL_ERR_CONFIG', `[data] expected a heldOut share from 0 to 0.5, got ${heldOut}`);
   if (!(Number.isSafeInteger(shardTokens) && shardTokens > 0))

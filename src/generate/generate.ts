@@ -9,7 +9,7 @@ import { PlainSteps, SpeculativeSteps, type Steps } from './steps.js';
 export interface GenerateOptions extends SamplingOptions {
   /** The most tokens to generate; 256 unless given. The model's longest sequence limits it too. */
   maxTokens?: number;
-  /** Begin a text prompt with the tokenizer's bos, as training data does; true unless given. */
+  /** Begin a text prompt with the tokenizer's bos, as training data does; unless given, what the tokenizer says, else true. */
   addBos?: boolean;
   /** Go on after the end token; false unless given. */
   ignoreEos?: boolean;
@@ -137,7 +137,8 @@ class Generation implements Disposable {
     prompts: readonly (string | readonly number[])[],
     options: GenerateOptions,
   ): Promise<Generation> {
-    const { maxTokens = 256, addBos = true, ignoreEos = false, stop = [], speculative = false, cache, seed } = options;
+    const { maxTokens = 256, ignoreEos = false, stop = [], speculative = false, cache, seed } = options;
+    const addBos = options.addBos ?? session.tokenizer?.addsBos ?? true;
     expect('maxTokens', 'a whole number from 1 on', maxTokens, Number.isInteger(maxTokens) && maxTokens >= 1);
     expect(
       'stop',
