@@ -36,6 +36,11 @@ const expected = {
   },
 };
 
+/** Libraries that come along on some platform. */
+export const bundledNames = [...new Set(Object.values(expected).flatMap((files) => Object.keys(files)))].filter(
+  (name) => name.startsWith('lib'),
+);
+
 const readelf = (file, ...options) => execFileSync('readelf', ['--wide', ...options, file], { encoding: 'utf8' });
 
 /** Libraries that a file needs, by name. */
