@@ -55,7 +55,7 @@ function compiled(folder: string, blocks: readonly string[]): string[] {
   return files.map((file) => file.replace(/\.ts$/, '.js'));
 }
 
-describe.each(['README.md', 'docs/guide.md'])('%s', (page) => {
+describe.each(['README.md', 'README.zh-CN.md', 'docs/guide.md'])('%s', (page) => {
   const blocks = blocksOf(page);
   let scripts: string[] = [];
   const folder = makeProject();
