@@ -221,10 +221,10 @@ async function encode({ tokenizer }: Session, text: string, addBos: boolean): Pr
   return [...bos, ...(await tokenizer.encode(text))];
 }
 
-/** What ends a text, by the tokenizer and by config.json. */
-function endTokens({ model, tokenizer }: Session): Set<number> {
-  const { eos_token_id: configured } = model.toHuggingFace();
-  return new Set([tokenizer?.eosId, configured].flat().filter((id): id is number => typeof id === 'number'));
+/** What ends a text, by the tokenizer, config.json and generation_config.json. */
+function endTokens({ model, tokenizer, generation }: Session): Set<number> {
+  const ids = [tokenizer?.eosId, model.toHuggingFace().eos_token_id, generation?.eos_token_id];
+  return new Set(ids.flat().filter((id): id is number => typeof id === 'number'));
 }
 
 function expect(option: string, expected: string, got: unknown, fits: boolean): void {

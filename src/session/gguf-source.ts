@@ -17,6 +17,7 @@ export async function ggufSource(path: string): Promise<ModelSource> {
   return {
     path,
     model: modelFromConfig(config, path),
+    generation: null,
     tokenizer: async () => {
       const files = tokenizerOfGguf(metadata);
       return files && createTokenizer(files.json, files.configJson, path);

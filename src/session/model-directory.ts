@@ -44,12 +44,30 @@ export async function directorySource(dir: string): Promise<ModelSource> {
   return {
     path: dir,
     model: modelFromConfig(config, path),
+    generation: await readGeneration(join(dir, 'generation_config.json')),
     tokenizer: async () => (existsSync(join(dir, 'tokenizer.json')) ? loadTokenizer(dir) : null),
     openTensors: async () => {
       const block = fp8BlockOf(config, path);
       return new DirectoryTensors(await openTensorDirectory(dir), block);
     },
   };
+}
+
+const tokenId = z.number().int().nonnegative();
+const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish() });
+
+/** generation_config.json: of its fields only the end tokens are used, the others are kept. */
+export type GenerationConfig = Readonly<z.output<typeof generationSchema>>;
+
+async function readGeneration(path: string): Promise<GenerationConfig | null> {
+  if (!existsSync(path)) return null;
+  const text = await withFileErrors(`read ${path}`, () => readFile(path));
+  const parsed = generationSchema.safeParse(parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' }));
+  if (parsed.success) return parsed.data;
+  throw new HadalError(
+    'HADAL_ERR_CONFIG',
+    `[${path}] expected an object whose 'eos_token_id' is a token id or a list of them, got another`,
+  );
 }
 
 class DirectoryTensors implements SourceTensors {
@@ -124,6 +142,7 @@ export interface TokenizerFiles {
 /** Options of {@link writeModelFiles}. */
 export interface ModelFilesOptions {
   tokenizer?: TokenizerFiles | null;
+  generation?: GenerationConfig | null;
   /** A file's limit, above which shards are written; 5 GB unless given. */
   maxShardBytes?: number;
 }
@@ -148,12 +167,13 @@ export async function writeModelFiles(
   dir: string,
   model: Model,
   tensors: ReadonlyMap<string, Tensor>,
-  { tokenizer = null, maxShardBytes }: ModelFilesOptions = {},
+  { tokenizer = null, generation = null, maxShardBytes }: ModelFilesOptions = {},
 ): Promise<void> {
   const parameters = [...parametersOf(model).values()];
   const first = tensorOf(tensors, parameters[0] as Parameter);
   const config = { ...model.toHuggingFace(), dtype: onDisk[first.dtype]?.config };
   await writeFileAtomic(join(dir, 'config.json'), configText(config));
+  if (generation) await writeFileAtomic(join(dir, 'generation_config.json'), configText(generation));
   if (tokenizer) await writeFileAtomic(join(dir, 'tokenizer.json'), tokenizer.json);
   if (tokenizer?.configJson !== undefined) {
     await writeFileAtomic(join(dir, 'tokenizer_config.json'), tokenizer.configJson);

@@ -8,12 +8,14 @@ import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
 import { ggufSource } from './gguf-source.js';
-import { directorySource, formatOf, tensorOf } from './model-directory.js';
+import { directorySource, formatOf, type GenerationConfig, tensorOf } from './model-directory.js';
 
 /** A model on disk. Nothing of it stays open. */
 export interface ModelSource {
   readonly path: string;
   readonly model: Model;
+  /** generation_config.json, null where there is none. */
+  readonly generation: GenerationConfig | null;
   /** null where there is none. @throws HadalError HADAL_ERR_FORMAT, HADAL_ERR_IO */
   tokenizer(): Promise<Tokenizer | null>;
   /** @throws HadalError HADAL_ERR_FORMAT for damaged files, HADAL_ERR_CONFIG, HADAL_ERR_IO */

@@ -16,7 +16,7 @@ import type { Pass } from '../passes/pipeline.js';
 import { compile } from '../runtime/compile.js';
 import { type Device, openDevice, type Program } from '../runtime/device.js';
 import type { Tensor } from '../runtime/tensor.js';
-import { formatOf, readPart, saveModelDirectory } from './model-directory.js';
+import { formatOf, type GenerationConfig, readPart, saveModelDirectory } from './model-directory.js';
 import { openModelSource, openParameters } from './model-source.js';
 
 /** What a session works on. */
@@ -26,6 +26,8 @@ export interface SessionParts {
   tensors: ReadonlyMap<string, Tensor>;
   device: Device;
   tokenizer: Tokenizer | null;
+  /** generation_config.json. */
+  generation?: GenerationConfig | null;
 }
 
 /** Options of opening a model. */
@@ -54,6 +56,8 @@ export class Session implements Disposable {
   readonly device: Device;
   /** null where the model came without one. */
   readonly tokenizer: Tokenizer | null;
+  /** @internal */
+  readonly generation: GenerationConfig | null;
   readonly #parameters: ReadonlyMap<string, Parameter>;
   readonly #dtype: DType;
   /** The weights by the names of hadal's parameters: those of Hugging Face, but for experts, which lie together. */
@@ -63,10 +67,14 @@ export class Session implements Disposable {
   #isDisposed = false;
 
   /** @param options.owns - whether tensors and device end with the session; false unless given @internal */
-  constructor({ model, tensors, device, tokenizer }: SessionParts, { owns = false }: { owns?: boolean } = {}) {
+  constructor(
+    { model, tensors, device, tokenizer, generation = null }: SessionParts,
+    { owns = false }: { owns?: boolean } = {},
+  ) {
     this.model = model;
     this.device = device;
     this.tokenizer = tokenizer;
+    this.generation = generation;
     this.#dtype = tensors.values().next().value?.dtype ?? 'fp32';
     this.#parameters = parametersOf(model, this.#dtype);
     this.tensors = tensors;
@@ -172,7 +180,8 @@ export class Session implements Disposable {
   /** Writes a directory that `loadModel` and `transformers` open. @throws HadalError HADAL_ERR_IO */
   async save(dir: string): Promise<void> {
     this.#requireLive();
-    await saveModelDirectory(dir, this.model, this.tensors, { tokenizer: this.tokenizer?.files ?? null });
+    const tokenizer = this.tokenizer?.files ?? null;
+    await saveModelDirectory(dir, this.model, this.tensors, { tokenizer, generation: this.generation });
   }
 
   /**
@@ -267,7 +276,7 @@ export async function openModel(path: string, options: SessionOptions = {}): Pro
   if (!isFloat(dtype))
     throw new HadalError('HADAL_ERR_DTYPE', `[model] expected dtype fp32, bf16 or fp16, got ${dtype}`);
   const source = await openModelSource(path);
-  const { model } = source;
+  const { model, generation } = source;
   const tokenizer = await source.tokenizer();
   if (tokenizer && tokenizer.vocabSize > model.vocabSize) {
     throw new HadalError(
@@ -285,7 +294,7 @@ export async function openModel(path: string, options: SessionOptions = {}): Pro
     for (const { name, shape, dtype: own } of parametersOf(model, dtype).values())
       tensors.set(name, device.allocate(shape, own));
     await parameters.load(tensors);
-    return { model, tensors, device, tokenizer };
+    return { model, tensors, device, tokenizer, generation };
   } catch (error) {
     for (const tensor of tensors.values()) tensor.dispose();
     device.dispose();

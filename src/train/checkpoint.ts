@@ -14,7 +14,7 @@ import { openTensorDirectory } from '../formats/safetensors.js';
 import { writeTensorDirectory } from '../formats/safetensors-writer.js';
 import type { Model } from '../models/model.js';
 import type { Tensor } from '../runtime/tensor.js';
-import { formatOf, readPart, type TokenizerFiles, writeModelFiles } from '../session/model-directory.js';
+import { formatOf, type ModelFilesOptions, readPart, writeModelFiles } from '../session/model-directory.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
@@ -39,10 +39,10 @@ export async function saveCheckpoint(
   path: string,
   stepper: Stepper,
   state: TrainState,
-  tokenizer: TokenizerFiles | null,
+  beside: Pick<ModelFilesOptions, 'tokenizer' | 'generation'>,
 ): Promise<number> {
   return withAtomicDirectory(path, async (temporary) => {
-    await writeModelFiles(temporary, stepper.model, stepper.tensors, { tokenizer });
+    await writeModelFiles(temporary, stepper.model, stepper.tensors, beside);
     const optimizer = stepper.optimizerSlots.map((name) => {
       const tensor = stepper.tensors.get(name) as Tensor;
       return {

@@ -12,7 +12,7 @@ import { type Model, parameterCounts } from '../models/model.js';
 import { cosineLr } from '../optim/schedule.js';
 import { type Device, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
-import { loadParameters, openModelSource } from '../session/model-source.js';
+import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig, type TrainOptions } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
@@ -36,9 +36,11 @@ export async function* train(
   { signal }: { signal?: AbortSignal } = {},
 ): AsyncGenerator<TrainEvent, void> {
   const config = resolveTrainConfig(options);
-  const model = await modelOf(config);
+  const { model, source } = await modelOf(config);
   checkLengths(config, model);
   await requireSources(config);
+  // Before minutes of tokenizing whose tokens nothing could train on.
+  loadAddon();
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
   const prepared = yield* reported<PrepareEvent, PreparedRun>(
     (onEvent, stop) => prepareRun(config, model.vocabSize, { signal: stop, onEvent }),
@@ -59,7 +61,7 @@ export async function* train(
   const memory = planMemory(model, plans);
   refuseWhatCannotFit(memory, config);
   using stepper = new Stepper(device, model, step, plans);
-  const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut);
+  const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut, source);
 
   const notes = await run.load();
   await using loader = run.openLoader();
@@ -100,6 +102,8 @@ class Run {
     readonly device: Device,
     readonly prepared: PreparedRun,
     readonly heldOut: PreparedPart,
+    /** Where the weights come from, null where they are random. */
+    readonly source: ModelSource | null,
   ) {
     this.state = {
       step: 0,
@@ -127,8 +131,8 @@ class Run {
         );
       }
       this.state = { ...found, threads, instructionSet };
-    } else if ('directory' in config.model) {
-      await loadParameters(await openModelSource(config.model.directory), stepper.tensors);
+    } else if (this.source) {
+      await loadParameters(this.source, stepper.tensors);
     } else {
       await stepper.initialize(config.seed);
     }
@@ -251,11 +255,12 @@ class Run {
   }
 
   async #save(): Promise<CheckpointEvent> {
-    const { state, directory, stepper } = this;
+    const { state, directory, stepper, source } = this;
+    const beside = { tokenizer: this.prepared.tokenizer.files, generation: source?.generation ?? null };
     const path = directory.checkpointPath(state.step);
     const bytes = (await directory.checkpoints()).includes(path.split('/').at(-1) as string)
       ? 0 // resumed at its very step: it is there
-      : await saveCheckpoint(path, stepper, state, this.prepared.tokenizer.files);
+      : await saveCheckpoint(path, stepper, state, beside);
     await directory.prune(this.config.checkpoint.keep);
     return { type: 'checkpoint', step: state.step, path, bytes };
   }
@@ -277,10 +282,10 @@ class Run {
   }
 }
 
-async function modelOf(config: TrainConfig): Promise<Model> {
-  return 'config' in config.model
-    ? modelFromConfig(config.model.config, 'model.config')
-    : (await openModelSource(config.model.directory)).model;
+async function modelOf({ model: given }: TrainConfig): Promise<{ model: Model; source: ModelSource | null }> {
+  if ('config' in given) return { model: modelFromConfig(given.config, 'model.config'), source: null };
+  const source = await openModelSource(given.directory);
+  return { model: source.model, source };
 }
 
 /** Memory is known before the first step, so a run that cannot fit ends here. */

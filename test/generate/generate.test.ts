@@ -1,3 +1,5 @@
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
 import { type GenerateOptions, generate } from '../../src/generate/generate.js';
@@ -5,6 +7,7 @@ import { loadModel } from '../../src/generate/loaded-model.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import type { Session } from '../../src/session/session.js';
 import { goldenDir } from '../goldens/golden.js';
+import { copyModel, withDirectory } from '../session/model-copies.js';
 import { Rng } from '../support/rng.js';
 import { withTextModel } from './text-model.js';
 
@@ -96,6 +99,38 @@ describe('generate', () => {
     expect(ended.map(({ id }) => id)).toEqual(whole.slice(0, end + 1).map(({ id }) => id));
     expect(ended.map(({ finishReason }) => finishReason)).toEqual([...Array(end).fill(null), 'eos']);
   });
+
+  it('ends with the tokens of generation_config.json, which is saved with the model', () =>
+    withDirectory(async (dir) => {
+      await copyModel('deepseek_v3', dir, { config: { eos_token_id: null } });
+      const options = { temperature: 4, seed: 3, maxTokens: 48 };
+      const idsWith = async (generation: object, more = {}) => {
+        await writeFile(join(dir, 'generation_config.json'), JSON.stringify(generation));
+        using model = await loadModel(dir, { device: 'cpu', threads: 2 });
+        await model.save(join(dir, 'saved'));
+        expect(JSON.parse(await readFile(join(dir, 'saved/generation_config.json'), 'utf8'))).toEqual(generation);
+        await rm(join(dir, 'saved'), { recursive: true });
+        return (await collect(model, [5], { ...options, ...more })).map(({ id }) => id);
+      };
+      const whole = await idsWith({ eos_token_id: null, top_p: 0.9 });
+      expect(whole).toHaveLength(48);
+      const end = whole[5] as number;
+      const ended = whole.slice(0, whole.indexOf(end) + 1);
+      const other = Array.from({ length: 99 }, (_, id) => id).find((id) => !whole.includes(id)) as number;
+      expect(await idsWith({ eos_token_id: end })).toEqual(ended);
+      expect(await idsWith({ eos_token_id: [other, end] })).toEqual(ended);
+      expect(await idsWith({ eos_token_id: end }, { ignoreEos: true })).toEqual(whole);
+    }));
+
+  it('refuses a generation_config.json that is none', () =>
+    withDirectory(async (dir) => {
+      await copyModel('deepseek_v3', dir, {});
+      for (const text of ['{', '[]', '{"eos_token_id":"<eos>"}', '{"eos_token_id":[-1]}']) {
+        await writeFile(join(dir, 'generation_config.json'), text);
+        const message = expect.stringContaining('generation_config.json');
+        await expect(loadModel(dir)).rejects.toMatchObject({ code: 'HADAL_ERR_CONFIG', message });
+      }
+    }));
 
   it('ends when the signal says so and when the loop is left', async () => {
     using model = await open('deepseek_v2');

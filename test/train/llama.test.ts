@@ -1,5 +1,5 @@
 // The Llama family through whole runs: from random weights, resumed, and on from a directory that was saved.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { loadModel } from '../../src/generate/loaded-model.js';
@@ -39,7 +39,12 @@ it.each(Object.entries(configs))(
 
     const directory = join(whole.out, 'checkpoints', checkpointsOf(whole.out).at(-1) as string);
     expect(JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8'))).toMatchObject(config);
-    const tuned = await runAll(folder.options({ model: { directory }, steps: 2 }));
+    const generation = { eos_token_id: [3, 9], temperature: 0.6 };
+    writeFileSync(join(directory, 'generation_config.json'), JSON.stringify(generation));
+    const tune = folder.options({ model: { directory }, steps: 2 });
+    const tuned = await runAll(tune);
+    const kept = readFileSync(join(tune.out, 'checkpoints/step-00000002/generation_config.json'), 'utf8');
+    expect(JSON.parse(kept)).toEqual(generation);
     expect(eventsOf(tuned, 'evaluation')[0]?.evalLoss).toBeCloseTo(last?.evalLoss as number, 5);
 
     using model = await loadModel(directory, { device: 'cpu', threads: 2 });
