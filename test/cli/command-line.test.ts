@@ -83,7 +83,7 @@ describe('wrong usage ends with status 2 and one line', () => {
       ['generate', '--model', 'x', '--prompt', 'y', '--top-p', '2'],
       /Expected a number from 0 to 1\n$/,
     ],
-    ['a missing flag', ['generate', '--prompt', 'x'], /^hadal: required option '--model <dir>' not specified\n$/],
+    ['a missing flag', ['generate', '--prompt', 'x'], /^hadal: required option '--model <path>' not specified\n$/],
     ['no prompt', ['generate', '--model', 'x'], /expected --prompt or --prompt-file, got neither\n$/],
     ['a word too many', ['doctor', 'please'], /^hadal: too many arguments/],
     ['a preset nearly named', ['inspect', 'deepseek-v4'], /got 'deepseek-v4'; did you mean 'deepseek-v3'\?\n$/],
@@ -177,6 +177,16 @@ describe('inspect, doctor, bench, tokenizer', () => {
     const { status, stdout } = spawnSync(process.execPath, [main, 'doctor'], { encoding: 'utf8', env });
     expect(stdout).toMatch(/^!! {2}native binary +does not load\n.*none\.node[\s\S]*npm run build:native/m);
     expect(status).toBe(1);
+  });
+
+  it('train without a native binary is refused before anything is made', () => {
+    const env = { ...plain, HADAL_NATIVE: join(dir, 'none.node') };
+    const cwd = mkdtempSync(join(dir, 'bare-'));
+    const args = [main, 'train', '--preset', 'test', '--data', 'synthetic'];
+    const { status, stderr } = spawnSync(process.execPath, args, { cwd, encoding: 'utf8', env });
+    expect(stderr).toContain('none.node');
+    expect(status).not.toBe(0);
+    expect(readdirSync(cwd)).toEqual([]);
   });
 
   it('bench step --json prints what was measured', () => {
