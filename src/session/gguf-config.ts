@@ -11,7 +11,8 @@ const architectures = ['llama', 'qwen2'];
 const knownKeys = new Set(
   `context_length embedding_length block_count feed_forward_length vocab_size rope.dimension_count rope.freq_base
    rope.scaling.type rope.scaling.factor rope.scaling.original_context_length rope.scaling.finetuned
-   attention.head_count attention.head_count_kv attention.key_length attention.value_length
+   rope.scaling.attn_factor rope.scaling.yarn_ext_factor rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast
+   rope.scaling.yarn_beta_slow rope.scaling.yarn_log_multiplier attention.sliding_window attention.head_count attention.head_count_kv attention.key_length attention.value_length
    attention.layer_norm_rms_epsilon expert_count expert_used_count tensor_data_layout`.split(/\s+/),
 );
 
@@ -60,6 +61,15 @@ export async function configOfGguf(file: GgufFile): Promise<Record<string, unkno
   requireEqual('attention.value_length', headDim);
   requireEqual('rope.dimension_count', headDim);
   requireEqual('expert_count', 0);
+  const context = required('context_length');
+  const window = integer('attention.sliding_window') ?? 0; // 0 for none
+  if (window > 0 && window < context)
+    throw configError(
+      path,
+      `${architecture}.attention.sliding_window`,
+      `0 or at least ${context}, its context`,
+      window,
+    );
   const vocabSize = tensors.get('token_embd.weight')?.shape[0];
   const token = (name: string) => {
     const id = metadata.integer(`tokenizer.ggml.${name}_token_id`);
@@ -83,7 +93,7 @@ export async function configOfGguf(file: GgufFile): Promise<Record<string, unkno
     ...(epsilon === undefined ? {} : { rms_norm_eps: shortest(epsilon) }),
     rope_theta: ropeTheta,
     rope_scaling: llama3 ?? scaling,
-    max_position_embeddings: required('context_length'),
+    max_position_embeddings: context,
     tie_word_embeddings: !tensors.has('output.weight'),
     ...(architecture === 'llama'
       ? { attention_bias: tensors.has('blk.0.attn_q.bias'), mlp_bias: tensors.has('blk.0.ffn_up.bias') }
@@ -104,14 +114,27 @@ function shortest(value: number): number {
 
 function scalingOf({ metadata, path }: GgufFile, architecture: string): Record<string, unknown> | null {
   const key = (name: string) => `${architecture}.rope.scaling.${name}`;
+  const requireNumber = (name: string, expected: number) => {
+    const value = metadata.number(key(name)) ?? expected;
+    if (value !== expected) throw configError(path, key(name), `${expected}`, value);
+  };
+  // llama.cpp multiplies its own scale of cos and sin by these; converters have disagreed on what they write.
+  requireNumber('attn_factor', 1);
+  requireNumber('yarn_attn_factor', 1);
   const type = metadata.text(key('type')) ?? 'none';
   if (type === 'none') return null;
   if (type !== 'linear' && type !== 'yarn') throw configError(path, key('type'), "'none', 'linear' or 'yarn'", type);
-  const original = metadata.integer(key('original_context_length'));
+  const factor = shortest(metadata.number(key('factor')) ?? Number.NaN);
+  if (type === 'linear') return { rope_type: type, factor };
+  requireNumber('yarn_ext_factor', 1);
+  requireNumber('yarn_log_multiplier', 0);
+  const [fast, slow] = [metadata.number(key('yarn_beta_fast')), metadata.number(key('yarn_beta_slow'))];
   return {
     rope_type: type,
-    factor: shortest(metadata.number(key('factor')) ?? Number.NaN),
-    ...(type === 'yarn' ? { original_max_position_embeddings: original } : {}),
+    factor,
+    original_max_position_embeddings: metadata.integer(key('original_context_length')),
+    ...(fast === undefined ? {} : { beta_fast: shortest(fast) }),
+    ...(slow === undefined ? {} : { beta_slow: shortest(slow) }),
   };
 }
 

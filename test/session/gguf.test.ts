@@ -96,6 +96,27 @@ describe('a model from GGUF', () => {
     expect(config.rms_norm_eps).toBe(1e-5);
     expect(config.tie_word_embeddings).toBe(true);
   });
+
+  it('takes what newer converters add where it changes nothing, and YaRN has its ramp', async () => {
+    const config = await configWith('qwen2', ({ entries, tensors }) => ({
+      tensors,
+      entries: [
+        ...entries,
+        entry.text('qwen2.rope.scaling.type', 'yarn'),
+        entry.f32('qwen2.rope.scaling.factor', 4),
+        entry.u32('qwen2.rope.scaling.original_context_length', 16),
+        entry.f32('qwen2.rope.scaling.attn_factor', 1),
+        entry.f32('qwen2.rope.scaling.yarn_ext_factor', 1),
+        entry.f32('qwen2.rope.scaling.yarn_attn_factor', 1),
+        entry.f32('qwen2.rope.scaling.yarn_log_multiplier', 0),
+        entry.f32('qwen2.rope.scaling.yarn_beta_fast', 24.1),
+        entry.f32('qwen2.rope.scaling.yarn_beta_slow', 2),
+        entry.u32('qwen2.attention.sliding_window', 2 ** 20),
+      ],
+    }));
+    const ramp = { beta_fast: 24.1, beta_slow: 2 };
+    expect(config.rope_scaling).toEqual({ type: 'yarn', factor: 4, original_max_position_embeddings: 16, ...ramp });
+  });
 });
 
 describe('a GGUF model is refused', () => {
@@ -129,6 +150,8 @@ describe('a GGUF model is refused', () => {
   );
   refused('without architecture', (parts) => ({ ...parts, entries: [] }), 'HADAL_ERR_CONFIG', /architecture.*nothing/);
   refused('with a setting unknown', put('llama.logit_scale', 2), 'HADAL_ERR_CONFIG', /'llama\.logit_scale' is unknown/);
+  refused('with a window', put('llama.attention.sliding_window', 4), 'HADAL_ERR_CONFIG', /window.*at least \d+.*got 4/);
+  refused('with another scale', put('llama.rope.scaling.attn_factor', 2), 'HADAL_ERR_CONFIG', /attn_factor.* 1, got 2/);
   refused('with experts', put('llama.expert_count', 8), 'HADAL_ERR_CONFIG', /expert_count.*expected 0.*8/);
   refused('with half rotary', put('llama.rope.dimension_count', 2), 'HADAL_ERR_CONFIG', /dimension_count.*expected 4/);
   refused('with too many layers', put('llama.block_count', 9000), 'HADAL_ERR_CONFIG', /block_count.*expected 2.*9000/);
