@@ -81,9 +81,10 @@ export async function prepare(options: PrepareOptions, hooks: PrepareHooks = {})
 }
 
 /**
- * Opens a model directory; dispose of the model with `using` or `dispose()`.
+ * Opens a model; dispose of it with `using` or `dispose()`.
  *
- * @param path - a checkpoint, or another directory with config.json, safetensors and, where there is one, a tokenizer
+ * @param path - a checkpoint, another directory with config.json, safetensors and, where there is one, a tokenizer, or a
+ *   `.gguf` file
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_CHECKPOINT, HADAL_ERR_FORMAT, HADAL_ERR_IO, HADAL_ERR_DEVICE, HADAL_ERR_DTYPE
  */
 export async function loadModel(path: string, options: SessionOptions = {}): Promise<LoadedModel> {

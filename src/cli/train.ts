@@ -40,7 +40,7 @@ export function registerTrain(program: Command): void {
     )
     .option('--config <file>', 'configuration: .ts, .mjs, .js, .json or .yaml (default: hadal.config.* of this folder)')
     .option('--set <path=value>', 'set one field, for example optimizer.lr=3e-4; may be repeated', collect)
-    .option('--model <dir>', "start from a model directory's weights (a checkpoint, or one of Hugging Face)")
+    .option('--model <path>', 'start from the weights of a checkpoint, another Hugging Face directory or a .gguf file')
     .option('--out <dir>', 'run directory (default: runs/<name>-<number>)')
     .option('--resume', 'continue what is in the run directory, or start when there is nothing')
     .option('--steps <n>', 'updates of the whole run', wholeNumber(1))

@@ -26,7 +26,7 @@ const modelSchema = z.union(
       directory: z
         .string()
         .describe(
-          'A checkpoint or another model directory (config.json, safetensors); training starts from its weights.',
+          'A checkpoint, another model directory (config.json, safetensors) or a `.gguf` file; training starts from its weights.',
         ),
     }),
   ],
@@ -74,7 +74,7 @@ const checkpointSchema = z.strictObject({
 /** Schema of a whole training configuration. Reference pages and the published JSON schema are made from it. */
 export const trainSchema = z.strictObject({
   model: modelSchema.describe(
-    'The model: its shape, to start from random weights, or a directory, to go on from its weights.',
+    'The model: its shape, to start from random weights, or a directory or `.gguf` file, to go on from its weights.',
   ),
   data: dataSchema.describe('What is trained on.'),
   out: z
