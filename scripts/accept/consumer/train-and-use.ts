@@ -1,6 +1,7 @@
 // The public API from TypeScript, as its readers use it: trains, generates, computes, saves, opens again.
 import assert from 'node:assert/strict';
-import { type EndEvent, HadalError, inspect, loadModel, presets, type StepEvent, train } from 'hadal';
+import { type EndEvent, HadalError, inspect, loadModel, prepare, presets, type StepEvent, train } from 'hadal';
+import { loadTensorflow } from 'hadal/tfjs';
 
 const out = process.argv[2] ?? 'runs/api';
 const steps: StepEvent[] = [];
@@ -18,6 +19,22 @@ using model = await loadModel(end.checkpoint, { device: 'cpu', dtype: 'fp32' });
 let text = '';
 for await (const piece of model.generate('The cat', { maxTokens: 30, temperature: 0.8, seed: 1 })) text += piece.text;
 assert.ok(text.length > 10, `generated '${text}'`);
+
+// The same greedy tokens from every cache, in a batch, and with drafts.
+const greedy = { maxTokens: 30, temperature: 0 } as const;
+const plain = await model.generateText('The cat', greedy);
+for (const options of [{ cache: 'latent' }, { cache: 'expanded' }, { speculative: true }] as const) {
+  assert.deepEqual((await model.generateText('The cat', { ...greedy, ...options })).ids, plain.ids);
+}
+const batched: number[] = [];
+for await (const { index, id } of model.generateBatch(['Every child', 'The cat'], greedy))
+  if (index === 1) batched.push(id);
+assert.deepEqual(batched, plain.ids);
+
+const prepared = await prepare({ sources: ['synthetic'], tokenizer: end.checkpoint, out: `${out}/prepared` });
+assert.ok(prepared.train.tokens > 1000);
+// TensorFlow.js is optional: without it, the error says what to install.
+await assert.rejects(loadTensorflow(), (error) => error instanceof HadalError && error.code === 'HADAL_ERR_NATIVE');
 
 const ids = [[1, 2, 3, 4, 5]];
 const { logits, shape } = await model.forward(ids);
