@@ -3,11 +3,11 @@
 import type { PrepareHooks, PrepareOptions, PrepareSummary } from './data/prepare-directory.js';
 import type { LoadedModel } from './generate/loaded-model.js';
 import type { SessionOptions } from './session/session.js';
-import type { TrainOptions } from './train/config.js';
 import type { TrainEvent } from './train/events.js';
 import type { Inspection, InspectOptions } from './train/inspect.js';
+import type { TrainOptions } from './train/options.js';
 
-export type { ConfigFile } from './cli/config-schema.js';
+export type { ConfigFile } from './cli/config-options.js';
 export { defineConfig } from './cli/define-config.js';
 export type { Preset } from './cli/presets/preset.js';
 export { type PresetName, presets } from './cli/presets/presets.js';
@@ -35,7 +35,7 @@ export type { ModelCounts, ModelGroup, ModelTotals } from './models/inspect.js';
 export type { Device } from './runtime/device.js';
 export type { Tensor } from './runtime/tensor.js';
 export type { Floats, SessionOptions } from './session/session.js';
-export type { TrainConfig, TrainOptions } from './train/config.js';
+export type { TrainConfig } from './train/config.js';
 export type {
   CheckpointEvent,
   EndEvent,
@@ -46,6 +46,7 @@ export type {
   TrainEvent,
 } from './train/events.js';
 export type { Inspection, InspectOptions, TrainingMemory } from './train/inspect.js';
+export type { TrainOptions } from './train/options.js';
 
 /**
  * Trains a model: prepares data, runs updates, evaluates, writes checkpoints.

@@ -8,7 +8,8 @@ import { shown } from '../core/expectation.js';
 import { parseJson } from '../core/json.js';
 import { problemLines, problemsOf } from '../core/problems.js';
 import { withFileErrors } from '../formats/file-error.js';
-import { type ConfigFile, configFileSchema } from './config-schema.js';
+import type { ConfigFile } from './config-options.js';
+import { configFileSchema } from './config-schema.js';
 import { importConfig } from './import-config.js';
 
 const endings = ['.ts', '.mts', '.mjs', '.js', '.json', '.yaml', '.yml'];

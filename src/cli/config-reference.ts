@@ -1,26 +1,13 @@
 // The published JSON schema of configuration files, and the reference page, both from the zod schemas.
-import { z } from 'zod';
 import { trainSchema } from '../train/config.js';
 import { configFileSchema } from './config-schema.js';
+import { jsonSchemaOf, type JsonSchema as Schema } from './json-schema.js';
 import { presetSummaries } from './presets/presets.js';
-
-type Schema = z.core.JSONSchema.JSONSchema;
 
 /** The JSON schema of a configuration file, for editors and other validators. */
 export function configJsonSchema(): Schema {
   const schema = jsonSchemaOf(configFileSchema);
   return { ...schema, title: 'Configuration of a hadal training run' };
-}
-
-function jsonSchemaOf(schema: z.ZodType): Schema {
-  return z.toJSONSchema(schema, {
-    io: 'input',
-    target: 'draft-7',
-    override: ({ jsonSchema }) => {
-      // What every number of JavaScript keeps says nothing.
-      if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
-    },
-  });
 }
 
 /** The reference page of all options, as Markdown. */

@@ -19,6 +19,3 @@ export const configFileSchema = z.strictObject({
     .describe('Name of the run: where `out` is left out, run directories are `runs/<name>-1`, `-2`, …'),
   ...trainSchema.extend({ data: data.partial().describe(data.description ?? '') }).partial().shape,
 });
-
-/** A configuration file: the options of a run, and the preset it starts from. An interface, for messages to name it. */
-export interface ConfigFile extends z.input<typeof configFileSchema> {}

@@ -1,4 +1,4 @@
-import type { ConfigFile } from './config-schema.js';
+import type { ConfigFile } from './config-options.js';
 import { presets } from './presets/presets.js';
 
 /**

@@ -102,9 +102,6 @@ export const trainSchema = z.strictObject({
   resume: z.boolean().default(false).describe('Continue what is in the run directory, or start when there is nothing.'),
 });
 
-/** What `train` takes: defaults may be left out. */
-export type TrainOptions = z.input<typeof trainSchema>;
-
 /** A resolved configuration. */
 export type TrainConfig = z.output<typeof trainSchema>;
 

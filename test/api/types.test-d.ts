@@ -1,7 +1,10 @@
 // Types that users build on. `tsc` (a step of `npm run check`) is the test: a line that is marked must be an error, every
 // other line must be none.
 import { expectTypeOf } from 'vitest';
+import type { z } from 'zod';
+import type { configFileSchema } from '../../src/cli/config-schema.js';
 import {
+  type ConfigFile,
   defineConfig,
   type GeneratedText,
   type HadalError,
@@ -14,8 +17,13 @@ import {
   type TrainOptions,
   train,
 } from '../../src/index.js';
+import type { trainSchema } from '../../src/train/config.js';
 
 const options: TrainOptions = { ...presets.test(), out: 'runs/mine' };
+
+// The interfaces that are made from the schemas, with comments for editors, say what the schemas take.
+expectTypeOf<TrainOptions>().toEqualTypeOf<z.input<typeof trainSchema>>();
+expectTypeOf<ConfigFile>().toEqualTypeOf<z.input<typeof configFileSchema>>();
 
 // Events are told apart by their type.
 for await (const event of train(options)) {

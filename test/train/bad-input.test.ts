@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/core/errors.js';
 import { HadalError } from '../../src/core/errors.js';
 import { writeManifest } from '../../src/formats/manifest.js';
-import type { TrainOptions } from '../../src/train/config.js';
+import type { TrainOptions } from '../../src/train/options.js';
 import { Child } from './child.js';
 import { checkpointsOf, eventsOf, RunFolder, runAll, runModel, runUntil, snapshotOf } from './runs.js';
 

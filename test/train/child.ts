@@ -1,7 +1,7 @@
 // Training in a process of its own, which can be killed. It runs the compiled files.
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { TrainOptions } from '../../src/train/config.js';
+import type { TrainOptions } from '../../src/train/options.js';
 
 const compiled = new URL('../../dist/train/train.js', import.meta.url).href;
 const program = `

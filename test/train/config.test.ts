@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { HadalError } from '../../src/core/errors.js';
 import { modelFromConfig } from '../../src/models/families.js';
 import { parametersOf } from '../../src/models/model.js';
-import { resolveTrainConfig, type TrainOptions } from '../../src/train/config.js';
+import { resolveTrainConfig } from '../../src/train/config.js';
+import type { TrainOptions } from '../../src/train/options.js';
 import { mutated } from './mutated.js';
 import { tinyConfig } from './tiny.js';
 

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeManifest } from '../../src/formats/manifest.js';
 import { openTensorDirectory } from '../../src/formats/safetensors.js';
 import { readFloats } from '../../src/session/model-directory.js';
-import type { TrainOptions } from '../../src/train/config.js';
+import type { TrainOptions } from '../../src/train/options.js';
 import { train } from '../../src/train/train.js';
 import { checkpointsOf, eventsOf, lastContentsOf, metricsOf, RunFolder, runAll, runUntil } from './runs.js';
 

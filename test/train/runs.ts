@@ -2,8 +2,8 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TrainOptions } from '../../src/train/config.js';
 import type { TrainEvent } from '../../src/train/events.js';
+import type { TrainOptions } from '../../src/train/options.js';
 import { train } from '../../src/train/train.js';
 import { tinyConfig } from './tiny.js';
 

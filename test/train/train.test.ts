@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { verifyManifest } from '../../src/formats/manifest.js';
 import { loadModel } from '../../src/generate/loaded-model.js';
-import type { TrainOptions } from '../../src/train/config.js';
 import type { TrainEvent } from '../../src/train/events.js';
+import type { TrainOptions } from '../../src/train/options.js';
 import { train } from '../../src/train/train.js';
 import { Child } from './child.js';
 import {
