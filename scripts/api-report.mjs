@@ -35,8 +35,11 @@ export function apiReport() {
     const symbols = checker.getExportsOfModule(module).sort((a, b) => (a.name < b.name ? -1 : 1));
     lines.push(`## ${name}`, '', '```ts', ...symbols.flatMap((symbol) => declared(checker, symbol)), '```', '');
   }
-  return lines.join('\n');
+  return lines.join('\n').replaceAll(/"[^"]*"(?: \| "[^"]*")+/g, sorted);
 }
+
+/** The members of a union of texts in an order that does not depend on what the compiler met first. */
+const sorted = (union) => union.split(' | ').sort().join(' | ');
 
 const format = ts.TypeFormatFlags.NoTruncation | ts.TypeFormatFlags.UseAliasDefinedOutsideCurrentScope;
 
