@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { lstat, mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -12,7 +13,7 @@ import { writeFileAtomic } from '../formats/atomic-file.js';
 import { DirectoryLock } from '../formats/directory-lock.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { makeDirectory } from '../formats/make-directory.js';
-import { type TokenShardState, TokenShardWriter, tokenShardState } from '../formats/token-shards.js';
+import { isShardFile, type TokenShardState, TokenShardWriter, tokenShardState } from '../formats/token-shards.js';
 import { pathOf, weightOf } from './data-config.js';
 import { groupDocuments, mapInOrder } from './parallel.js';
 import { isPrepared, manifestName, openPrepared, type PreparedData, type PreparedManifest } from './prepared.js';
@@ -81,7 +82,7 @@ export async function prepareInto(
   const key = await keyOf(options);
   await withFileErrors(`write ${dir}`, () => makeDirectory(dir));
   using _ = new DirectoryLock(dir, { file: lockName, part: 'data', verb: 'prepares data', fix: 'directory' });
-  const earlier = await stateOf(dir, key);
+  const earlier = await stateOf(dir, key, options.tokenizer);
   if (earlier === 'whole') return { ...(await reweighted(dir, options, isCache)), reused: true };
   try {
     await fill(dir, key, earlier, options, isCache);
@@ -140,7 +141,7 @@ const tokenizerNames = ['tokenizer.json', 'tokenizer_config.json'] as const;
 const folders = { train: 'train', heldOut: 'held-out' } as const;
 
 /** What `dir` holds of this preparation. @throws HadalError HADAL_ERR_CONFIG for what is not of it */
-async function stateOf(dir: string, key: string): Promise<'whole' | Progress | undefined> {
+async function stateOf(dir: string, key: string, tokenizer: Tokenizer): Promise<'whole' | Progress | undefined> {
   const foreign = (what: string): HadalError =>
     new HadalError(
       'HADAL_ERR_CONFIG',
@@ -148,25 +149,48 @@ async function stateOf(dir: string, key: string): Promise<'whole' | Progress | u
     );
   const other = 'data prepared from other files or with other options';
   if (isPrepared(dir)) {
-    let found: string | undefined;
-    try {
-      found = openPrepared(dir).manifest.key;
-    } catch {
-      return undefined; // damaged: made anew
-    }
-    if (found !== key) throw foreign(other);
-    return 'whole';
+    const found = keyIn(dir);
+    if (found === key) return 'whole';
+    if (found !== undefined) throw foreign(other);
   }
-  const names = await readdir(dir);
-  if (names.includes(progressName)) {
-    const path = join(dir, progressName);
-    const parsed = progressSchema.safeParse(parseJson(await readFile(path), { part: 'data', what: path }));
-    if (parsed.success && parsed.data.key !== key) throw foreign(`the beginning of ${other}`);
-    return parsed.data;
+  let earlier: Progress | undefined;
+  const path = join(dir, progressName);
+  if (existsSync(path)) {
+    earlier = progressSchema.safeParse(parseJson(await readFile(path), { part: 'data', what: path })).data;
+    if (earlier && earlier.key !== key) throw foreign(`the beginning of ${other}`);
   }
-  const ours = [lockName, manifestName, progressName, ...tokenizerNames, ...Object.values(folders)];
-  const strange = names.find((name) => !ours.some((own) => name === own || name.startsWith(`${own}.tmp-`)));
+  // What stands in the way of a new beginning is removed; nobody else's files may be.
+  const strange = await strangerIn(dir, tokenizer);
   if (strange !== undefined) throw foreign(`'${strange}'`);
+  return earlier;
+}
+
+/** Key of what was prepared; undefined where it is damaged. */
+function keyIn(dir: string): string | undefined {
+  try {
+    return openPrepared(dir).manifest.key;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Something in `dir` that no preparation with this tokenizer has made. */
+async function strangerIn(dir: string, { files }: Tokenizer): Promise<string | undefined> {
+  const isOwn = (name: string, own: string): boolean => name === own || name.startsWith(`${own}.tmp-`);
+  const tokenizerFiles: Record<string, string | undefined> = {
+    [tokenizerNames[0]]: files.json,
+    [tokenizerNames[1]]: files.configJson,
+  };
+  for (const name of await readdir(dir)) {
+    const path = join(dir, name);
+    if (Object.values<string>(folders).includes(name)) {
+      if (!(await lstat(path)).isDirectory()) return name;
+      const strange = (await readdir(path)).find((inner) => !isShardFile(inner));
+      if (strange !== undefined) return join(name, strange);
+    } else if (Object.hasOwn(tokenizerFiles, name)) {
+      if ((await readFile(path, 'utf8')) !== tokenizerFiles[name]) return name;
+    } else if (![lockName, manifestName, progressName, ...tokenizerNames].some((own) => isOwn(name, own))) return name;
+  }
   return undefined;
 }
 

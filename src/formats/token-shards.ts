@@ -34,6 +34,10 @@ const indexSchema = z.object({
 type TokenShardIndex = z.infer<typeof indexSchema>;
 
 const indexName = 'index.json';
+
+/** Whether a writer, perhaps one that was killed, may have made a file of that name. */
+export const isShardFile = (name: string): boolean => /^(tokens-\d{5,}\.(bin|idx)|index\.json)(\.tmp-.*)?$/.test(name);
+
 const idxOf = (file: string): string => file.replace(/\.bin$/, '.idx');
 
 /** What a writer has put on disk; JSON-serialisable, for a later writer to go on from. */
