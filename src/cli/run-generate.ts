@@ -54,7 +54,6 @@ function inOrder(prompts: readonly string[]): (piece: BatchPiece) => void {
     waiting[current] = '';
   };
   const ended = new Set<number>();
-  flush();
   return ({ index, text: fresh, finishReason }) => {
     waiting[index] += fresh;
     if (finishReason) ended.add(index);

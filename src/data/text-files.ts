@@ -84,7 +84,7 @@ function parseLine(line: string, id: string, field: string): TextPart {
   if (typeof text === 'string') return { text, id };
   const names = typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.keys(value) : [];
   const got = names.length > 0 ? `fields ${listed(names)}` : JSON.stringify(value).slice(0, 80);
-  throw dataError(`an object with a string '${field}' in ${id}`, got, 'name the field with textField');
+  throw dataError(`an object with a string '${field}' in ${id}`, got, 'name the field with textField (--text-field)');
 }
 
 /**
@@ -104,7 +104,7 @@ export async function* readTable(file: TextFile, field: string, separator: ',' |
     columns: (header: string[]) => {
       if (!header.includes(field)) {
         const expected = `a column '${field}' in the first row of ${file.path}`;
-        throw dataError(expected, listed(header), 'name one with textField');
+        throw dataError(expected, listed(header), 'name one with textField (--text-field)');
       }
       return header.map((name) => (name === field ? name : false));
     },
