@@ -4,7 +4,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { brotliDecompressSync, crc32, gunzipSync } from 'node:zlib';
 import { type ColumnMetaData, type FileMetaData, type PageHeader, parquetMetadata } from 'hyparquet';
 import { parquetHeader } from 'hyparquet/src/column.js';
-import { decompressLz4, decompressLz4Raw, decompressSnappy, decompressZstd } from 'hyparquet-compressors';
+import { decompressLz4, decompressLz4Raw, decompressSnappy } from 'hyparquet-compressors';
+import { ZSTDDecoder } from 'zstddec';
 import { HadalError } from '../core/errors.js';
 import { withFileErrors } from './file-error.js';
 import { readDictionary, readPageValues } from './parquet-page.js';
@@ -17,6 +18,9 @@ export interface ColumnValue {
   readonly row: number;
 }
 
+/** Ends where its output is full. The decompressor of hyparquet-compressors goes on: a small page could keep it for seconds. */
+const zstd = new ZSTDDecoder();
+
 /** A codec's decompressor, and how much larger than its input its output can be. */
 const codecs: Record<string, { ratio: number; run: (bytes: Uint8Array, length: number) => Uint8Array } | undefined> = {
   UNCOMPRESSED: { ratio: 1, run: (bytes) => bytes },
@@ -26,7 +30,7 @@ const codecs: Record<string, { ratio: number; run: (bytes: Uint8Array, length: n
     ratio: 2 ** 20,
     run: (bytes, length) => brotliDecompressSync(bytes, { maxOutputLength: Math.max(1, length) }),
   },
-  ZSTD: { ratio: 2 ** 16, run: (bytes, length) => decompressZstd(bytes, new Uint8Array(length)) },
+  ZSTD: { ratio: 2 ** 16, run: (bytes, length) => zstd.decode(bytes, length) },
   LZ4: { ratio: 256, run: decompressLz4 },
   LZ4_RAW: { ratio: 256, run: decompressLz4Raw },
 };
@@ -44,6 +48,7 @@ const maxTextsPerByte = 1024;
 export async function* readParquetColumn(path: string, column: string): AsyncGenerator<ColumnValue> {
   const file = await withFileErrors(`read ${path}`, () => open(path));
   try {
+    await zstd.init();
     const { size } = await file.stat();
     const bytes = new BoundedFile(file, path, size);
     const metadata = await readMetadata(bytes);
