@@ -30,8 +30,8 @@ export interface Tokenizer {
   encodeBatch(texts: readonly string[]): Promise<Int32Array[]>;
   /** Bytes that are no whole UTF-8 become U+FFFD. @param options.skipSpecialTokens - true unless given */
   decode(ids: ArrayLike<number>, options?: { skipSpecialTokens?: boolean }): Promise<string>;
-  /** Decodes ids one by one as they are generated. */
-  decodeStream(options?: { skipSpecialTokens?: boolean }): DecodeStream;
+  /** Decodes ids one by one as they are generated. @param options.after - what they follow, whose text is not given out */
+  decodeStream(options?: { skipSpecialTokens?: boolean; after?: readonly number[] }): DecodeStream;
   idOf(token: string): number | undefined;
 }
 
@@ -153,8 +153,8 @@ class LibraryTokenizer implements Tokenizer {
     return this.library.decode(Array.from(ids), options.skipSpecialTokens ?? true);
   }
 
-  decodeStream(options: { skipSpecialTokens?: boolean } = {}): DecodeStream {
-    return new WindowedDecodeStream((ids) => this.decode(ids, options));
+  decodeStream(options: { skipSpecialTokens?: boolean; after?: readonly number[] } = {}): DecodeStream {
+    return new WindowedDecodeStream((ids) => this.decode(ids, options), options.after ?? []);
   }
 
   idOf(token: string): number | undefined {
@@ -185,9 +185,13 @@ class WindowedDecodeStream implements DecodeStream {
   /** Ids at the window's start whose text has been given out, and that text. */
   private known = { ids: 0, text: '' };
 
-  constructor(private readonly decode: (ids: readonly number[]) => Promise<string>) {}
+  constructor(
+    private readonly decode: (ids: readonly number[]) => Promise<string>,
+    private after: readonly number[],
+  ) {}
 
   async push(id: number): Promise<string> {
+    if (this.after.length > 0) await this.#begin();
     this.window.push(id);
     const text = await this.decode(this.window);
     if (text.endsWith('\ufffd')) return '';
@@ -195,6 +199,16 @@ class WindowedDecodeStream implements DecodeStream {
     this.window = this.window.slice(this.known.ids);
     this.known = { ids: this.window.length, text: await this.decode(this.window) };
     return fresh;
+  }
+
+  /** Begins with what comes before, unless it ends within a character. */
+  async #begin(): Promise<void> {
+    const ids = this.after;
+    this.after = [];
+    const text = await this.decode(ids);
+    if (text.endsWith('\ufffd')) return;
+    this.window = [...ids];
+    this.known = { ids: ids.length, text };
   }
 
   async flush(): Promise<string> {

@@ -52,7 +52,7 @@ export class Row {
     this.#eos = eos;
     this.#stopStrings = new StopStrings(stop);
     this.#stopTokens = stopTokens;
-    this.#texts = tokenizer?.decodeStream();
+    this.#texts = tokenizer?.decodeStream({ after: prompt });
   }
 
   /** @throws HadalError HADAL_ERR_CONFIG for sampling options or stop strings that make no sense */

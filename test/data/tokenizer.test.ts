@@ -69,6 +69,19 @@ describe.each(['deepseekV3', 'trained'] as const)('%s tokenizer', (which) => {
       { numRuns: 200 },
     );
   });
+
+  it('decodes what follows a text as the text of the whole goes on', async () => {
+    for (const [, text] of texts) {
+      const ids = [...(await tokenizer().encode(text))];
+      const after = ids.splice(0, Math.ceil(ids.length / 2));
+      const before = await tokenizer().decode(after);
+      if (before.endsWith('\ufffd')) continue;
+      const stream = tokenizer().decodeStream({ after });
+      let rest = '';
+      for (const id of ids) rest += await stream.push(id);
+      expect(before + rest + (await stream.flush())).toBe(await tokenizer().decode([...after, ...ids]));
+    }
+  });
 });
 
 describe('loadTokenizer', () => {

@@ -233,6 +233,12 @@ describe('a GGUF model is refused', () => {
 
 const stories = fileURLToPath(new URL('../../../shared/data/stories260K.gguf', import.meta.url));
 describe.skipIf(!existsSync(stories))('stories260K (skipped without shared data)', () => {
+  it('goes on with a space where the prompt ends with a word', async () => {
+    using model = await loadModel(stories, cpu);
+    const { text } = await model.generateText('Once upon', { temperature: 0, maxTokens: 4 });
+    expect(text).toMatch(/^ a time/);
+  });
+
   const greedy = async (model: LoadedModel, maxTokens: number) => {
     const ids: number[] = [];
     let text = '';
