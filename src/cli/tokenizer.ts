@@ -47,13 +47,25 @@ async function train({ data, vocabSize, out, textField, threads, json }: TrainFl
     { progressLine },
     { printJson, printLine },
     { formatInteger },
+    { existsSync },
+    { join },
+    { HadalError },
   ] = await Promise.all([
     import('../data/train-tokenizer.js'),
     import('./interrupt.js'),
     import('./progress-line.js'),
     import('./output.js'),
     import('../core/format.js'),
+    import('node:fs'),
+    import('node:path'),
+    import('../core/errors.js'),
   ]);
+  if (existsSync(join(out, 'tokenizer.json'))) {
+    throw new HadalError(
+      'HADAL_ERR_USAGE',
+      `[tokenizer] expected a folder without a tokenizer, got ${out}; give another --out, or remove its tokenizer.json`,
+    );
+  }
   using signal = abortOnInterrupt(() => {});
   using progress = progressLine(process.stderr);
   const learnt = await trainTokenizer({

@@ -225,6 +225,11 @@ describe('inspect, doctor, bench, tokenizer', () => {
   it('tokenizer trains, encodes and decodes', () => {
     const trained = hadal('tokenizer', 'train', '--data', 'synthetic', '--vocab-size', '300', '--out', 'tok', '--json');
     expect(jsonLines(trained.stdout)).toEqual([{ out: 'tok', vocabSize: 300 }]);
+    const again = hadal('tokenizer', 'train', '--data', 'synthetic', '--vocab-size', '280', '--out', 'tok');
+    expect(again).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining('without a tokenizer, got tok') as unknown,
+    });
     const { ids } = jsonLines(
       hadal('tokenizer', 'encode', '--tokenizer', 'tok', 'Das Meer, 海.', '--json').stdout,
     )[0] as { ids: number[] };

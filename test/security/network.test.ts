@@ -22,8 +22,11 @@ const node = (...args: string[]) => [process.execPath, '--import', hook, ...args
 const checkpoint = () => join('run', 'checkpoints', readdirSync(join(folder, 'run', 'checkpoints'))[0] as string);
 
 // In this order: the later ones use what the first ones make.
-const commands: [string, () => string[]][] = [
-  ['tokenizer train', () => ['tokenizer', 'train', '--data', 'notes.txt', '--vocab-size', '280', '--out', 'tokenizer']],
+const commands: [string, (times: string) => string[]][] = [
+  [
+    'tokenizer train',
+    (n) => ['tokenizer', 'train', '--data', 'notes.txt', '--vocab-size', '280', '--out', `tokenizer${n}`],
+  ],
   ['train', () => ['train', '--preset', 'test', '--steps', '2', '--out', 'run']],
   ['generate', () => ['generate', '--model', checkpoint(), '--prompt', 'The', '--max-tokens', '3']],
   ['inspect', () => ['inspect', 'deepseek-v3', '--no-plan']],
@@ -37,7 +40,7 @@ describe('with a network that only reports who asks for it', () => {
   });
 
   test.each(commands)('hadal %s does not ask', (_name, args) => {
-    const [command = '', ...rest] = node(main, ...args());
+    const [command = '', ...rest] = node(main, ...args('1'));
     const { status, stderr } = run(command, rest);
     expect(stderr).not.toContain('network:');
     expect(status, stderr).toBe(0);
@@ -59,8 +62,8 @@ describe.skipIf(!mayUnshare)(
         '-rn',
         process.execPath,
         main,
-        ...args(),
-        ...(args()[0] === 'train' ? ['--resume'] : []),
+        ...args('2'),
+        ...(args('2')[0] === 'train' ? ['--resume'] : []),
       ]);
       expect(status, stderr).toBe(0);
     });
