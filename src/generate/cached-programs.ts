@@ -123,7 +123,8 @@ export class CachedPrograms implements Disposable {
     const missing = [...program.slots, ...program.outputs].filter(
       ({ name }) => own.some((prefix) => name.startsWith(prefix)) && !(name in this.#slots),
     );
-    for (const { name, shape, dtype } of missing) this.#slots[name] = this.session.device.allocate(shape, dtype);
+    // A state that a program reads and writes is listed twice.
+    for (const { name, shape, dtype } of missing) this.#slots[name] ??= this.session.device.allocate(shape, dtype);
     const unpacked = missing.map(({ name }) => name).filter((name) => name.startsWith(packedPrefix));
     if (unpacked.length > 0) {
       const packing = this.session.program(`pack ${unpacked}`, trace, (graph) => {

@@ -15,6 +15,7 @@ import { reshape } from '../ops/shape.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { Session } from '../session/session.js';
 import { CachedPrograms, type CacheOptions } from './cached-programs.js';
+import { likeliest } from './warpers.js';
 
 /** What one step gave. */
 export interface SpeculativeStep {
@@ -112,7 +113,7 @@ export class SpeculativeDecoder implements Disposable {
         return module;
       });
       if (sequence.length === fed + depth && sequence.length < this.#positions)
-        sequence.push(argmax(logits as Float32Array));
+        sequence.push(likeliest(logits as Float32Array));
     }
   }
 
@@ -166,12 +167,6 @@ export class SpeculativeDecoder implements Disposable {
     this.#logits.dispose();
     this.#programs[Symbol.dispose]();
   }
-}
-
-function argmax(logits: Float32Array): number {
-  let best = 0;
-  for (let id = 1; id < logits.length; id++) if ((logits[id] as number) > (logits[best] as number)) best = id;
-  return best;
 }
 
 function dataError(expected: string, got: string): HadalError {

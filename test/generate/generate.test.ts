@@ -211,7 +211,7 @@ describe('generate', () => {
       allocate.mockClear();
     };
     const options = { maxTokens: 4, ignoreEos: true };
-    for (const speculative of [false]) {
+    for (const speculative of [false, true]) {
       await collect(model, [3], { ...options, speculative });
       allFreed();
       for await (const _ of model.generate([3], { ...options, speculative })) break;
