@@ -169,7 +169,7 @@ describe('generate', () => {
       code: 'HADAL_ERR_DATA',
       message: /without tokenizer/,
     });
-    const pieces = model.generate([1]);
+    const pieces = model.generate([1], { ignoreEos: true });
     await pieces.next();
     model.dispose();
     await expect(pieces.next()).rejects.toMatchObject({ code: 'HADAL_ERR_DISPOSED' });
