@@ -1,5 +1,6 @@
 // Configuration of DeepSeek-V2 and V3, and its Hugging Face form (config.json).
 import { z } from 'zod';
+import { count, countOrZero } from '../core/schema.js';
 import type { YarnScaling } from '../nn/rope-scaling.js';
 import {
   checkFields,
@@ -10,12 +11,6 @@ import {
   snakeCase,
 } from './hugging-face-config.js';
 
-const count = z
-  .number()
-  .int()
-  .positive()
-  .max(2 ** 31 - 1);
-const countOrZero = z.number().int().nonnegative();
 const eps = z.number().positive().max(1);
 
 const schema = z.object({

@@ -1,6 +1,7 @@
 // GPT-2. Radford et al. 2019; module names and the [in, out] layout are those of the published weights.
 // B batch, T tokens, D hidden size, H heads
 import { z } from 'zod';
+import { count } from '../core/schema.js';
 import type { Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput } from '../nn/context.js';
 import { cached } from '../nn/key-value-cache.js';
@@ -15,11 +16,6 @@ import { reshape, slice } from '../ops/shape.js';
 import { configError, parseConfig, snakeCase } from './hugging-face-config.js';
 import type { Model } from './model.js';
 
-const count = z
-  .number()
-  .int()
-  .positive()
-  .max(2 ** 31 - 1);
 const probability = z.number().min(0).lt(1);
 
 const schema = z.object({

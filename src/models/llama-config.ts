@@ -1,5 +1,6 @@
 // Configuration of the dense Llama family: Llama, Qwen2, Mistral; and its Hugging Face form (config.json).
 import { z } from 'zod';
+import { count, countOrZero } from '../core/schema.js';
 import type { RopeScaling } from '../nn/rope-scaling.js';
 import {
   configError,
@@ -8,13 +9,6 @@ import {
   ropeToHuggingFace,
   snakeCase,
 } from './hugging-face-config.js';
-
-const count = z
-  .number()
-  .int()
-  .positive()
-  .max(2 ** 31 - 1);
-const countOrZero = z.number().int().nonnegative();
 
 const schema = z.object({
   family: z.enum(['llama', 'qwen2', 'mistral']),

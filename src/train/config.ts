@@ -2,14 +2,9 @@
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { type Problem, problemLines, problemsOf } from '../core/problems.js';
+import { count, countOrZero } from '../core/schema.js';
 import { dataSchema } from '../data/data-config.js';
 
-const count = z
-  .number()
-  .int()
-  .positive()
-  .max(2 ** 31 - 1);
-const countOrZero = z.number().int().nonnegative();
 const share = z.number().min(0).lt(1);
 const weight = z.number().nonnegative();
 
