@@ -12,9 +12,12 @@ export async function makeDirectory(path: string): Promise<void> {
     const { code } = error as NodeJS.ErrnoException;
     if (await isDirectory(path)) return;
     const parent = dirname(path);
-    if (code !== 'ENOENT' || parent === path || (await isDirectory(parent))) throw error;
+    if (code !== 'ENOENT' || parent === path) throw error;
     await makeDirectory(parent);
-    await makeDirectory(path);
+    // Once more, and not again and again: another process may have made the one above in the meantime.
+    await mkdir(path).catch(async (failure: unknown) => {
+      if (!(await isDirectory(path))) throw failure;
+    });
   }
 }
 
