@@ -139,7 +139,7 @@ struct RunContext {
   }
 };
 
-enum class Isa : int32_t { portable = 0, avx2 = 1, avx512 = 2 };
+enum class Isa : int32_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
 
 struct KernelEntry {
   const Contract* contract;

@@ -16,7 +16,7 @@ Isa machineIsa() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-    return Isa::avx512;
+    return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
       __builtin_cpu_supports("f16c"))
     return Isa::avx2;
@@ -40,14 +40,17 @@ Isa chosenIsa() {
   static const Isa isa = [] {
     const Isa machine = machineIsa();
     const char* wish = std::getenv("HADAL_ISA");
-    for (Isa lesser : {Isa::portable, Isa::avx2})
+    for (Isa lesser : {Isa::portable, Isa::avx2, Isa::avx512})
       if (wish && lesser < machine && std::string_view(wish) == isaName(lesser)) return lesser;
     return machine;
   }();
   return isa;
 }
 
-const char* isaName(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "portable"; }
+const char* isaName(Isa isa) {
+  static constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512bf16"};
+  return names[static_cast<int>(isa)];
+}
 
 const KernelEntry* findKernel(std::string_view name) {
   static const auto kernels = index();

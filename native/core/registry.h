@@ -6,7 +6,7 @@
 
 namespace hadal {
 
-// The best instruction set of this machine, or a lesser one asked for with HADAL_ISA=portable|avx2|avx512.
+// The best instruction set of this machine, or a lesser one asked for with HADAL_ISA=portable|avx2|avx512|avx512bf16.
 Isa chosenIsa();
 const char* isaName(Isa isa);
 

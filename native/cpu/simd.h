@@ -8,6 +8,10 @@
 
 #include "core/kernel.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace hadal {
 namespace HADAL_ISA {
 
@@ -66,16 +70,35 @@ HADAL_INLINE Vec load(const Bf16* p) {
 HADAL_INLINE Vec load(const Fp16* p) { return __builtin_convertvector(*reinterpret_cast<const FVec*>(p), Vec); }
 
 HADAL_INLINE void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
-HADAL_INLINE void store(Bf16* p, Vec x) {
+#if defined(__AVX512BF16__)
+HADAL_INLINE HVec toBf16(Vec x) { return (HVec)_mm512_cvtneps_pbh((__m512)x); }  // numbers below 2^-126 become 0
+#else
+HADAL_INLINE HVec toBf16(Vec x) {
   const UVec bits = reinterpret_cast<UVec>(x);
   const UVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const UVec nan = (bits >> 16) | 0x40u;
   const UVec isNan = reinterpret_cast<UVec>((bits & 0x7fffffffu) > 0x7f800000u);
-  *reinterpret_cast<HVec*>(p) = __builtin_convertvector((nan & isNan) | (rounded & ~isNan), HVec);
+  return __builtin_convertvector((nan & isNan) | (rounded & ~isNan), HVec);
 }
+#endif
+HADAL_INLINE void store(Bf16* p, Vec x) { *reinterpret_cast<HVec*>(p) = toBf16(x); }
 HADAL_INLINE void store(Fp16* p, Vec x) { *reinterpret_cast<FVec*>(p) = __builtin_convertvector(x, FVec); }
 
 // The first n < lanes numbers; the rest reads as `fill` and is not written.
+#if defined(__AVX512F__)
+HADAL_INLINE __mmask16 firstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+HADAL_INLINE Vec loadPart(const float* p, int64_t n, float fill = 0) {
+  return (Vec)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), firstLanes(n), p);
+}
+HADAL_INLINE Vec loadPart(const Bf16* p, int64_t n, float fill = 0) {
+  const UVec bits = __builtin_convertvector((HVec)_mm256_maskz_loadu_epi16(firstLanes(n), p), UVec) << 16;
+  return (Vec)_mm512_mask_mov_ps(_mm512_set1_ps(fill), firstLanes(n), (__m512)bits);
+}
+HADAL_INLINE void storePart(float* p, int64_t n, Vec x) { _mm512_mask_storeu_ps(p, firstLanes(n), (__m512)x); }
+HADAL_INLINE void storePart(Bf16* p, int64_t n, Vec x) {
+  _mm256_mask_storeu_epi16(p, firstLanes(n), (__m256i)toBf16(x));
+}
+#endif
 template <class T>
 HADAL_INLINE Vec loadPart(const T* p, int64_t n, float fill = 0) {
   float part[lanes];
@@ -151,18 +174,46 @@ HADAL_INLINE Vec select(IVec mask, Vec yes, Vec no) {
 HADAL_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 HADAL_INLINE Vec min(Vec a, Vec b) { return select(a < b, a, b); }
 
-HADAL_INLINE float sum(Vec x) {  // pairwise: fixed order
-  float part[lanes];
-  store(part, x);
-  for (int width = lanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) part[i] += part[i + width];
-  return part[0];
+// Number i + width of x, for i < width.
+template <int width, int... i>
+HADAL_INLINE Vec upper(Vec x, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(x, x, ((i + width) % lanes)...);
+}
+// Folds the upper half onto the lower one until one number is left: the same order on every machine of these lanes.
+template <int width = lanes / 2, class Join>
+HADAL_INLINE float fold(Vec x, Join&& join) {
+  x = join(x, upper<width>(x, std::make_integer_sequence<int, lanes>{}));
+  if constexpr (width > 1)
+    return fold<width / 2>(x, join);
+  else
+    return x[0];
+}
+HADAL_INLINE float sum(Vec x) {
+  return fold(x, [](Vec a, Vec b) { return a + b; });
 }
 HADAL_INLINE float maximum(Vec x) {
-  float part[lanes];
-  store(part, x);
-  for (int i = 1; i < lanes; i++) part[0] = part[i] > part[0] ? part[i] : part[0];
-  return part[0];
+  return fold(x, [](Vec a, Vec b) { return max(a, b); });
+}
+
+// ---- Products of bf16 numbers in pairs. Number i of a UVec is two of them, the one of the lower address in the lower half.
+// sum[i] + a[i].low · b[i].low + a[i].high · b[i].high. One instruction where the machine has it (then numbers below 2^-126
+// count as 0), four elsewhere.
+#if defined(__AVX512BF16__)
+inline constexpr bool hasPairProducts = true;
+HADAL_INLINE Vec dotPairs(Vec sum, UVec a, UVec b) {
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+#else
+inline constexpr bool hasPairProducts = false;
+HADAL_INLINE Vec dotPairs(Vec sum, UVec a, UVec b) {
+  const auto low = [](UVec x) { return reinterpret_cast<Vec>(x << 16); };
+  const auto high = [](UVec x) { return reinterpret_cast<Vec>(x & 0xffff0000u); };
+  return sum + low(a) * low(b) + high(a) * high(b);
+}
+#endif
+// Two vectors as the low and high halves of pairs, rounded to bf16.
+HADAL_INLINE UVec toPairs(Vec low, Vec high) {
+  return __builtin_convertvector(toBf16(low), UVec) | __builtin_convertvector(toBf16(high), UVec) << 16;
 }
 
 // e^x to about 1 ulp: x = n ln 2 + r, degree-7 Taylor/minimax of e^r, scaled by 2^n in two steps (denormals, overflow).

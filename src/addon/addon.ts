@@ -43,7 +43,7 @@ export interface KernelField {
 export interface KernelInfo {
   paramsBytes: number;
   fields: KernelField[];
-  isa: 'portable' | 'avx2' | 'avx512';
+  isa: 'portable' | 'avx2' | 'avx512' | 'avx512bf16';
 }
 
 /** A buffer a kernel touches; 0 bytes: may be absent. */

@@ -3,7 +3,7 @@ export const envFlags = {
   HADAL_DEBUG: '1: phases and plans, 2: also times per op, 3: also graphs after each pass (on stderr)',
   HADAL_VERIFY: '1: check the graph after every pass',
   HADAL_NATIVE: 'path of the native binary to load',
-  HADAL_ISA: 'portable, avx2 or avx512: the most that kernels may use',
+  HADAL_ISA: 'portable, avx2, avx512 or avx512bf16: the most that kernels may use',
   HADAL_NO_ONEDNN: '1: our own products instead of oneDNN',
   HADAL_TRUST_PATTERNS: '1: take every pattern of a tokenizer.json, also one that may hang',
   HADAL_NO_APT: '1: set-up installs no system packages',

@@ -23,7 +23,7 @@ async function step(env: Record<string, string>): Promise<Step> {
   return JSON.parse(stdout) as Step;
 }
 
-const order = ['portable', 'avx2', 'avx512'];
+const order = ['portable', 'avx2', 'avx512', 'avx512bf16'];
 const { isa } = loadAddon().features();
 
 describe('a step', () => {
