@@ -71,6 +71,12 @@ export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Ou
   readonly isView?: boolean;
   /** A source: value comes from outside (input, state slot, constant). */
   readonly isSource?: boolean;
+  /** The same op giving its output `index` in another dtype, as attributes; null where it cannot. Absent: it never can. */
+  retype?(attrs: A, index: number, dtype: DType): A | null;
+  /** Inputs that mixed precision gives it in 16 bits; 'follow': all floats, once one is. Absent: it stays in fp32. */
+  readonly narrow?: readonly number[] | 'follow';
+  /** Inputs that mixed precision leaves to be computed in fp32, with the node that computes them. */
+  readonly precise?: readonly number[];
   /** Pairs [output, input]: the output may take over the input's buffer when nobody else needs it. */
   readonly inPlace?: readonly (readonly [output: number, input: number])[];
 }

@@ -75,6 +75,7 @@ function inferAttention([q, k, v, docIds, start]: AttentionInputs, { causal, val
 
 const attentionOp = defineOp<ForwardAttrs, AttentionInputs, [o_BTHE: Value, logsumexp_BHT: Value]>({
   name: 'attention',
+  narrow: [0, 1, 2],
   infer: inferAttention,
   vjpOutputs: [0],
   vjp({ inputs: [q, k, v, docIds, start], outputs: [o, logsumexp], gradients: [dOut], attrs: { valueDim, ...attrs } }) {

@@ -125,6 +125,7 @@ function defineRow(name: ElementwiseName, row: Row): Op<NoAttrs, readonly Value[
   return defineOp<NoAttrs, readonly Value[], [Value]>({
     name,
     isElementwise: true,
+    narrow: 'follow',
     inPlace: [[0, 0]],
     infer: (inputs) => inferElementwise(name, inputs),
     vjp({ inputs, outputs: [y], gradients: [dy], needs }) {
@@ -237,6 +238,7 @@ export function cast(x: Value, dtype: DType): Value {
 
 const stopGradientOp = defineOp<NoAttrs, [x: Value], [Value]>({
   name: 'stop-gradient',
+  narrow: 'follow',
   isView: true,
   infer: ([x]) => [{ shape: x.shape, dtype: x.dtype, extent: x.extent }],
   vjp: () => [null],

@@ -14,6 +14,7 @@ const kernelParams = (table: Value, ids: Value) => ({
 
 const embeddingOp = defineOp<NoAttrs, [table: Value, ids: Value], [y: Value]>({
   name: 'embedding',
+  narrow: [],
   infer([table, ids]) {
     expectRank('embedding', 'table', table, 2);
     expectDType('embedding', 'table', table, 'float');

@@ -10,6 +10,7 @@ type GroupedMatmulAttrs = { transposeB: boolean; outputDType: DType };
 
 const groupedMatmulOp = defineOp<GroupedMatmulAttrs, [x: Value, w: Value, offsets: Value], [y: Value]>({
   name: 'grouped-matmul',
+  narrow: [0, 1],
   infer([x, w, offsets], { transposeB, outputDType }) {
     expectRank('grouped-matmul', 'x', x, 2);
     const [rows, k] = x.shape as [number, number];

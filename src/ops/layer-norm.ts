@@ -18,6 +18,7 @@ const layerNormOp = defineOp<
   [y: Value, mean: Value, rstd: Value]
 >({
   name: 'layer-norm',
+  narrow: [0],
   infer([x, weight, bias]) {
     expectDType('layer-norm', 'x', x, 'float');
     expectDType('layer-norm', 'weight', weight, 'float');

@@ -23,6 +23,7 @@ function isConstantOne(value: Value): boolean {
 
 const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
   name: 'linear-cross-entropy',
+  narrow: [0, 1],
   infer([hidden, weight, labels, scale], { labelSmoothing, zLoss }) {
     const name = 'linear-cross-entropy';
     expectRank(name, 'hidden', hidden, 2);

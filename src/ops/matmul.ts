@@ -111,6 +111,7 @@ function pullBack(
 
 const matmulOp = defineOp<MatmulAttrs, [a: Value, b: Value], [c: Value]>({
   name: 'matmul',
+  narrow: [0, 1],
   infer: ([a, b], attrs) => [inferMatmul('matmul', a, b, attrs)],
   vjp: ({ inputs: [a, b], gradients: [dy], attrs, needs }) => (dy ? pullBack(a, b, dy, attrs, needs) : [null, null]),
   cost: ([a, b], [c], attrs) => ({ flops: flopsOf(a, b, attrs), bytesRead: a.bytes + b.bytes, bytesWritten: c.bytes }),

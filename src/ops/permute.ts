@@ -61,6 +61,7 @@ function expectWeights(op: string, weights: Value | null, position: Value): void
 
 const permuteOp = defineOp<NoAttrs, [x: Value, weights: Value | null, ...places: Places], [y: Value]>({
   name: 'permute',
+  narrow: [0],
   infer([x, weights, position, , rows]) {
     expectDType('permute', 'x', x, 'float');
     expectShape('permute', 'x', x, [position.size / choices(position), x.shape[1] ?? null]);
@@ -87,6 +88,7 @@ const permuteOp = defineOp<NoAttrs, [x: Value, weights: Value | null, ...places:
 
 const unpermuteOp = defineOp<NoAttrs, [y: Value, weights: Value | null, ...places: Places], [x: Value]>({
   name: 'unpermute',
+  narrow: [0],
   infer([y, weights, position]) {
     expectDType('unpermute', 'y', y, 'float');
     expectShape('unpermute', 'y', y, [position.size, y.shape[1] ?? null]);

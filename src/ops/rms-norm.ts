@@ -14,6 +14,7 @@ const dims = (x: Value) => {
 
 const rmsNormOp = defineOp<RmsNormAttrs, [x: Value, weight: Value], [y: Value, rstd: Value]>({
   name: 'rms-norm',
+  narrow: [0],
   infer([x, weight]) {
     expectDType('rms-norm', 'x', x, 'float');
     expectDType('rms-norm', 'weight', weight, 'float');

@@ -14,6 +14,7 @@ type RotaryAttrs = { layout: RotaryLayout; offset: number; inverse: boolean };
 
 const rotaryOp = defineOp<RotaryAttrs, [x_BTND: Value, cos_PR2: Value, sin_PR2: Value, positions_BT: Value], [Value]>({
   name: 'rotary',
+  narrow: [0],
   inPlace: [[0, 0]],
   infer([x, cos, sin, positions], { offset }) {
     expectDType('rotary', 'x', x, 'float');

@@ -59,6 +59,7 @@ const routerOp = defineOp<
   [weights: Value, experts: Value, scores: Value]
 >({
   name: 'router',
+  precise: [0],
   infer([logits, bias, mask], attrs) {
     expectDType('router', 'logits', logits, 'fp32');
     const tokens = logits.shape.slice(0, -1);

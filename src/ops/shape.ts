@@ -8,6 +8,7 @@ import { elementwiseCall } from './elementwise-expression.js';
 
 const reshapeOp = defineOp<{ shape: Shape }, [x: Value], [Value]>({
   name: 'reshape',
+  narrow: 'follow',
   isView: true,
   infer: ([x], { shape }) => [{ shape, dtype: x.dtype, extent: shape[0] === x.shape[0] ? x.extent : null }],
   vjp: ({ inputs: [x], gradients: [dy] }) => [dy && reshape(dy, x.shape)],
@@ -28,6 +29,7 @@ export function reshape(x: Value, shape: Shape): Value {
 
 const boundOp = defineOp<Record<never, never>, [x: Value, extent: Value], [Value]>({
   name: 'bound',
+  narrow: 'follow',
   isView: true,
   infer: ([x, extent]) => [{ shape: x.shape, dtype: x.dtype, extent }],
   vjp: ({ gradients: [dy] }) => [dy, null],
@@ -40,6 +42,7 @@ export function bound(x: Value, extent: Value): Value {
 
 const transposeOp = defineOp<{ permutation: readonly number[] }, [x: Value], [Value]>({
   name: 'transpose',
+  narrow: 'follow',
   infer: ([x], { permutation }) => [{ shape: permutation.map((axis) => x.shape[axis] as number), dtype: x.dtype }],
   vjp: ({ gradients: [dy], attrs: { permutation } }) => [
     dy &&
@@ -77,6 +80,7 @@ export function transpose(x: Value, permutation: readonly number[]): Value {
 
 const broadcastOp = defineOp<{ shape: Shape; dtype: DType }, [x: Value], [Value]>({
   name: 'broadcast',
+  narrow: 'follow',
   infer: (_, { shape, dtype }) => [{ shape, dtype }],
   vjp: ({ gradients: [dy] }) => [dy], // autodiff sums it to x's shape
   kernel: ([x], [y]) => elementwiseCall(y, [x], [{ input: 0 }]),
@@ -98,6 +102,7 @@ type SliceAttrs = { axis: number; start: number; end: number };
 
 const sliceOp = defineOp<SliceAttrs, [x: Value], [Value]>({
   name: 'slice',
+  narrow: 'follow',
   infer: ([x], { axis, start, end }) => [
     {
       shape: x.shape.map((dim, i) => (i === axis ? end - start : dim)),
@@ -155,6 +160,7 @@ const concatInputs = 16;
 
 const concatOp = defineOp<{ axis: number }, readonly Value[], [Value]>({
   name: 'concat',
+  narrow: 'follow',
   infer: (inputs, { axis }) => {
     const first = inputs[0] as Value;
     const size = inputs.reduce((total, input) => total + (input.shape[axis] as number), 0);

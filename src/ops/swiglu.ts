@@ -18,6 +18,7 @@ const kernelParams = (y: Value) => ({
 
 const swigluOp = defineOp<NoAttrs, [gateUp: Value, extent: Value | null], [y: Value]>({
   name: 'swiglu',
+  narrow: [0],
   infer([gateUp, extent]) {
     expectDType('swiglu', 'gateUp', gateUp, 'float');
     const last = gateUp.shape.at(-1);
