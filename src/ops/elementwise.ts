@@ -3,7 +3,7 @@
 import { type DType, isFloat } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import type { Shape } from '../core/shape.js';
-import { graphOf, type Value } from '../graph/graph.js';
+import { graphOf, type Node, type Value } from '../graph/graph.js';
 import type { OpDefinition, TypeSpec } from '../graph/op.js';
 import { defineOp, type Op } from './define-op.js';
 import { constantNumber, elementwiseCall, opcodes } from './elementwise-expression.js';
@@ -234,6 +234,11 @@ const castOp = defineOp<{ dtype: DType }, [x: Value], [Value]>({
 /** The same numbers in another dtype; float to int32 cuts the fraction off. */
 export function cast(x: Value, dtype: DType): Value {
   return x.dtype === dtype ? x : castOp.apply([x], { dtype })[0];
+}
+
+/** What a cast makes of its input; null for other nodes. */
+export function castDType({ op, attrs }: Node): DType | null {
+  return op === (castOp as unknown as OpDefinition) ? (attrs as { dtype: DType }).dtype : null;
 }
 
 const stopGradientOp = defineOp<NoAttrs, [x: Value], [Value]>({

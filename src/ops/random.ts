@@ -74,6 +74,7 @@ export interface DropoutOptions {
 
 const dropoutOp = defineOp<Readonly<DropoutOptions>, [x: Value, key: Value], [y: Value]>({
   name: 'dropout',
+  narrow: [0],
   infer([x, key], { probability, stream }) {
     expectDType('dropout', 'x', x, 'float');
     expectKey('dropout', key, stream);

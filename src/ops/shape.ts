@@ -81,6 +81,7 @@ export function transpose(x: Value, permutation: readonly number[]): Value {
 const broadcastOp = defineOp<{ shape: Shape; dtype: DType }, [x: Value], [Value]>({
   name: 'broadcast',
   narrow: 'follow',
+  retype: (attrs, _, dtype) => ({ ...attrs, dtype }),
   infer: (_, { shape, dtype }) => [{ shape, dtype }],
   vjp: ({ gradients: [dy] }) => [dy], // autodiff sums it to x's shape
   kernel: ([x], [y]) => elementwiseCall(y, [x], [{ input: 0 }]),

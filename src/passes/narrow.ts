@@ -1,0 +1,56 @@
+// Mixed precision (Micikevicius et al. 2017, arXiv:1710.03740): activations and copies of weights in 16 bits, weights
+// themselves and what is sensitive in fp32. Runs on a forward graph before it is differentiated; what an op takes in 16 bits
+// it says itself (`narrow`, `precise`).
+import { type DType, isFloat } from '../core/dtype.js';
+import type { Graph, Node, Value } from '../graph/graph.js';
+import { cast } from '../ops/elementwise.js';
+import { constantNumber } from '../ops/elementwise-expression.js';
+import { rewrite } from './rewrite.js';
+
+/**
+ * Gives a forward graph activations of `dtype`. State stays as it is: each use of a weight casts it anew, so that the
+ * gradients of its uses are summed in fp32. Outputs keep their dtypes.
+ */
+export function narrow(graph: Graph, dtype: DType): Graph {
+  const precise = preciseNodes(graph);
+  const casts = new Map<Value, Value>();
+  const to = (value: Value, wanted: DType) => {
+    if (value.dtype === wanted || !isFloat(value.dtype)) return value;
+    if (value.node.op.isSource) return cast(value, wanted);
+    const made = casts.get(value) ?? cast(value, wanted);
+    casts.set(value, made);
+    return made;
+  };
+  const lowered = rewrite(graph, (node, { graph: target, of }) => {
+    const { op, inputs, attrs } = node;
+    if (op.isSource) return null;
+    const now = inputs.map((input) => input && of(input));
+    const isNarrow = !precise.has(node) && takesNarrow(op.narrow, now, dtype);
+    const wanted = (i: number) => (isNarrow && (op.narrow === 'follow' || op.narrow?.includes(i)) ? dtype : null);
+    const typed = now.map((input, i) => {
+      if (!input || constantNumber(input) !== null) return input;
+      return to(input, wanted(i) ?? (inputs[i] as Value).dtype);
+    });
+    const retyped = isNarrow ? op.retype?.(attrs, 0, dtype) : null;
+    return target.add(op, typed, retyped ?? attrs);
+  });
+  for (const [name, value] of graph.outputs) lowered.output(name, to(lowered.outputs.get(name) as Value, value.dtype));
+  return lowered;
+}
+
+function takesNarrow(rule: Node['op']['narrow'], inputs: readonly (Value | null)[], dtype: DType): boolean {
+  return rule === 'follow' ? inputs.some((input) => input?.dtype === dtype) : rule !== undefined;
+}
+
+/** Nodes whose result some op wants computed in fp32. */
+function preciseNodes({ nodes }: Graph): Set<Node> {
+  const found = new Set<Node>();
+  for (const { op, inputs } of nodes) {
+    for (const i of op.precise ?? []) {
+      let node = inputs[i]?.node;
+      for (; node; node = node.op.isView ? node.inputs[0]?.node : undefined) found.add(node);
+    }
+  }
+  return found;
+}
+
