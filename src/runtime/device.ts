@@ -21,6 +21,8 @@ export class Program {
 /** A program and what it works on this time. Outputs are bound like slots. */
 export interface ScheduleEntry {
   program: Program;
+  /** What profiles call it; default: `program`. */
+  name?: string;
   slots: Readonly<Record<string, Tensor>>;
   inputs?: Readonly<Record<string, NodeJS.TypedArray>>;
 }
@@ -28,6 +30,8 @@ export interface ScheduleEntry {
 /** Time of one instruction of a profiled step. */
 export interface InstructionTime extends InstructionInfo {
   ms: number;
+  /** Name of the schedule's entry. */
+  program: string;
 }
 
 /** Options of {@link openDevice}. */
@@ -104,8 +108,11 @@ export class Device implements Disposable {
     }));
     try {
       const times = await this.native.run(entries, arena, profile);
-      const infos = schedule.flatMap(({ program }) => program.instructions);
-      return times ? infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 })) : [];
+      if (!times) return [];
+      const infos = schedule.flatMap(({ program, name = 'program' }) =>
+        program.instructions.map((info) => ({ ...info, program: name })),
+      );
+      return infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 }));
     } catch (error) {
       const { entry, instruction } = error as { entry?: number; instruction?: number };
       const info = schedule[entry ?? -1]?.program.instructions[instruction ?? -1];

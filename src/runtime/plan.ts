@@ -24,6 +24,7 @@ export interface InstructionInfo extends Cost {
   op: string;
   scope: string;
   kernel: string;
+  queue: Queue;
 }
 
 /** A planned program: plain data, so that a worker can make it and hand it over. */
@@ -366,7 +367,7 @@ class Planner {
     call: KernelCall,
     buffers: (BufferRef | null)[],
     { queue, predicate, waits }: { queue: Queue; predicate: Value | null; waits: readonly number[] },
-    info: InstructionInfo,
+    info: Omit<InstructionInfo, 'queue'>,
   ): void {
     const params = packParams(call.kernel, call.params);
     // Queues beside compute have one thread each.
@@ -384,7 +385,7 @@ class Planner {
     // A workspace on another queue is in use until the program ends.
     if (workspace && queue === 'compute') this.#arena.free(workspace);
     this.#workspaceBytes = Math.max(this.#workspaceBytes, workspaceBytes);
-    this.#infos.push(info);
+    this.#infos.push({ ...info, queue });
   }
 }
 

@@ -80,7 +80,7 @@ export async function runKernel(
     slots,
     inputs,
     outputs: [],
-    instructions: [{ op: name, scope: '', kernel: name, flops: 0, bytesRead: 0, bytesWritten: 0 }],
+    instructions: [{ op: name, scope: '', kernel: name, flops: 0, bytesRead: 0, bytesWritten: 0, queue: 'compute' }],
     threads: device.threads,
   });
   const times = await device.run([{ program, slots: tensors, inputs: arrays }], { profile: true });

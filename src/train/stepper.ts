@@ -198,7 +198,7 @@ export class Stepper implements Disposable {
   #entry(name: CompileTask['program'], inputs: Record<string, NodeJS.TypedArray>): ScheduleEntry {
     const program = this.#programs[name];
     if (!program) throw new HadalError('HADAL_ERR_INTERNAL', `[train] no program '${name}' was planned for this run`);
-    return { program, slots: Object.fromEntries(this.tensors), inputs };
+    return { program, name, slots: Object.fromEntries(this.tensors), inputs };
   }
 
   dispose(): void {

@@ -53,7 +53,10 @@ describe('a profile', () => {
       ['matmul', 'layer'],
       ['fused-elementwise', 'layer'],
     ]);
-    const row = { scope: '', kernel: '', flops: 4e6, bytesRead: 1e6, bytesWritten: 1e6 };
+    const row = {
+      ...({ scope: '', kernel: '', queue: 'compute', program: 'whole' } as const),
+      ...{ flops: 4e6, bytesRead: 1e6, bytesWritten: 1e6 },
+    };
     const table = profileTable([
       { ...row, op: 'small', ms: 1 },
       { ...row, op: 'matmul', ms: 2 },
