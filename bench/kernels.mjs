@@ -20,7 +20,10 @@ const one = () => Float32Array.of(1);
 
 const [B, T, D, I, N, V] = [8, 256, 384, 1024, 6, 8192];
 const R = B * T;
-const plain = { batch: 1, transposeA: 0, extentDim: 0, extentUnit: 0, dtypeA: 'fp32', dtypeB: 'fp32', dtypeC: 'fp32' };
+const plain = {
+  ...{ batch: 1, transposeA: 0, addendIsRow: 0, extentDim: 0, extentUnit: 0 },
+  ...{ dtypeA: 'fp32', dtypeB: 'fp32', dtypeC: 'fp32', dtypeAddend: 'fp32' },
+};
 const moments = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
 const head = D / N;
 

@@ -68,7 +68,7 @@ void forward(const GroupedMatmulParams& p, void* const* buffers, RunContext& con
   });
 }
 
-// ---- c_e = a_eᵀ · b_e. An item is up to 256 rows of one c_e.
+// ---- c_e = a_eᵀ · b_e (+ addend_e). An item is up to 256 rows of one c_e.
 
 constexpr int64_t gradientRows = 256;
 
@@ -80,7 +80,8 @@ void gradient(const GroupedMatmulWeightGradientParams& p, void* const* buffers, 
   const char* a = static_cast<const char*>(buffers[0]);
   const char* b = static_cast<const char*>(buffers[1]);
   const int32_t* offsets = static_cast<const int32_t*>(buffers[2]);
-  char* c = static_cast<char*>(buffers[3]);
+  const char* addend = static_cast<const char*>(buffers[3]);
+  char* c = static_cast<char*>(buffers[4]);
   if (!checkOffsets(offsets, p.groups, p.rows, context)) return;
 
   const int64_t parts = (p.m + gradientRows - 1) / gradientRows;
@@ -89,8 +90,10 @@ void gradient(const GroupedMatmulWeightGradientParams& p, void* const* buffers, 
     const int64_t begin = offsets[e], rows = p.m - row < gradientRows ? p.m - row : gradientRows;
     const Factor left{a + (begin * p.m + row) * bytesOf(p.dtypeA), p.m, true, p.dtypeA};
     const Factor right{b + begin * p.n * bytesOf(p.dtypeB), p.n, false, p.dtypeB};
-    void* out = c + (e * p.m + row) * p.n * bytesOf(p.dtypeC);
-    runProduct(Product{rows, p.n, offsets[e + 1] - begin, left, right, out, p.n, p.dtypeC, false}, 1, workspace);
+    const int64_t at = (e * p.m + row) * p.n * bytesOf(p.dtypeC);
+    const Addend added = addend ? Addend{addend + at, p.n, p.dtypeC} : Addend{};
+    runProduct(Product{rows, p.n, offsets[e + 1] - begin, left, right, c + at, p.n, p.dtypeC, false, added}, 1,
+               workspace);
   });
 }
 

@@ -90,18 +90,32 @@ HADAL_INLINE void multiplyTile(const float* a, const float* b, float* c, int64_t
   }
 }
 
-// c = x, or c += x, converting: rows × columns numbers.
-template <class T>
-HADAL_INLINE void storeRows(const float* x, int64_t strideX, T* c, int64_t strideC, int64_t rows, int64_t columns,
-                            bool accumulate) {
-  for (int64_t i = 0; i < rows; i++) {
-    const float* in = x + i * strideX;
-    T* out = c + i * strideC;
-    forLanes(columns, [&](int64_t j, auto part) {
-      const Vec v = load(in + j, part);
-      store(out + j, part, accumulate ? load(out + j, part) + v : v);
+// What runProduct adds: `accumulate` is an addend that lies in c itself.
+HADAL_INLINE Addend addendOf(const Product& p) { return p.accumulate ? Addend{p.c, p.strideC, p.dtypeC} : p.addend; }
+
+// Rows × columns numbers of c from (i, j) on: x + addend, or the addend alone where x is null. Either may lie in c.
+HADAL_INLINE void storeBlock(const float* x, int64_t strideX, const Product& p, int64_t i, int64_t j, int64_t rows,
+                             int64_t columns) {
+  const Addend addend = addendOf(p);
+  dispatch(p.dtypeC, [&](auto zeroC) {
+    using C = decltype(zeroC);
+    C* c = static_cast<C*>(p.c) + i * p.strideC + j;
+    if (!addend.data) {
+      for (int64_t row = 0; row < rows; row++)
+        forLanes(columns, [&](int64_t at, auto part) {
+          store(c + row * p.strideC + at, part, load(x + row * strideX + at, part));
+        });
+      return;
+    }
+    dispatch(addend.dtype, [&](auto zeroAddend) {
+      const auto* added = static_cast<const decltype(zeroAddend)*>(addend.data) + i * addend.stride + j;
+      for (int64_t row = 0; row < rows; row++)
+        forLanes(columns, [&](int64_t at, auto part) {
+          const Vec sum = load(added + row * addend.stride + at, part);
+          store(c + row * p.strideC + at, part, x ? sum + load(x + row * strideX + at, part) : sum);
+        });
     });
-  }
+  });
 }
 
 // One rectangle of c, by one thread.
@@ -129,10 +143,7 @@ void multiplyRectangle(const Product& p, int64_t rowBegin, int64_t rowEnd, int64
           for (int64_t tile = 0; tile < rows; tile += tileRows)
             multiplyTile(a + tile * blockDepth, b + panel * blockDepth, c + tile * blockColumns + panel, depth);
       }
-      dispatch(p.dtypeC, [&](auto zero) {
-        using T = decltype(zero);
-        storeRows(c, blockColumns, static_cast<T*>(p.c) + i * p.strideC + j, p.strideC, rows, columns, p.accumulate);
-      });
+      storeBlock(c, blockColumns, p, i, j, rows, columns);
     }
   }
 }
@@ -183,15 +194,24 @@ bool narrowProduct(const Product& p, int threads, void* workspace) {
     part.dtypeC = DType::fp32;
     part.accumulate = false;
     if (!onednnProduct(part)) return false;  // at the first rows or never: what it takes does not depend on the rows
-    dispatch(p.dtypeC, [&](auto zero) {
-      using T = decltype(zero);
-      parallelFor(part.m, threads, 1 + 16384 / p.n, [&](int64_t begin, int64_t end, int) {
-        storeRows(static_cast<const float*>(workspace) + begin * p.n, p.n,
-                  static_cast<T*>(p.c) + (i + begin) * p.strideC, p.strideC, end - begin, p.n, p.accumulate);
-      });
+    parallelFor(part.m, threads, 1 + 16384 / p.n, [&](int64_t begin, int64_t end, int) {
+      storeBlock(static_cast<const float*>(workspace) + begin * p.n, p.n, p, i + begin, 0, end - begin, p.n);
     });
   }
   return true;
+}
+
+// oneDNN with an fp32 c: what is added is put into c first, where it does not lie there already.
+bool wideProduct(const Product& p, int threads) {
+  const Addend addend = addendOf(p);
+  if (!addend.data) return onednnProduct(p);
+  const bool isThere = addend.data == p.c && addend.stride == p.strideC && addend.dtype == p.dtypeC;
+  if (!isThere)
+    parallelFor(p.m, threads, 1 + 16384 / p.n,
+                [&](int64_t begin, int64_t end, int) { storeBlock(nullptr, 0, p, begin, 0, end - begin, p.n); });
+  Product sum = p;
+  sum.accumulate = true;
+  return onednnProduct(sum);
 }
 
 }  // namespace
@@ -205,7 +225,7 @@ int64_t productWorkspace(int64_t m, int64_t n, DType dtypeC, int threads) {
 void runProduct(const Product& p, int threads, void* workspace) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k > 0 && onednnTakes(p.a.dtype, p.b.dtype)) {
-    if (p.dtypeC == DType::fp32 ? onednnProduct(p) : narrowProduct(p, threads, workspace)) return;
+    if (p.dtypeC == DType::fp32 ? wideProduct(p, threads) : narrowProduct(p, threads, workspace)) return;
   }
   blockedProduct(p, threads, workspace);
 }
@@ -228,7 +248,7 @@ HADAL_INLINE int64_t bounded(int64_t size, int32_t extent, int64_t unit) {
 void multiply(const MatmulParams& p, void* const* buffers, RunContext& context) {
   const char* a = static_cast<const char*>(buffers[0]);
   const char* b = static_cast<const char*>(buffers[1]);
-  const void* accumulator = buffers[2];
+  const char* addend = static_cast<const char*>(buffers[2]);
   char* c = static_cast<char*>(buffers[4]);
   int64_t batch = p.batch, m = p.m, k = p.k;
   if (buffers[3]) {
@@ -236,13 +256,15 @@ void multiply(const MatmulParams& p, void* const* buffers, RunContext& context) 
     limited = bounded(limited, *static_cast<const int32_t*>(buffers[3]), p.extentUnit);
   }
   if (m == 0 || p.n == 0) return;  // however many empty products there are
-  if (accumulator && accumulator != c) std::memcpy(c, accumulator, static_cast<size_t>(p.bytesC()));
   const auto item = [&](int64_t index, int threads, void* workspace) {
     const Factor left{a + index * p.m * p.k * bytesOf(p.dtypeA), p.transposeA ? p.m : p.k, p.transposeA != 0, p.dtypeA};
     const Factor right{b + index * p.k * p.n * bytesOf(p.dtypeB), p.transposeB ? p.k : p.n, p.transposeB != 0,
                        p.dtypeB};
     void* out = c + index * p.m * p.n * bytesOf(p.dtypeC);
-    runProduct(Product{m, p.n, k, left, right, out, p.n, p.dtypeC, accumulator != nullptr}, threads, workspace);
+    Addend added{};
+    if (addend && p.addendIsRow) added = {addend, 0, p.dtypeAddend};
+    if (addend && !p.addendIsRow) added = {addend + index * p.m * p.n * bytesOf(p.dtypeAddend), p.n, p.dtypeAddend};
+    runProduct(Product{m, p.n, k, left, right, out, p.n, p.dtypeC, false, added}, threads, workspace);
   };
   if (p.batch > 1 && batch >= context.threads) {
     const int64_t bytes = productWorkspace(p.m, p.n, p.dtypeC, 1);

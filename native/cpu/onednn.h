@@ -15,7 +15,14 @@ struct Factor {
   DType dtype;
 };
 
-// c_MN = op(a)_MK · op(b)_KN, or c += … . Computed and accumulated in fp32.
+// What is added to a product: a matrix of its shape, or one row for all of its rows (stride 0). Null data: nothing.
+struct Addend {
+  const void* data;
+  int64_t stride;
+  DType dtype;
+};
+
+// c_MN = op(a)_MK · op(b)_KN (+ addend), or c += … where `accumulate` is set. Computed and accumulated in fp32.
 struct Product {
   int64_t m, n, k;
   Factor a, b;
@@ -23,6 +30,7 @@ struct Product {
   int64_t strideC;
   DType dtypeC;
   bool accumulate;
+  Addend addend = {};
 };
 
 // "oneDNN 2.6.0", or why it does not serve.
@@ -31,7 +39,7 @@ const char* onednnVersion() noexcept;
 // Whether oneDNN takes factors of these dtypes on this machine (never with HADAL_NO_ONEDNN=1).
 bool onednnTakes(DType a, DType b) noexcept;
 
-// Computes a product whose c is fp32. False when oneDNN refuses: then c is untouched. On OpenMP's current number of threads,
+// Computes a product whose c is fp32 (without its addend). False when oneDNN refuses: then c is untouched. On OpenMP's current number of threads,
 // on one thread when called from within a parallel region.
 bool onednnProduct(const Product& product) noexcept;
 

@@ -1,7 +1,7 @@
 // Products of groups of rows, one weight matrix a group (mixture-of-experts layers).
 // Rows are sorted by group: group e has rows offsets[e] … offsets[e+1]−1 (int32 [E+1], on the device; never read on the host).
 //   grouped-matmul:                  y_e = x_e · op(w_e),  x_RK, w_EKN (or w_ENK where transposeB) → y_RN
-//   grouped-matmul-weight-gradient:  c_e = a_eᵀ · b_e,     a_RM, b_RN → c_EMN, zeros for an empty group
+//   grouped-matmul-weight-gradient:  c_e = a_eᵀ · b_e (+ addend_e, of c's dtype),  a_RM, b_RN → c_EMN; an empty group's product is 0
 // Rows outside of all groups are neither read nor written. Arithmetic in fp32.
 // Bytes: reads R·K + E·K·N, writes R·N; reads R·(M + N), writes E·M·N.
 #pragma once
@@ -46,6 +46,7 @@ struct GroupedMatmulWeightGradientParams {
         .in("a", rows * m * bytesOf(dtypeA))
         .in("b", rows * n * bytesOf(dtypeB))
         .in("offsets", (groups + 1) * 4)
+        .optional("addend", groups * m * n * bytesOf(dtypeC))
         .out("c", groups * m * n * bytesOf(dtypeC));
   }
 };

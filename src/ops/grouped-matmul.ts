@@ -1,16 +1,22 @@
 // Products of groups of rows, one weight matrix a group: the experts of a mixture-of-experts layer.
 // R rows sorted by group, E groups; group e has rows offsets[e] … offsets[e + 1] − 1, known on the device only.
-import type { DType } from '../core/dtype.js';
+import { type DType, isFloat } from '../core/dtype.js';
 import type { Value } from '../graph/graph.js';
+import type { KernelCall, TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
 
-// Neither op has a lowered form: each is the gradient of the other, so any order of gradients stays within the two.
+// None of the ops has a lowered form: products and weight gradients are each other's gradients, to any order.
 
-type GroupedMatmulAttrs = { transposeB: boolean; outputDType: DType };
+type OutputAttrs = { outputDType: DType };
+type GroupedMatmulAttrs = OutputAttrs & { transposeB: boolean };
+
+const retype = <A extends OutputAttrs>(attrs: A, _index: number, outputDType: DType) =>
+  isFloat(outputDType) ? { ...attrs, outputDType } : null;
 
 const groupedMatmulOp = defineOp<GroupedMatmulAttrs, [x: Value, w: Value, offsets: Value], [y: Value]>({
   name: 'grouped-matmul',
   narrow: [0, 1],
+  retype,
   infer([x, w, offsets], { transposeB, outputDType }) {
     expectRank('grouped-matmul', 'x', x, 2);
     const [rows, k] = x.shape as [number, number];
@@ -51,46 +57,77 @@ const groupedMatmulOp = defineOp<GroupedMatmulAttrs, [x: Value, w: Value, offset
   }),
 });
 
-const weightGradientOp = defineOp<{ outputDType: DType }, [a: Value, b: Value, offsets: Value], [c: Value]>({
+function inferWeightGradient(op: string, a: Value, b: Value, offsets: Value, dtype: DType): TypeSpec {
+  expectRank(op, 'a', a, 2);
+  expectShape(op, 'b', b, [a.shape[0] as number, null]);
+  expectRank(op, 'offsets', offsets, 1);
+  expectDType(op, 'a', a, 'float');
+  expectDType(op, 'b', b, 'float');
+  expectDType(op, 'offsets', offsets, 'int32');
+  return { shape: [(offsets.shape[0] as number) - 1, a.shape[1] as number, b.shape[1] as number], dtype };
+}
+
+function weightGradientVjp(a: Value, b: Value, offsets: Value, dc: Value | null, needs: readonly [boolean, boolean]) {
+  if (!dc) return [null, null, null];
+  return [
+    needs[0] ? groupedMatmul(b, dc, offsets, { transposeB: true, outputDType: a.dtype }) : null,
+    needs[1] ? groupedMatmul(a, dc, offsets, { transposeB: false, outputDType: b.dtype }) : null,
+    null,
+  ];
+}
+
+const weightGradientCall = (a: Value, b: Value, offsets: Value, addend: Value | null, c: Value): KernelCall => ({
+  kernel: 'grouped-matmul-weight-gradient',
+  params: {
+    rows: a.shape[0] as number,
+    groups: c.shape[0] as number,
+    m: a.shape[1] as number,
+    n: b.shape[1] as number,
+    dtypeA: a.dtype,
+    dtypeB: b.dtype,
+    dtypeC: c.dtype,
+  },
+  buffers: [a, b, offsets, addend, c],
+});
+
+const weightGradientOp = defineOp<OutputAttrs, [a: Value, b: Value, offsets: Value], [c: Value]>({
   name: 'grouped-matmul-weight-gradient',
-  infer([a, b, offsets], { outputDType }) {
-    const name = 'grouped-matmul-weight-gradient';
-    expectRank(name, 'a', a, 2);
-    expectShape(name, 'b', b, [a.shape[0] as number, null]);
-    expectRank(name, 'offsets', offsets, 1);
-    expectDType(name, 'a', a, 'float');
-    expectDType(name, 'b', b, 'float');
-    expectDType(name, 'offsets', offsets, 'int32');
-    return [
-      { shape: [(offsets.shape[0] as number) - 1, a.shape[1] as number, b.shape[1] as number], dtype: outputDType },
-    ];
-  },
-  vjp({ inputs: [a, b, offsets], gradients: [dc], needs }) {
-    if (!dc) return [null, null, null];
-    return [
-      needs[0] ? groupedMatmul(b, dc, offsets, { transposeB: true, outputDType: a.dtype }) : null,
-      needs[1] ? groupedMatmul(a, dc, offsets, { transposeB: false, outputDType: b.dtype }) : null,
-      null,
-    ];
-  },
+  retype,
+  infer: ([a, b, offsets], { outputDType }) => [
+    inferWeightGradient('grouped-matmul-weight-gradient', a, b, offsets, outputDType),
+  ],
+  vjp: ({ inputs: [a, b, offsets], gradients: [dc], needs: [needsA, needsB] }) =>
+    weightGradientVjp(a, b, offsets, dc, [needsA, needsB]),
   cost: ([a, b], [c]) => ({
     flops: 2 * a.size * (b.shape[1] as number),
     bytesRead: a.bytes + b.bytes,
     bytesWritten: c.bytes,
   }),
-  kernel: ([a, b, offsets], [c]) => ({
-    kernel: 'grouped-matmul-weight-gradient',
-    params: {
-      rows: a.shape[0] as number,
-      groups: c.shape[0] as number,
-      m: a.shape[1] as number,
-      n: b.shape[1] as number,
-      dtypeA: a.dtype,
-      dtypeB: b.dtype,
-      dtypeC: c.dtype,
-    },
-    buffers: [a, b, offsets, c],
+  kernel: ([a, b, offsets], [c]) => weightGradientCall(a, b, offsets, null, c),
+});
+
+type AccumulateInputs = [accumulator: Value, a: Value, b: Value, offsets: Value];
+
+const weightGradientAccumulateOp = defineOp<Record<never, never>, AccumulateInputs, [c: Value]>({
+  name: 'grouped-matmul-weight-gradient-accumulate',
+  inPlace: [[0, 0]],
+  infer([accumulator, a, b, offsets]) {
+    const op = 'grouped-matmul-weight-gradient-accumulate';
+    expectDType(op, 'accumulator', accumulator, 'float');
+    const type = inferWeightGradient(op, a, b, offsets, accumulator.dtype);
+    expectShape(op, 'accumulator', accumulator, type.shape);
+    return [type];
+  },
+  vjp: ({ inputs: [, a, b, offsets], gradients: [dc], needs: [, needsA, needsB] }) => [
+    dc,
+    ...weightGradientVjp(a, b, offsets, dc, [needsA, needsB]),
+  ],
+  cost: ([accumulator, a, b], [c]) => ({
+    flops: 2 * a.size * (b.shape[1] as number) + c.size,
+    bytesRead: a.bytes + b.bytes + accumulator.bytes,
+    bytesWritten: c.bytes,
   }),
+  kernel: ([accumulator, a, b, offsets], [c]) => weightGradientCall(a, b, offsets, accumulator, c),
 });
 
 /**
@@ -123,4 +160,19 @@ export function groupedMatmul(
  */
 export function groupedMatmulWeightGradient(a: Value, b: Value, offsets: Value, outputDType: DType = a.dtype): Value {
   return weightGradientOp.apply([a, b, offsets], { outputDType })[0];
+}
+
+/**
+ * accumulator + the weight gradient, which may take over the accumulator's memory: how gradients of several micro-batches are
+ * summed.
+ *
+ * @param accumulator - [E, M, N], float; the result has its dtype
+ * @param a - as for {@link groupedMatmulWeightGradient}
+ * @param b - as for {@link groupedMatmulWeightGradient}
+ * @param offsets - as for {@link groupedMatmul}
+ * @returns [E, M, N]
+ * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
+ */
+export function groupedMatmulWeightGradientAccumulate(accumulator: Value, a: Value, b: Value, offsets: Value): Value {
+  return weightGradientAccumulateOp.apply([accumulator, a, b, offsets], {})[0];
 }

@@ -1,6 +1,6 @@
 // Matrix product, op(a)_MK · op(b)_KN → MN, op(x) being x or its transpose; leading dims are a batch.
 // A two-dimensional b is shared by all leading dims of a, which then count as rows of one product.
-import type { DType } from '../core/dtype.js';
+import { type DType, isFloat } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { sameShape, sizeOf } from '../core/shape.js';
 import type { Node, Value } from '../graph/graph.js';
@@ -16,7 +16,7 @@ export interface MatmulOptions {
   transposeA?: boolean;
   /** b is [..., N, K], as the weight of a linear layer. */
   transposeB?: boolean;
-  /** Default: the dtype of a. */
+  /** Default: the dtype of a (of the accumulator, where there is one). */
   outputDType?: DType;
 }
 
@@ -61,7 +61,10 @@ function extentOf(a: Value, b: Value, { transposeA, transposeB }: MatmulAttrs) {
   return { extent: transposeB ? null : b.extent, dim: 2, unit: 1 };
 }
 
-function call(a: Value, b: Value, accumulator: Value | null, c: Value, attrs: MatmulAttrs): KernelCall {
+/** An addend of one dim is one row for all rows of the product. */
+const isRow = (addend: Value) => addend.shape.length === 1;
+
+function call(a: Value, b: Value, addend: Value | null, c: Value, attrs: MatmulAttrs): KernelCall {
   const { extent, dim, unit } = extentOf(a, b, attrs);
   return {
     kernel: 'matmul',
@@ -69,13 +72,15 @@ function call(a: Value, b: Value, accumulator: Value | null, c: Value, attrs: Ma
       ...sizes(a, b, attrs),
       transposeA: Number(attrs.transposeA),
       transposeB: Number(attrs.transposeB),
+      addendIsRow: Number(addend !== null && isRow(addend)),
       extentDim: dim,
       extentUnit: unit,
       dtypeA: a.dtype,
       dtypeB: b.dtype,
       dtypeC: c.dtype,
+      dtypeAddend: addend?.dtype ?? c.dtype,
     },
-    buffers: [a, b, accumulator, extent, c],
+    buffers: [a, b, addend, extent, c],
   };
 }
 
@@ -109,32 +114,39 @@ function pullBack(
   return [needs[0] ? da() : null, needs[1] ? db() : null];
 }
 
+const retype = (attrs: MatmulAttrs, _index: number, outputDType: DType) =>
+  isFloat(outputDType) ? { ...attrs, outputDType } : null;
+
 const matmulOp = defineOp<MatmulAttrs, [a: Value, b: Value], [c: Value]>({
   name: 'matmul',
   narrow: [0, 1],
+  retype,
   infer: ([a, b], attrs) => [inferMatmul('matmul', a, b, attrs)],
   vjp: ({ inputs: [a, b], gradients: [dy], attrs, needs }) => (dy ? pullBack(a, b, dy, attrs, needs) : [null, null]),
   cost: ([a, b], [c], attrs) => ({ flops: flopsOf(a, b, attrs), bytesRead: a.bytes + b.bytes, bytesWritten: c.bytes }),
   kernel: ([a, b], [c], attrs) => call(a, b, null, c, attrs),
 });
 
-const matmulAccumulateOp = defineOp<MatmulAttrs, [accumulator: Value, a: Value, b: Value], [c: Value]>({
+const matmulAccumulateOp = defineOp<MatmulAttrs, [addend: Value, a: Value, b: Value], [c: Value]>({
   name: 'matmul-accumulate',
+  narrow: [1, 2],
+  retype,
   inPlace: [[0, 0]],
-  infer([accumulator, a, b], attrs) {
+  infer([addend, a, b], attrs) {
     const type = inferMatmul('matmul-accumulate', a, b, attrs);
-    expectShape('matmul-accumulate', 'accumulator', accumulator, type.shape);
+    expectShape('matmul-accumulate', 'accumulator', addend, isRow(addend) ? type.shape.slice(-1) : type.shape);
+    expectDType('matmul-accumulate', 'accumulator', addend, 'float');
     return [type];
   },
   vjp({ inputs: [, a, b], gradients: [dy], attrs, needs: [, needsA, needsB] }) {
     return dy ? [dy, ...pullBack(a, b, dy, attrs, [needsA, needsB])] : [null, null, null];
   },
-  cost: ([accumulator, a, b], [c], attrs) => ({
+  cost: ([addend, a, b], [c], attrs) => ({
     flops: flopsOf(a, b, attrs) + c.size,
-    bytesRead: a.bytes + b.bytes + accumulator.bytes,
+    bytesRead: a.bytes + b.bytes + addend.bytes,
     bytesWritten: c.bytes,
   }),
-  kernel: ([accumulator, a, b], [c], attrs) => call(a, b, accumulator, c, attrs),
+  kernel: ([addend, a, b], [c], attrs) => call(a, b, addend, c, attrs),
 });
 
 /** A product of rows with matrices, as {@link matmul} took it. */
@@ -173,19 +185,17 @@ export function matmul(a: Value, b: Value, options: MatmulOptions = {}): Value {
 }
 
 /**
- * accumulator + the product, which may take over the accumulator's memory: how gradients of several micro-batches are summed.
+ * accumulator + the product, which may take over the accumulator's memory where their types agree: how gradients of several
+ * micro-batches are summed, and how a bias or a residual is added as the product is written.
  *
- * @param accumulator - shape of the product, float; the result has its dtype
+ * @param accumulator - [..., M, N], or [N]: one row, added to every row; float
  * @param a - as for {@link matmul}
  * @param b - as for {@link matmul}
+ * @param options - `outputDType` defaults to the accumulator's dtype
+ * @returns [..., M, N]
  * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
  */
-export function matmulAccumulate(
-  accumulator: Value,
-  a: Value,
-  b: Value,
-  options: Omit<MatmulOptions, 'outputDType'> = {},
-): Value {
-  const { transposeA = false, transposeB = false } = options;
-  return matmulAccumulateOp.apply([accumulator, a, b], { transposeA, transposeB, outputDType: accumulator.dtype })[0];
+export function matmulAccumulate(accumulator: Value, a: Value, b: Value, options: MatmulOptions = {}): Value {
+  const { transposeA = false, transposeB = false, outputDType = accumulator.dtype } = options;
+  return matmulAccumulateOp.apply([accumulator, a, b], { transposeA, transposeB, outputDType })[0];
 }

@@ -1,5 +1,10 @@
+import type { DType } from '../../src/core/dtype.js';
 import type { Value } from '../../src/graph/graph.js';
-import { groupedMatmul, groupedMatmulWeightGradient } from '../../src/ops/grouped-matmul.js';
+import {
+  groupedMatmul,
+  groupedMatmulWeightGradient,
+  groupedMatmulWeightGradientAccumulate,
+} from '../../src/ops/grouped-matmul.js';
 import type { OpCase } from '../support/op-case.js';
 
 /** Where groups of these sizes begin, and where the last one ends. */
@@ -49,18 +54,30 @@ function forwardCase(
   };
 }
 
-function gradientCase(name: string, counts: readonly number[], m: number, n: number): OpCase {
+function gradientCase(
+  name: string,
+  counts: readonly number[],
+  m: number,
+  n: number,
+  { outputDType, accumulates = false }: { outputDType?: DType; accumulates?: boolean } = {},
+  extra: Partial<OpCase> = {},
+): OpCase {
   const offsets = offsetsOf(counts);
   const rows = offsets.at(-1) as number;
+  const addend = { shape: [counts.length, m, n], ...(outputDType && { dtype: outputDType }) };
   return {
     name: `weight gradient, ${name}: rows ${counts.join('+')} M${m} N${n}`,
     inputs: {
       a: { shape: [rows, m] },
       b: { shape: [rows, n] },
       offsets: { shape: [counts.length + 1], dtype: 'int32', values: (_, i) => offsets[i] as number },
+      ...(accumulates && { addend }),
     },
-    build: ({ a, b, offsets }) => groupedMatmulWeightGradient(a as Value, b as Value, offsets as Value),
-    reference({ a, b, offsets }, r) {
+    build: ({ a, b, offsets, addend }) =>
+      addend
+        ? groupedMatmulWeightGradientAccumulate(addend, a as Value, b as Value, offsets as Value)
+        : groupedMatmulWeightGradient(a as Value, b as Value, offsets as Value, outputDType),
+    reference({ a, b, offsets, addend }, r) {
       const c = new Array<number>(counts.length * m * n).fill(0);
       for (let row = 0; row < rows; row++) {
         const e = groupOf(offsets as Float64Array, row);
@@ -72,8 +89,9 @@ function gradientCase(name: string, counts: readonly number[], m: number, n: num
           }
         }
       }
-      return [c];
+      return [c.map((sum, i) => r(sum + (addend?.[i] ?? 0)))];
     },
+    ...extra,
   };
 }
 
@@ -86,4 +104,7 @@ export const cases: OpCase[] = [
   forwardCase('larger than a tile', [70, 2, 131], 40, 36, true, { differentiable: [] }),
   gradientCase('uneven groups', [3, 1, 5], 4, 6),
   gradientCase('empty groups', [0, 4, 0, 3, 0], 5, 7),
+  gradientCase('fp32 sums', [7, 0, 19], 18, 33, { outputDType: 'fp32' }),
+  gradientCase('added to an accumulator', [0, 4, 3], 5, 7, { accumulates: true }),
+  gradientCase('added to fp32 sums', [0, 17, 3], 35, 37, { outputDType: 'fp32', accumulates: true }),
 ];

@@ -1,12 +1,13 @@
+import type { DType } from '../../src/core/dtype.js';
 import type { Value } from '../../src/graph/graph.js';
 import { type MatmulOptions, matmul, matmulAccumulate } from '../../src/ops/matmul.js';
 import type { OpCase } from '../support/op-case.js';
 
 type Data = Record<string, Float64Array>;
 
-/** op(a)·op(b) + accumulator of one batch entry, straight from the definition. */
+/** op(a)·op(b) + addend, straight from the definition. */
 function product(
-  { a, b, accumulator }: Data,
+  { a, b, addend }: Data,
   [batch, m, n, k]: readonly number[],
   { transposeA, transposeB }: MatmulOptions,
   sharesB: boolean,
@@ -23,7 +24,7 @@ function product(
           const y = (b as Float64Array)[(sharesB ? 0 : e * K * N) + (transposeB ? j * K + l : l * N + j)] as number;
           total = r(total + r(x * y));
         }
-        c.push(r(total + (accumulator?.[c.length] ?? 0)));
+        c.push(r(total + (addend?.[c.length % addend.length] ?? 0)));
       }
     }
   }
@@ -47,6 +48,24 @@ function matmulCase(
     },
     build: ({ a, b }) => matmul(a as Value, b as Value, options),
     reference: (inputs, r) => [product(inputs, sizes, options, false, r)],
+    ...extra,
+  };
+}
+
+function addendCase(
+  name: string,
+  sizes: readonly [number, number, number, number],
+  options: MatmulOptions,
+  { isRow = false, addendDType }: { isRow?: boolean; addendDType?: DType } = {},
+  extra: Partial<OpCase> = {},
+): OpCase {
+  const base = matmulCase(name, sizes, options);
+  const [batch, m, n] = sizes;
+  const shape = isRow ? [n] : batch > 1 ? [batch, m, n] : [m, n];
+  return {
+    ...base,
+    inputs: { ...base.inputs, addend: { shape, ...(addendDType && { dtype: addendDType }) } },
+    build: ({ addend, a, b }) => matmulAccumulate(addend as Value, a as Value, b as Value, options),
     ...extra,
   };
 }
@@ -83,16 +102,22 @@ export const cases: OpCase[] = [
     build: ({ a, b }) => matmul(a as Value, b as Value, { transposeB: true, outputDType: 'fp32' }),
     reference: (inputs, r) => [product(inputs, [1, 4, 7, 9], { transposeB: true }, false, r)],
   },
-  ...transposes.map(
-    (options): OpCase => ({
-      name: `added to an accumulator${options.transposeA ? ', aᵀ' : ''}${options.transposeB ? ', bᵀ' : ''}`,
-      inputs: {
-        accumulator: { shape: [6, 5] },
-        a: { shape: options.transposeA ? [4, 6] : [6, 4] },
-        b: { shape: options.transposeB ? [5, 4] : [4, 5] },
-      },
-      build: ({ accumulator, a, b }) => matmulAccumulate(accumulator as Value, a as Value, b as Value, options),
-      reference: (inputs, r) => [product(inputs, [1, 6, 5, 4], options, false, r)],
-    }),
+  ...transposes.map((options) => addendCase('added to an accumulator', [1, 6, 5, 4], options)),
+  addendCase('added to an accumulator', [3, 6, 5, 4], { transposeB: true }),
+  addendCase('added to a row', [1, 19, 37, 7], { transposeB: true }, { isRow: true }),
+  addendCase('added to a row', [3, 4, 5, 6], {}, { isRow: true }),
+  // As mixed precision has them: weight gradients, residuals and biases in fp32; outputs of either width.
+  ...(['fp32', 'bf16'] as const).flatMap((outputDType) =>
+    [false, true].map((isRow) =>
+      addendCase(
+        `fp32 ${isRow ? 'row' : 'accumulator'}, ${outputDType} output`,
+        [1, 35, 33, 19],
+        { transposeA: !isRow, transposeB: isRow, outputDType },
+        { isRow, addendDType: 'fp32' },
+        { dtypes: ['bf16'] },
+      ),
+    ),
   ),
+  addendCase('16-bit residual, fp32 output', [1, 13, 50, 9], { transposeB: true, outputDType: 'fp32' }),
+  addendCase('no terms', [1, 5, 6, 0], {}, {}, big),
 ];

@@ -2,8 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { runKernel } from '../../src/runtime/run-kernel.js';
 import { testDevice } from '../support/op-case.js';
 
-const matmul = { batch: 1, m: 2, n: 2, k: 3, transposeA: 0, transposeB: 0, extentDim: 0, extentUnit: 0 };
-const params = { ...matmul, dtypeA: 'fp32', dtypeB: 'fp32', dtypeC: 'fp32' } as const;
+const flags = { transposeA: 0, transposeB: 0, addendIsRow: 0, extentDim: 0, extentUnit: 0 };
+const dtypes = { dtypeA: 'fp32', dtypeB: 'fp32', dtypeC: 'fp32', dtypeAddend: 'fp32' } as const;
+const params = { batch: 1, m: 2, n: 2, k: 3, ...flags, ...dtypes };
 const a = Float32Array.of(1, 2, 3, 4, 5, 6);
 const b = Float32Array.of(1, 0, 0, 1, 1, 1);
 
@@ -44,11 +45,7 @@ describe('runKernel', () => {
     const { k: _, ...withoutK } = params;
     await refused(run('matmul', { ...withoutK, depth: 3 }, []), 'HADAL_ERR_NATIVE', /no 'k', an unknown 'depth'/);
     await refused(run('matmul', { ...params, k: -1 }, []), 'HADAL_ERR_NATIVE', /\[matmul\] expected sizes/);
-    await refused(
-      run('matmul', params, [a, b, c]),
-      'HADAL_ERR_SHAPE',
-      /5 buffers \(a, b, accumulator, extent, c\), got 3/,
-    );
+    await refused(run('matmul', params, [a, b, c]), 'HADAL_ERR_SHAPE', /5 buffers \(a, b, addend, extent, c\), got 3/);
     await refused(
       run('matmul', params, [a, b.subarray(1), null, null, c]),
       'HADAL_ERR_SHAPE',
