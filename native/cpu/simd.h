@@ -4,11 +4,12 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "core/kernel.h"
 
-#if defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -140,6 +141,74 @@ HADAL_INLINE void forLanes(int64_t n, Body&& body) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) body(i, WholeVec{});
   if (i < n) body(i, PartVec{n - i});
+}
+
+// What a number of T keeps of x.
+template <class T>
+HADAL_INLINE Vec rounded(Vec x) {
+  return x;
+}
+template <>
+HADAL_INLINE Vec rounded<Bf16>(Vec x) {
+  return reinterpret_cast<Vec>(__builtin_convertvector(toBf16(x), UVec) << 16);
+}
+template <>
+HADAL_INLINE Vec rounded<Fp16>(Vec x) {
+  return __builtin_convertvector(__builtin_convertvector(x, FVec), Vec);
+}
+
+// ---- Streaming stores go past the caches. A plain store fetches its line before it fills it, a third of a copy's traffic;
+// but within a step the next op reads a result from the cache, so only calls stream whose data no cache holds.
+// streaming(bytes, canStream(y, rowBytes), [&](auto streams) { … put<streams.value>(y + i, part, v) … endStream() })
+
+// Twice the last-level cache of most machines (16 to 32 MiB a group of cores): then nothing of the result would be left.
+inline constexpr int64_t streamedBytes = int64_t{64} << 20;
+
+// Whether each row begins where a whole vector may be streamed to.
+HADAL_INLINE bool canStream(const void* rows, int64_t rowBytes) {
+  return (reinterpret_cast<uintptr_t>(rows) | static_cast<uintptr_t>(rowBytes)) % (lanes * 4) == 0;
+}
+// Calls body with std::true_type if an op that reads and writes `bytes` streams.
+template <class Body>
+HADAL_INLINE void streaming(int64_t bytes, bool isAligned, Body&& body) {
+  if (isAligned && bytes >= streamedBytes)
+    body(std::true_type{});
+  else
+    body(std::false_type{});
+}
+
+template <class V>
+HADAL_INLINE void streamBits(void* p, V x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return _mm512_stream_si512(static_cast<__m512i*>(p), (__m512i)x);
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) return _mm256_stream_si256(static_cast<__m256i*>(p), (__m256i)x);
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) return _mm_stream_si128(static_cast<__m128i*>(p), (__m128i)x);
+  if constexpr (sizeof(V) == 8) return _mm_stream_si64(static_cast<long long*>(p), (long long)x);
+#else
+  std::memcpy(p, &x, sizeof(V));
+#endif
+}
+HADAL_INLINE void stream(float* p, Vec x) { streamBits(p, x); }
+HADAL_INLINE void stream(Bf16* p, Vec x) { streamBits(p, toBf16(x)); }
+HADAL_INLINE void stream(Fp16* p, Vec x) { streamBits(p, __builtin_convertvector(x, FVec)); }
+
+// Stores past the caches where a kernel streams: only whole vectors, a row of which begins where canStream() says.
+template <bool streams, class T, class Part>
+HADAL_INLINE void put(T* p, Part part, Vec x) {
+  if constexpr (streams && std::is_same_v<Part, WholeVec>)
+    stream(p, x);
+  else
+    store(p, part, x);
+}
+// At the end of a thread's share: streamed stores become visible before what follows.
+HADAL_INLINE void endStream() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 // ---- Shuffles

@@ -1,7 +1,10 @@
 // RMSNorm. Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
 //   y = x · rstd · weight,  rstd = 1 / sqrt(mean(x²) + eps)
-// R rows, D features. x_RD, y_RD, dy_RD, dx_RD in dtype; weight_D, dweight_D in weightDtype; rstd_R fp32.
-// Bytes: forward reads R·D + D, writes R·D + 4R. Backward reads 2·R·D + D + 4R, writes R·D + D.
+// With a residual, x is the sum of two tensors, rounded to dtype, and a result too. Its own gradient, dsum, is added to dx.
+// R rows, D features. x_RD, residual_RD, sum_RD, y_RD and their gradients in dtype; weight_D, dweight_D in weightDtype;
+// rstd_R fp32.
+// Bytes: forward reads R·D + D, writes R·D + 4R; a residual is R·D read and R·D written more. Backward reads 2·R·D + D + 4R,
+// writes R·D + D; dsum is R·D read more.
 #pragma once
 #include "core/kernel.h"
 #include "core/sizes.h"
@@ -27,6 +30,18 @@ struct RmsNormParams {
   }
 };
 
+struct AddRmsNormParams : RmsNormParams {
+  BufferList buffers() const {
+    return BufferList()
+        .in("x", matrix())
+        .in("residual", matrix())
+        .in("weight", vector())
+        .out("y", matrix())
+        .out("rstd", rows * 4)
+        .out("sum", matrix());
+  }
+};
+
 struct RmsNormBackwardParams : RmsNormParams {
   BufferList buffers() const {
     return BufferList()
@@ -34,12 +49,14 @@ struct RmsNormBackwardParams : RmsNormParams {
         .in("x", matrix())
         .in("weight", vector())
         .in("rstd", rows * 4)
+        .optional("dsum", matrix())
         .out("dx", matrix())
         .out("dweight", vector());
   }
 };
 
 HADAL_CONTRACT(rmsNorm, "rms-norm", RmsNormParams, rows, dim, eps, dtype, weightDtype);
+HADAL_CONTRACT(addRmsNorm, "add-rms-norm", AddRmsNormParams, rows, dim, eps, dtype, weightDtype);
 HADAL_CONTRACT(rmsNormBackward, "rms-norm-backward", RmsNormBackwardParams, rows, dim, eps, dtype, weightDtype);
 
 }  // namespace
