@@ -6,7 +6,7 @@ export interface BenchStepFlags extends CommonFlags {
   config: string;
   batch: number;
   seq: number;
-  dtype: 'fp32';
+  dtype: 'fp32' | 'bf16';
   threads?: number;
   steps: number;
   warmup: number;
@@ -22,7 +22,7 @@ export function registerBench(program: Command): void {
     .requiredOption('--config <file>', 'config.json of a model')
     .option('--batch <n>', 'rows a step', wholeNumber(1), 8)
     .option('--seq <n>', 'tokens a row', wholeNumber(2), 256)
-    .option('--dtype <name>', 'number format of the computation', oneOf(['fp32']), 'fp32')
+    .option('--dtype <name>', 'number format of the computation', oneOf(['fp32', 'bf16']), 'fp32')
     .option('--threads <n>', "threads (default: the machine's processors)", wholeNumber(1))
     .option('--steps <n>', 'steps that are timed', wholeNumber(1), 10)
     .option('--warmup <n>', 'steps before them', wholeNumber(0), 2)

@@ -50,6 +50,7 @@ async function measure({
   steps,
   warmup,
   seed,
+  dtype,
 }: BenchStepFlags): Promise<StepMeasurement> {
   const text = await withFileErrors(`read ${config}`, () => readFile(config, 'utf8'));
   const model = modelFromConfig(parseJson(text, { part: 'config', what: config, code: 'HADAL_ERR_CONFIG' }), config);
@@ -59,7 +60,7 @@ async function measure({
       `[bench] expected --seq of at most ${model.maxPositions} for this model, got ${seq}`,
     );
   }
-  const step = { batch, seqLen: seq, labelSmoothing: 0, zLoss: 0, clipNorm: 1, adamw };
+  const step = { batch, seqLen: seq, labelSmoothing: 0, zLoss: 0, dtype, clipNorm: 1, adamw };
   using signal = abortOnInterrupt(() => {});
   using progress = progressLine(process.stderr);
   using device = openDevice('cpu', { threads });

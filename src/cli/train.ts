@@ -46,7 +46,7 @@ export function registerTrain(program: Command): void {
     .option('--steps <n>', 'updates of the whole run', wholeNumber(1))
     .option('--checkpoint-every <n>', 'updates between checkpoints; 0: only at the end', wholeNumber(0))
     .option('--seed <n>', 'seed of weights and data order', wholeNumber(0))
-    .option('--dtype <name>', 'number format of the computation')
+    .option('--dtype <name>', 'number format of the computation: auto, fp32 or bf16')
     .option('--device <name>', 'auto or cpu')
     .option('--threads <n>', 'threads of the computation', wholeNumber(1))
     .addHelpText('after', `\nPresets:\n${summaries.join('\n')}`)

@@ -20,12 +20,12 @@ export function prepareLine({ phase, done, total }: PrepareEvent): string {
 
 /** What is trained, on what, where. */
 export function startLines(event: StartEvent): string[] {
-  const { parameters, activeParameters, trainTokens, heldOutTokens, device, threads, instructionSet, memory } = event;
+  const { parameters, activeParameters, trainTokens, heldOutTokens, device, threads, instructionSet, dtype, memory } = event;
   const state = memory.parameters + memory.optimizer + memory.gradients;
   return [
     `model  ${formatCount(parameters)} parameters, ${formatCount(activeParameters)} active a token`,
     `data   ${formatCount(trainTokens)} tokens to train on, ${formatCount(heldOutTokens)} held out`,
-    `device ${device}, ${threads} thread${threads === 1 ? '' : 's'}, ${instructionSet}`,
+    `device ${device}, ${threads} thread${threads === 1 ? '' : 's'}, ${instructionSet}, ${dtype}`,
     `memory ${formatBytes(state + memory.arena)}: ${formatBytes(state)} state, ${formatBytes(memory.arena)} working memory`,
     `run    ${event.runDir}${event.step > 0 ? `, continues after step ${formatInteger(event.step)}` : ''}`,
     ...event.notes.map((note) => `note   ${note}`),

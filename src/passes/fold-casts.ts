@@ -15,7 +15,8 @@ export function foldCasts(graph: Graph): Graph {
     if (dtype === null) continue;
     let value = node.inputs[0] as Value;
     let reader = node;
-    while (value.node.op.isView && userOf(value) === reader) [reader, value] = [value.node, value.node.inputs[0] as Value];
+    while (value.node.op.isView && userOf(value) === reader)
+      [reader, value] = [value.node, value.node.inputs[0] as Value];
     const maker = value.node;
     if (userOf(value) !== reader || maker.predicate !== node.predicate || maker.queue !== node.queue) continue;
     const attrs = maker.op.retype?.(attrsOf.get(maker) ?? maker.attrs, value.index, dtype);

@@ -53,4 +53,3 @@ function preciseNodes({ nodes }: Graph): Set<Node> {
   }
   return found;
 }
-

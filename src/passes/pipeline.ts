@@ -1,17 +1,31 @@
+import type { DType } from '../core/dtype.js';
 import { envFlag } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
 import { printGraph } from '../graph/print.js';
 import { verify } from '../graph/verify.js';
 import { accumulateEarly } from './accumulate-early.js';
+import { foldCasts } from './fold-casts.js';
 import { fuseElementwise } from './fuse-elementwise.js';
+import { narrow } from './narrow.js';
 import { prune } from './prune.js';
 
 /** A rewrite of a graph that keeps what it computes. */
 export type Pass = (graph: Graph) => Graph;
 
-/** Every pass, in order. */
+/** Passes over a graph that is yet to be differentiated, in order: what they fuse has a gradient rule of its own. */
+const forwardPasses = (dtype: DType): readonly (readonly [name: string, pass: Pass])[] => [
+  ...(dtype === 'fp32' ? [] : [['narrow', (graph: Graph) => narrow(graph, dtype)] as const]),
+];
+
+/** Runs the passes of a forward graph. @param dtype - of its activations */
+export function runForwardPasses(traced: Graph, dtype: DType): Graph {
+  return runPasses(traced, forwardPasses(dtype));
+}
+
+/** Every pass over a whole graph, in order. */
 export const pipeline: readonly (readonly [name: string, pass: Pass])[] = [
   ['prune', prune],
+  ['fold-casts', foldCasts],
   ['fuse-elementwise', fuseElementwise],
   ['accumulate-early', accumulateEarly],
 ];

@@ -92,7 +92,12 @@ export const trainSchema = z.strictObject({
     .default(0)
     .describe('Seed of weights and data order: the same seed, the same run.'),
   device: z.enum(['auto', 'cpu']).default('auto').describe('Where to compute; `auto`: the best device there is.'),
-  dtype: z.enum(['fp32']).default('fp32').describe('Number format of the computation.'),
+  dtype: z
+    .enum(['auto', 'fp32', 'bf16'])
+    .default('auto')
+    .describe(
+      'Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32. Weights, moments, gradients of weights, statistics, routing and loss are fp32 always.',
+    ),
   threads: count.nullable().default(null).describe("Threads of the computation; null: the machine's processors."),
   resume: z.boolean().default(false).describe('Continue what is in the run directory, or start when there is nothing.'),
 });

@@ -22,6 +22,8 @@ export interface StartEvent {
   device: string;
   threads: number;
   instructionSet: string;
+  /** Number format of the computation. */
+  dtype: string;
   /** Bytes by kind, planned before anything is allocated. */
   memory: { parameters: number; optimizer: number; gradients: number; arena: number };
   /** What resuming on this machine changes, if anything. */

@@ -86,6 +86,7 @@ async function planned(
     seqLen: sizes.seqLen,
     labelSmoothing: 0,
     zLoss: 0,
+    dtype: 'fp32' as const,
     clipNorm: 1,
     adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
   };

@@ -94,8 +94,8 @@ export interface TrainOptions {
   seed?: number | undefined;
   /** Where to compute; `auto`: the best device there is. Default: "auto". */
   device?: 'auto' | 'cpu' | undefined;
-  /** Number format of the computation. Default: "fp32". */
-  dtype?: 'fp32' | undefined;
+  /** Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32. Weights, moments, gradients of weights, statistics, routing and loss are fp32 always. Default: "auto". */
+  dtype?: 'auto' | 'fp32' | 'bf16' | undefined;
   /** Threads of the computation; null: the machine's processors. Default: null. */
   threads?: number | null | undefined;
   /** Continue what is in the run directory, or start when there is nothing. Default: false. */

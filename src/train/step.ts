@@ -13,6 +13,7 @@ import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
 import { type AdamwConfig, applyAdamw } from '../optim/adamw.js';
 import { clipScale, globalNorm } from '../optim/clipping.js';
+import { runForwardPasses } from '../passes/pipeline.js';
 import { languageModelLoss, lossScales, plus } from './losses.js';
 
 /** Which program of an update's schedule. */
@@ -25,6 +26,8 @@ export interface StepConfig {
   seqLen: number;
   labelSmoothing: number;
   zLoss: number;
+  /** Of activations and of the copies of weights that products read; the parameters themselves are fp32. */
+  dtype: 'fp32' | 'bf16';
   clipNorm: number;
   adamw: AdamwConfig;
 }
@@ -32,20 +35,30 @@ export interface StepConfig {
 /** What a micro-batch contributes to an update; also the slots that sum it, by name. */
 type Contribution = Map<string, Value>;
 
+/** The terms of the loss, fp32 [1] each. */
+interface Terms {
+  main: Value;
+  mtp: Value;
+  balance: Value;
+}
+
 /** Traces one program of an update. */
 export function traceStep(model: Model, config: StepConfig, part: StepPart): Graph {
-  const graph = new Graph();
   const parameters = parametersOf(model);
-
-  if (part === 'whole') {
-    applyUpdate(graph, parameters, forwardBackward(graph, model, config, parameters), config);
-  } else if (part === 'apply') {
-    const summed = new Map(
-      contributionSlots(model, config).map(([name, shape]) => [name, graph.slot(name, shape, 'fp32')]),
+  if (part === 'apply') {
+    const graph = new Graph();
+    const summed = contributionSlots(model, config).map(
+      ([name, shape]) => [name, graph.slot(name, shape, 'fp32')] as const,
     );
-    applyUpdate(graph, parameters, summed, config);
-  } else {
-    for (const [name, value] of forwardBackward(graph, model, config, parameters)) {
+    applyUpdate(graph, parameters, new Map(summed), config);
+    return graph;
+  }
+
+  const graph = runForwardPasses(traceForward(model, config), config.dtype);
+  const contribution = backward(graph, parameters);
+  if (part === 'whole') applyUpdate(graph, parameters, contribution, config);
+  else {
+    for (const [name, value] of contribution) {
       const slot = graph.slot(name, value.shape, value.dtype);
       graph.update(name, part === 'first' ? value : add(slot, value));
     }
@@ -56,37 +69,39 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>) =>
   [...parameters.values()].filter((parameter) => parameter.trainable);
 
-/** Fetch, forward, backward. */
-function forwardBackward(
-  graph: Graph,
-  model: Model,
-  config: StepConfig,
-  parameters: ReadonlyMap<string, Parameter>,
-): Contribution {
-  const trainable = trainableOf(parameters);
-  const scope = new ParameterScope(graph, new Map());
+/** Fetch and forward: the terms of the loss and the routers' loads, as outputs. */
+function traceForward(model: Model, config: StepConfig): Graph {
+  const graph = new Graph();
   const inputs = {
     ...batchInputs(graph, config.batch, config.seqLen, model.mtpDepth),
     dropoutKey: graph.input('key', [2], 'int32'),
   };
-  const output = model.forward(scope, inputs);
-  const terms = languageModelLoss(output, inputs, lossScales(graph, model.mtpDepth), config);
+  const output = model.forward(new ParameterScope(graph, new Map()), inputs);
+  const { main, mtp, balance } = languageModelLoss(output, inputs, lossScales(graph, model.mtpDepth), config);
+  const zero = fill(graph, [1], 0);
+  graph.output('main', main);
+  graph.output('mtp', mtp.reduce<Value | null>(plus, null) ?? zero);
+  graph.output('balance', balance ?? zero);
+  for (const { layer, experts, scores } of output.routers) {
+    const load = expertCounts(experts, { groups: 1, experts: scores.shape.at(-1) as number });
+    graph.output(`load/${layer}`, load);
+  }
+  return graph;
+}
 
-  const mtp = terms.mtp.reduce<Value | null>(plus, null);
-  const loss = plus(plus(terms.main, mtp), terms.balance) as Value;
+/** Backward through a forward graph, whose outputs become the micro-batch's contribution. */
+function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>): Contribution {
+  const { main, mtp, balance, ...loads } = Object.fromEntries(graph.outputs) as Record<string, Value> & Terms;
+  graph.outputs.clear();
+  const trainable = trainableOf(parameters);
   const grads = gradients(
-    loss,
+    add(add(main, mtp), balance),
     trainable.map(({ name, shape, dtype }) => graph.slot(name, shape, dtype)),
   );
-
-  const zero = fill(graph, [1], 0);
   return new Map<string, Value>([
     ...trainable.map(({ name }, i): [string, Value] => [`gradient/${name}`, grads[i] as Value]),
-    ...output.routers.map(({ layer, experts, scores }): [string, Value] => [
-      `load/${layer}`,
-      expertCounts(experts, { groups: 1, experts: scores.shape.at(-1) as number }),
-    ]),
-    ['losses', concat([terms.main, mtp ?? zero, terms.balance ?? zero], 0)],
+    ...Object.entries(loads),
+    ['losses', concat([main, mtp, balance], 0)],
   ]);
 }
 
@@ -130,11 +145,11 @@ export function contributionSlots(model: Model, config: StepConfig): [name: stri
 }
 
 /** Evaluation: the summed cross-entropy of the main head. */
-export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' | 'seqLen'>): Graph {
+export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' | 'seqLen' | 'dtype'>): Graph {
   const graph = new Graph();
   const inputs = batchInputs(graph, config.batch, config.seqLen, 0);
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
   const scales = { main: fill(graph, [1], 1), mtp: [], balance: fill(graph, [1], 0) };
   graph.output('loss', languageModelLoss(output, inputs, scales, { labelSmoothing: 0, zLoss: 0 }).main);
-  return graph;
+  return runForwardPasses(graph, config.dtype);
 }

@@ -10,6 +10,7 @@ import type { PreparedPart } from '../data/prepared.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
 import { cosineLr } from '../optim/schedule.js';
+import { bestDType } from '../runtime/best-dtype.js';
 import { type Device, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
@@ -56,7 +57,8 @@ export async function* train(
 
   yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
   using device = openDevice(config.device, { threads: config.threads ?? availableParallelism() });
-  const step = stepConfig(config);
+  const dtype = config.dtype === 'auto' ? bestDType() : config.dtype;
+  const step = stepConfig(config, dtype);
   const accumulates = config.gradAccumulationSteps > 1;
   const plans = await planPrograms(model, step, { threads: device.threads, accumulates });
   const memory = planMemory(model, plans);
@@ -67,7 +69,7 @@ export async function* train(
   const notes = await run.load();
   await using loader = run.openLoader();
   // Not before: a run that is refused leaves what is in the directory as it was.
-  await directory.writeConfig({ ...config, device: device.name, threads: device.threads });
+  await directory.writeConfig({ ...config, device: device.name, dtype, threads: device.threads });
   await run.truncateMetrics();
   const { instructionSet } = run.state;
   const { total: parameters, active } = parameterCounts(model);
@@ -83,6 +85,7 @@ export async function* train(
     device: device.name,
     threads: device.threads,
     instructionSet,
+    dtype,
     memory,
     notes,
   };
@@ -312,13 +315,17 @@ function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
   }
 }
 
-function stepConfig({ batch, gradAccumulationSteps, seqLen, loss, optimizer }: TrainConfig): StepConfig {
+function stepConfig(
+  { batch, gradAccumulationSteps, seqLen, loss, optimizer }: TrainConfig,
+  dtype: StepConfig['dtype'],
+): StepConfig {
   const { beta1, beta2, eps, weightDecay, clipNorm } = optimizer;
   return {
     batch: batch / gradAccumulationSteps,
     seqLen,
     labelSmoothing: loss.labelSmoothing,
     zLoss: loss.zLoss,
+    dtype,
     clipNorm,
     adamw: { beta1, beta2, eps, weightDecay },
   };

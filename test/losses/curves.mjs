@@ -74,7 +74,7 @@ function windowOf(step, mtpDepth) {
 async function curveOf(config) {
   const model = modelFromConfig(config);
   const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
-  const step = { batch: 2, seqLen, labelSmoothing: 0.05, zLoss: 1e-4, clipNorm: 1, adamw };
+  const step = { batch: 2, seqLen, labelSmoothing: 0.05, zLoss: 1e-4, dtype: 'fp32', clipNorm: 1, adamw };
   const device = openDevice('cpu', { threads });
   const stepper = new Stepper(device, model, step, await planPrograms(model, step, { threads, accumulates: true }));
   await stepper.initialize(1);

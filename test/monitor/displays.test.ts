@@ -71,7 +71,7 @@ describe('terminal display', () => {
     expect(shown(100, run)).toMatchInlineSnapshot(`
       "model  7.24 M parameters, 4.10 M active a token
       data   2.48 M tokens to train on, 131.1 k held out
-      device cpu, 2 threads, avx512
+      device cpu, 2 threads, avx512, fp32
       memory 464.4 MiB: 82.89 MiB state, 381.5 MiB working memory
       run    runs/shallow-1
       eval   step 100: held-out loss 4.5000, 1.6543 bits/byte (32,768 tokens)
@@ -81,7 +81,7 @@ describe('terminal display', () => {
     expect(shown(100, [...run, 200_000, step({ step: 400, loss: 4 }), end()])).toMatchInlineSnapshot(`
       "model  7.24 M parameters, 4.10 M active a token
       data   2.48 M tokens to train on, 131.1 k held out
-      device cpu, 2 threads, avx512
+      device cpu, 2 threads, avx512, fp32
       memory 464.4 MiB: 82.89 MiB state, 381.5 MiB working memory
       run    runs/shallow-1
       eval   step 100: held-out loss 4.5000, 1.6543 bits/byte (32,768 tokens)
@@ -141,7 +141,7 @@ describe('plain log', () => {
       tokenizing 1,000
       model  7.24 M parameters, 4.10 M active a token
       data   2.48 M tokens to train on, 131.1 k held out
-      device cpu, 2 threads, avx512
+      device cpu, 2 threads, avx512, fp32
       memory 464.4 MiB: 82.89 MiB state, 381.5 MiB working memory
       run    runs/shallow-1
       step   1/400  loss 8.3178  5,123 tokens/s  ETA 2:40  balance 1.42  mtp 8.3211  norm 1.23  lr 5.0e-5

@@ -14,6 +14,7 @@ export function start(fields: Partial<StartEvent> = {}): StartEvent {
     device: 'cpu',
     threads: 2,
     instructionSet: 'avx512',
+    dtype: 'fp32',
     memory: { parameters: 28_972_512, optimizer: 57_945_024, gradients: 0, arena: 400_000_000 },
     notes: [],
     ...fields,

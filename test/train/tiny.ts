@@ -37,6 +37,7 @@ export const stepConfig = (batch: number, seqLen: number): StepConfig => ({
   seqLen,
   labelSmoothing: 0,
   zLoss: 0,
+  dtype: 'fp32',
   clipNorm: 1,
   adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
 });

@@ -57,6 +57,7 @@ describe('train', () => {
         heldOutTokens: expect.any(Number),
         device: 'cpu',
         threads: 2,
+        dtype: expect.stringMatching(/^(fp32|bf16)$/),
         instructionSet: expect.stringMatching(/^(portable|avx2|avx512|avx512bf16)$/),
         memory: { parameters: finite, optimizer: finite, gradients: 0, arena: finite },
         notes: [],
