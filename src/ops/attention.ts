@@ -1,8 +1,8 @@
 // Attention that never holds the T × S scores. Dao 2023 (FlashAttention-2), arXiv:2307.08691.
 // B batch, T queries, S keys, H heads, G kv heads (each serves H/G heads), D size of q and k, E size of v.
 import { HadalError } from '../core/errors.js';
-import type { Value } from '../graph/graph.js';
-import type { TypeSpec } from '../graph/op.js';
+import type { Node, Value } from '../graph/graph.js';
+import type { OpDefinition, TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
 import {
   add,
@@ -237,4 +237,11 @@ export interface AttentionOptions {
 export function attention(q: Value, k: Value, v: Value | null, options: AttentionOptions): Value {
   const { causal, scale, docIds = null, start = null, valueDim = v?.shape[3] ?? 0 } = options;
   return attentionOp.apply([q, k, v, docIds, start], { causal, scale, valueDim })[0];
+}
+
+/** Queries, keys and values of a node, where it is an {@link attention}; else null. */
+export function attentionOf(node: Node): { q: Value; k: Value; v: Value | null } | null {
+  if (node.op !== (attentionOp as unknown as OpDefinition)) return null;
+  const [q, k, v] = node.inputs as AttentionInputs;
+  return { q, k, v };
 }

@@ -1,7 +1,8 @@
 // Rotary position embedding. Su et al. 2021, arXiv:2104.09864, eq. 34.
 // B batch, T tokens, N heads, D head size, R rotary dims (even), P positions.
 import { HadalError } from '../core/errors.js';
-import type { Value } from '../graph/graph.js';
+import type { Node, Value } from '../graph/graph.js';
+import type { OpDefinition } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
 import { add, cast, multiply, negate, subtract } from './elementwise.js';
 import { embedding } from './embedding.js';
@@ -107,4 +108,13 @@ export interface RotaryOptions {
 export function rotary(x: Value, cos: Value, sin: Value, positions: Value, options: RotaryOptions): Value {
   const { layout, offset = 0, inverse = false } = options;
   return rotaryOp.apply([x, cos, sin, positions], { layout, offset, inverse })[0];
+}
+
+/** What a node rotates, where it is a {@link rotary}; else null. */
+export function rotaryOf(
+  node: Node,
+): (Required<RotaryOptions> & { x: Value; cos: Value; sin: Value; positions: Value }) | null {
+  if (node.op !== (rotaryOp as unknown as OpDefinition)) return null;
+  const [x, cos, sin, positions] = node.inputs as [Value, Value, Value, Value];
+  return { x, cos, sin, positions, ...(node.attrs as RotaryAttrs) };
 }

@@ -2,7 +2,8 @@
 import { bytesOf, type DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { formatShape, type Shape, sameShape, sizeOf, stridesOf } from '../core/shape.js';
-import type { Value } from '../graph/graph.js';
+import type { Node, Value } from '../graph/graph.js';
+import type { OpDefinition } from '../graph/op.js';
 import { defineOp } from './define-op.js';
 import { elementwiseCall } from './elementwise-expression.js';
 
@@ -212,4 +213,23 @@ export function concat(values: readonly Value[], axis: number): Value {
   if (values.length === 1) return first;
   if (values.length <= concatInputs) return concatOp.apply(values, { axis })[0];
   return concat([concat(values.slice(0, concatInputs), axis), ...values.slice(concatInputs)], axis);
+}
+
+/** What a node cuts out, where it is a {@link slice}; else null. */
+export function sliceOf(node: Node): (SliceAttrs & { x: Value }) | null {
+  if (node.op !== (sliceOp as unknown as OpDefinition)) return null;
+  return { x: node.inputs[0] as Value, ...(node.attrs as SliceAttrs) };
+}
+
+/** What a node joins, where it is a {@link concat}; else null. */
+export function concatOf(node: Node): { values: readonly Value[]; axis: number } | null {
+  if (node.op !== (concatOp as unknown as OpDefinition)) return null;
+  return { values: node.inputs as readonly Value[], axis: (node.attrs as { axis: number }).axis };
+}
+
+/** What a value repeats, where it is made by {@link broadcastTo} in its own dtype; else itself. */
+export function repeated(value: Value): Value {
+  const { op, inputs } = value.node;
+  const x = inputs[0];
+  return op === (broadcastOp as unknown as OpDefinition) && x?.dtype === value.dtype ? x : value;
 }
