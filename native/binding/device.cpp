@@ -1,10 +1,13 @@
 #include "binding/device.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstring>
 
 #include "binding/program.h"
 #include "binding/storage.h"
+#include "core/affinity.h"
 
 namespace hadal {
 
@@ -23,7 +26,20 @@ DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info)
     : ObjectWrap(info), environment_(&environmentOf(info.Env())) {
   const int threads = info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : 0;
   if (threads < 1 || threads > 1024) throw Napi::TypeError::New(info.Env(), "[native] expected 1 to 1024 threads");
-  executor_ = std::make_unique<Executor>(threads);
+  const std::string got = ", got " + std::to_string(threads);
+  // oneDNN goes wrong where OpenMP grants fewer threads than it is told of.
+  if (threads > omp_get_thread_limit())
+    throw Napi::Error::New(info.Env(), "[device] expected at most " + std::to_string(omp_get_thread_limit()) +
+                                           " threads (OMP_THREAD_LIMIT)" + got);
+  std::vector<int> processors;
+  if (info[1].ToBoolean()) {
+    processors = allowedProcessors();
+    if (processors.empty()) throw Napi::Error::New(info.Env(), "[device] expected Linux to pin threads; leave it out");
+    if (processors.size() < static_cast<size_t>(threads))
+      throw Napi::Error::New(info.Env(), "[device] expected at most " + std::to_string(processors.size()) +
+                                             " pinned threads (the processors this process may use)" + got);
+  }
+  executor_ = std::make_unique<Executor>(threads, std::move(processors));
   callback_ = Callback::New(info.Env(), "hadal step", 0, 1, this);
   callback_.Unref(info.Env());
   environment_->devices.insert(this);

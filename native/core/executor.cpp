@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "core/affinity.h"
+
 #ifdef __GLIBCXX__
 // GCC 12 gave wait() a new version of the same meaning. By the old one, the binary also runs with GCC 11's libstdc++.
 __asm__(
@@ -85,12 +87,21 @@ void TaskThread::loop() {
   }
 }
 
-Executor::Executor(int threads)
-    : threads_(threads), compute_([threads] {
+Executor::Executor(int threads, std::vector<int> processors)
+    : threads_(threads),
+      // Made by the compute thread, whose binding they would share.
+      communication_([processors] { allowProcessors(processors); }),
+      copy_([processors] { allowProcessors(processors); }),
+      compute_([threads, processors] {
         giveWayBetweenKernels();
         omp_set_dynamic(0);
         omp_set_num_threads(threads);
-      }) {}
+        // The team is whole before the first of them is bound: threads begin with their maker's binding.
+        if (processors.empty()) return;
+#pragma omp parallel num_threads(threads)
+        allowProcessors({processors[omp_get_thread_num()]});
+      }) {
+}
 
 Executor::~Executor() { shutdown(); }
 

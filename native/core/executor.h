@@ -50,7 +50,8 @@ struct StepResult {
 
 class Executor {
  public:
-  explicit Executor(int threads);
+  // With `processors`, at least as many, thread i of a kernel is bound to the i-th.
+  Executor(int threads, std::vector<int> processors);
   ~Executor();
 
   int threads() const { return threads_; }

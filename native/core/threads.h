@@ -17,11 +17,12 @@ inline void parallelFor(int64_t count, int threads, int64_t grain, Body&& body) 
     body(int64_t{0}, count, 0);
     return;
   }
-#pragma omp parallel num_threads(used)
-  {
-    const int thread = omp_get_thread_num();
-    const int64_t begin = count * thread / used, end = count * (thread + 1) / used;
-    if (begin < end) body(begin, end, thread);
+  // A whole team each time: OpenMP ends the threads that a smaller one leaves out, and makes them anew for the next.
+  // Where it grants fewer (OMP_THREAD_LIMIT), the shares stay as they are.
+#pragma omp parallel num_threads(threads)
+  for (int share = omp_get_thread_num(); share < used; share += omp_get_num_threads()) {
+    const int64_t begin = count * share / used, end = count * (share + 1) / used;
+    if (begin < end) body(begin, end, share);
   }
 }
 

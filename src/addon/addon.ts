@@ -65,7 +65,11 @@ export interface Addon {
     kernels: string[],
     threads: number,
   ) => NativeProgram;
-  Device: new (threads: number) => NativeDevice;
+  /** With `pinThreads`, each thread is bound to a processor of its own. */
+  Device: new (
+    threads: number,
+    pinThreads?: boolean,
+  ) => NativeDevice;
   kernels(): Record<string, KernelInfo>;
   workspaceBytes(kernel: string, params: Uint8Array, threads: number): number;
   bufferList(kernel: string, params: Uint8Array): BufferInfo[];
@@ -104,8 +108,7 @@ export function addonFile(): string {
 }
 
 function load(): { addon: Addon; file: string } {
-  // A spinning OpenMP pool would starve the data workers; libgomp reads this when it is loaded.
-  process.env.OMP_WAIT_POLICY ??= 'passive';
+  waitBriefly();
   const require = createRequire(import.meta.url);
   const root = fileURLToPath(new URL('../../', import.meta.url));
   let file = process.env.HADAL_NATIVE || undefined;
@@ -118,4 +121,15 @@ function load(): { addon: Addon; file: string } {
   } catch (error) {
     throw new HadalError('HADAL_ERR_NATIVE', explainLoadFailure(root, file, error as Error), { cause: error });
   }
+}
+
+/**
+ * How OpenMP's threads wait for the next kernel; libgomp reads it when it is loaded. Waking a sleeping thread takes 27 µs
+ * and some steps have a thousand kernels, but threads that spin for good starve the data workers: they spin for as long
+ * as three wakes take, 80 µs (3000 pauses), then sleep.
+ */
+function waitBriefly(): void {
+  if (process.env.OMP_WAIT_POLICY !== undefined) return;
+  process.env.OMP_WAIT_POLICY = 'passive';
+  process.env.GOMP_SPINCOUNT ??= '3000';
 }

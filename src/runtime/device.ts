@@ -36,8 +36,10 @@ export interface InstructionTime extends InstructionInfo {
 
 /** Options of {@link openDevice}. */
 export interface DeviceOptions {
-  /** Executor threads; default: the machine's processors. */
+  /** Executor threads; default: the processors that this process may use. */
   threads?: number;
+  /** Binds each thread to a processor of its own; Linux only. */
+  pinThreads?: boolean;
 }
 
 /** Names of the devices this build knows. */
@@ -47,13 +49,14 @@ export const deviceNames = ['cpu'] as const;
  * Opens a device.
  *
  * @param name - 'cpu', or 'auto' for the best there is
- * @throws HadalError HADAL_ERR_DEVICE when there is no such device
+ * @throws HadalError HADAL_ERR_DEVICE when there is no such device, HADAL_ERR_CONFIG for a number of threads that it
+ *   cannot have or cannot pin
  */
 export function openDevice(name: string, options: DeviceOptions = {}): Device {
   if (name !== 'cpu' && name !== 'auto') {
     throw new HadalError('HADAL_ERR_DEVICE', `[device] expected one of auto, ${deviceNames.join(', ')}, got '${name}'`);
   }
-  return new Device(options.threads ?? availableParallelism());
+  return new Device(options.threads ?? availableParallelism(), options.pinThreads ?? false);
 }
 
 /** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */
@@ -65,11 +68,19 @@ export class Device implements Disposable {
   #isDisposed = false;
 
   /** @internal */
-  constructor(readonly threads: number) {
+  constructor(
+    readonly threads: number,
+    pinThreads: boolean,
+  ) {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
       throw new HadalError('HADAL_ERR_CONFIG', `[device] expected 1 to 1024 threads, got ${threads}`);
     }
-    this.native = new (loadAddon().Device)(threads);
+    const { Device: Native } = loadAddon();
+    try {
+      this.native = new Native(threads, pinThreads);
+    } catch (error) {
+      throw new HadalError('HADAL_ERR_CONFIG', (error as Error).message, { cause: error });
+    }
   }
 
   /** A zero-filled tensor. @throws HadalError HADAL_ERR_MEMORY */
