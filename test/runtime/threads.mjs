@@ -1,4 +1,4 @@
-// Runs products and a norm of few and of many rows on so many threads, and prints what the process's threads were before
+// Runs products and norms, of two rows and of many, on so many threads, and prints what the process's threads were before
 // the device was opened, after the first run and after the last: by number, the processors each may use.
 import { readdirSync, readFileSync } from 'node:fs';
 import { Graph } from '../../dist/graph/graph.js';
@@ -16,13 +16,13 @@ function threadsNow() {
 }
 
 const sizes = [
-  [2, 4096],
+  [2, 65536],
   [2048, 64],
 ];
 const graph = new Graph();
 for (const [i, [rows, dim]] of sizes.entries()) {
-  const x = graph.input(`x${i}`, [rows, dim], 'fp32');
-  graph.output(`y${i}`, rmsNorm(matmul(x, x, { transposeB: true }), graph.input(`w${i}`, [rows], 'fp32'), 1e-6));
+  const x = rmsNorm(graph.input(`x${i}`, [rows, dim], 'fp32'), graph.input(`w${i}`, [dim], 'fp32'), 1e-6);
+  graph.output(`y${i}`, matmul(x, x, { transposeB: true }));
 }
 const plan = compile(graph, threads);
 const before = threadsNow();
@@ -32,7 +32,7 @@ const slots = Object.fromEntries(program.outputs.map((spec) => [spec.name, devic
 const inputs = Object.fromEntries(
   sizes.flatMap(([rows, dim], i) => [
     [`x${i}`, new Float32Array(rows * dim).fill(1)],
-    [`w${i}`, new Float32Array(rows).fill(1)],
+    [`w${i}`, new Float32Array(dim).fill(1)],
   ]),
 );
 const run = () => device.run([{ program, slots, inputs }]);
