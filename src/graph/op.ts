@@ -77,6 +77,10 @@ export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Ou
   readonly narrow?: readonly number[] | 'follow';
   /** Inputs that mixed precision leaves to be computed in fp32, with the node that computes them. */
   readonly precise?: readonly number[];
+  /** Output 0 plus `addend`, added while it is written, in `dtype`; null where it cannot. */
+  plus?(addend: Value, inputs: I, attrs: A, dtype: DType): Value | null;
+  /** This op where its first input is a + b: its outputs, and the sum, in one pass over memory. */
+  ofSum?(a: Value, b: Value, inputs: I, attrs: A): { outputs: readonly Value[]; sum: Value };
   /** Pairs [output, input]: the output may take over the input's buffer when nobody else needs it. */
   readonly inPlace?: readonly (readonly [output: number, input: number])[];
 }

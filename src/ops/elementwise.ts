@@ -236,6 +236,11 @@ export function cast(x: Value, dtype: DType): Value {
   return x.dtype === dtype ? x : castOp.apply([x], { dtype })[0];
 }
 
+/** The two values that a node adds; null where it is no sum of two. */
+export function addendsOf({ op, inputs }: Node): readonly [Value, Value] | null {
+  return op === (ops.add as unknown as OpDefinition) ? (inputs as [Value, Value]) : null;
+}
+
 /** What a cast makes of its input; null for other nodes. */
 export function castDType({ op, attrs }: Node): DType | null {
   return op === (castOp as unknown as OpDefinition) ? (attrs as { dtype: DType }).dtype : null;

@@ -93,6 +93,10 @@ const weightGradientCall = (a: Value, b: Value, offsets: Value, addend: Value | 
 const weightGradientOp = defineOp<OutputAttrs, [a: Value, b: Value, offsets: Value], [c: Value]>({
   name: 'grouped-matmul-weight-gradient',
   retype,
+  plus: (addend, [a, b, offsets], _, dtype) =>
+    addend.dtype === dtype && addend.shape.length === 3
+      ? groupedMatmulWeightGradientAccumulate(addend, a, b, offsets)
+      : null,
   infer: ([a, b, offsets], { outputDType }) => [
     inferWeightGradient('grouped-matmul-weight-gradient', a, b, offsets, outputDType),
   ],

@@ -121,6 +121,11 @@ const matmulOp = defineOp<MatmulAttrs, [a: Value, b: Value], [c: Value]>({
   name: 'matmul',
   narrow: [0, 1],
   retype,
+  plus(addend, [a, b], attrs, outputDType) {
+    const { shape } = inferMatmul('matmul', a, b, attrs);
+    const fits = sameShape(addend.shape, isRow(addend) ? shape.slice(-1) : shape);
+    return fits ? matmulAccumulateOp.apply([addend, a, b], { ...attrs, outputDType })[0] : null;
+  },
   infer: ([a, b], attrs) => [inferMatmul('matmul', a, b, attrs)],
   vjp: ({ inputs: [a, b], gradients: [dy], attrs, needs }) => (dy ? pullBack(a, b, dy, attrs, needs) : [null, null]),
   cost: ([a, b], [c], attrs) => ({ flops: flopsOf(a, b, attrs), bytesRead: a.bytes + b.bytes, bytesWritten: c.bytes }),

@@ -28,6 +28,10 @@ function inferNorm(op: string, x: Value, weight: Value): TypeSpec[] {
 const rmsNormOp = defineOp<RmsNormAttrs, [x: Value, weight: Value], [y: Value, rstd: Value]>({
   name: 'rms-norm',
   narrow: [0],
+  ofSum(a, b, [, weight], { eps }) {
+    const [y, rstd, total] = addRmsNorm(a, b, weight, eps);
+    return { outputs: [y, rstd], sum: total };
+  },
   infer: ([x, weight]) => inferNorm('rms-norm', x, weight),
   vjp: ({ inputs: [x, weight], outputs: [, rstd], gradients: [dy], attrs }) =>
     dy ? rmsNormBackwardOp.apply([dy, x, weight, rstd, null], attrs) : [null, null],

@@ -12,7 +12,8 @@ export function accumulateEarly(graph: Graph): Graph {
   }
   for (const [name, value] of graph.updates) {
     const slot = graph.slots.get(name) as Value;
-    const isSum = value.node.op.isElementwise && !value.node.predicate && value.node.inputs.includes(slot);
+    const { op, predicate, inputs } = value.node;
+    const isSum = (op.isElementwise || op.inPlace) && !predicate && inputs.includes(slot);
     if (isSum && readers.get(slot) === 1) early.add(value.node);
   }
   if (early.size === 0) return graph;

@@ -5,7 +5,9 @@ import { printGraph } from '../graph/print.js';
 import { verify } from '../graph/verify.js';
 import { accumulateEarly } from './accumulate-early.js';
 import { foldCasts } from './fold-casts.js';
+import { fuseAddends } from './fuse-addends.js';
 import { fuseElementwise } from './fuse-elementwise.js';
+import { fuseResidualNorm } from './fuse-residual-norm.js';
 import { narrow } from './narrow.js';
 import { prune } from './prune.js';
 
@@ -15,6 +17,7 @@ export type Pass = (graph: Graph) => Graph;
 /** Passes over a graph that is yet to be differentiated, in order: what they fuse has a gradient rule of its own. */
 const forwardPasses = (dtype: DType): readonly (readonly [name: string, pass: Pass])[] => [
   ...(dtype === 'fp32' ? [] : [['narrow', (graph: Graph) => narrow(graph, dtype)] as const]),
+  ['fuse-residual-norm', fuseResidualNorm],
 ];
 
 /** Runs the passes of a forward graph. @param dtype - of its activations */
@@ -25,7 +28,9 @@ export function runForwardPasses(traced: Graph, dtype: DType): Graph {
 /** Every pass over a whole graph, in order. */
 export const pipeline: readonly (readonly [name: string, pass: Pass])[] = [
   ['prune', prune],
+  ['fuse-residual-norm', fuseResidualNorm],
   ['fold-casts', foldCasts],
+  ['fuse-addends', fuseAddends],
   ['fuse-elementwise', fuseElementwise],
   ['accumulate-early', accumulateEarly],
 ];

@@ -5,6 +5,8 @@ export interface Rewriter {
   readonly graph: Graph;
   /** The new value of an old one. */
   of(value: Value): Value;
+  /** Says what becomes of a value whose node was dropped. */
+  set(value: Value, made: Value): void;
 }
 
 /**
@@ -23,7 +25,7 @@ export function rewrite(
   const of = (value: Value) => map.get(value) as Value;
   for (const node of order) {
     const before = graph.nodes.length;
-    const made = visit(node, { graph, of });
+    const made = visit(node, { graph, of, set: (value, made) => map.set(value, made) });
     if (made === 'drop') continue;
     const outputs = made ?? copy(node, graph, of);
     for (let id = before; id < graph.nodes.length; id++) {
