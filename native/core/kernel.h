@@ -83,7 +83,7 @@ struct Buffer {
 };
 
 struct BufferList {
-  static constexpr int maxBuffers = 24;
+  static constexpr int maxBuffers = 132;
   Buffer items[maxBuffers];
   int count = 0;
 

@@ -16,8 +16,12 @@ HADAL_INLINE Vec squareRoot(Vec x) {
   return y;
 }
 
-// The three dtypes are told apart at each vector: the branches always go the same way and memory is the limit, while
-// 27 copies of the loop would only be code.
+struct Factors {
+  float lr, gradScale, scale1, scale2, beta1, rest1, beta2, rest2, eps;
+};
+
+// The dtypes are told apart at each vector: the branches always go the same way and memory is the limit, while 27 copies of
+// the loop would only be code.
 template <class Part>
 HADAL_INLINE Vec loadAny(DType dtype, const void* p, int64_t i, Part part) {
   Vec x = {};
@@ -29,34 +33,55 @@ HADAL_INLINE void storeAny(DType dtype, void* p, int64_t i, Part part, Vec x) {
   dispatch(dtype, [&](auto t) { store(static_cast<decltype(t)*>(p) + i, part, x); });
 }
 
-const char* from(const void* p, DType dtype, int64_t index) {
-  return static_cast<const char*>(p) + index * bytesOf(dtype);
+// Numbers begin … end of one tensor.
+HADAL_INLINE void updateRange(DType dtype, DType gradDtype, DType momentDtype, const Factors& f, float keep,
+                              void* const* buffers, int64_t begin, int64_t end) {
+  const void *param = buffers[0], *grad = buffers[1], *m = buffers[2], *v = buffers[3];
+  void *nextParam = buffers[4], *nextM = buffers[5], *nextV = buffers[6];
+  Bf16* copy = static_cast<Bf16*>(buffers[7]);
+  forLanes(end - begin, [&](int64_t offset, auto part) {
+    const int64_t i = begin + offset;
+    const Vec g = loadAny(gradDtype, grad, i, part) * f.gradScale;
+    const Vec m1 = loadAny(momentDtype, m, i, part) * f.beta1 + g * f.rest1;
+    const Vec v1 = loadAny(momentDtype, v, i, part) * f.beta2 + g * g * f.rest2;
+    const Vec step = m1 * f.scale1 / (squareRoot(v1 * f.scale2) + f.eps);
+    const Vec next = loadAny(dtype, param, i, part) * keep - step * f.lr;
+    storeAny(dtype, nextParam, i, part, next);
+    storeAny(momentDtype, nextM, i, part, m1);
+    storeAny(momentDtype, nextV, i, part, v1);
+    if (copy) store(copy + i, part, next);
+  });
 }
-char* to(void* p, DType dtype, int64_t index) { return static_cast<char*>(p) + index * bytesOf(dtype); }
+
+// Threads share the tensors by this many numbers: enough for what starts a range not to count, and whole cache lines.
+constexpr int64_t unit = 4096;
+HADAL_INLINE int64_t unitsOf(int64_t count) { return (count + unit - 1) / unit; }
 
 void update(const AdamwParams& p, void* const* buffers, RunContext& context) {
   const auto number = [&](int index) { return *static_cast<const float*>(buffers[index]); };
-  const float lr = number(4), gradScale = number(5), scale1 = 1 / number(6), scale2 = 1 / number(7);
-  const float beta1 = static_cast<float>(p.beta1), rest1 = static_cast<float>(1 - p.beta1);
-  const float beta2 = static_cast<float>(p.beta2), rest2 = static_cast<float>(1 - p.beta2);
-  const float eps = static_cast<float>(p.eps), keep = static_cast<float>(1 - lr * p.weightDecay);
-  parallelFor(p.count, context.threads, 8192, [&](int64_t begin, int64_t end, int) {
-    const char* param = from(buffers[0], p.dtype, begin);
-    const char* grad = from(buffers[1], p.gradDtype, begin);
-    const char* m = from(buffers[2], p.momentDtype, begin);
-    const char* v = from(buffers[3], p.momentDtype, begin);
-    char* nextParam = to(buffers[8], p.dtype, begin);
-    char* nextM = to(buffers[9], p.momentDtype, begin);
-    char* nextV = to(buffers[10], p.momentDtype, begin);
-    forLanes(end - begin, [&](int64_t i, auto part) {
-      const Vec g = loadAny(p.gradDtype, grad, i, part) * gradScale;
-      const Vec m1 = loadAny(p.momentDtype, m, i, part) * beta1 + g * rest1;
-      const Vec v1 = loadAny(p.momentDtype, v, i, part) * beta2 + g * g * rest2;
-      const Vec step = m1 * scale1 / (squareRoot(v1 * scale2) + eps);
-      storeAny(p.dtype, nextParam, i, part, loadAny(p.dtype, param, i, part) * keep - step * lr);
-      storeAny(p.momentDtype, nextM, i, part, m1);
-      storeAny(p.momentDtype, nextV, i, part, v1);
-    });
+  const float lr = number(0);
+  const Factors factors{lr,
+                        number(1),
+                        1 / number(2),
+                        1 / number(3),
+                        static_cast<float>(p.beta1),
+                        static_cast<float>(1 - p.beta1),
+                        static_cast<float>(p.beta2),
+                        static_cast<float>(1 - p.beta2),
+                        static_cast<float>(p.eps)};
+  int64_t units = 0;
+  for (int64_t i = 0; i < p.tensors; i++) units += unitsOf(p.count[i]);
+  parallelFor(units, context.threads, 2, [&](int64_t begin, int64_t end, int) {
+    int64_t first = 0;  // unit of a tensor's first number
+    for (int64_t i = 0; i < p.tensors; i++) {
+      const int64_t from = (begin > first ? begin - first : 0) * unit, wanted = (end - first) * unit;
+      const int64_t to = wanted < p.count[i] ? wanted : p.count[i];
+      const float keep = static_cast<float>(1 - lr * p.weightDecay[i]);
+      if (from < to) {
+        updateRange(p.dtype[i], p.gradDtype[i], p.momentDtype[i], factors, keep, buffers + 4 + 8 * i, from, to);
+      }
+      first += unitsOf(p.count[i]);
+    }
   });
 }
 

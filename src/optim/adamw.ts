@@ -28,27 +28,47 @@ export const updatesSlot = 'state/updates';
 /** Slots of a parameter's moments. */
 export const momentSlots = (name: string): [m: string, v: string] => [`adam.m/${name}`, `adam.v/${name}`];
 
-/** Updates every parameter by its gradient. @param lr - fp32 [1] @param gradScale - fp32 [1], clipping */
+/**
+ * Updates every parameter by its gradient.
+ *
+ * @param lr - fp32 [1]
+ * @param gradScale - fp32 [1], clipping
+ * @param workingCopies - names the slot (bf16, shape of the parameter) that holds the parameter rounded, where there is one
+ */
 export function applyAdamw(
   graph: Graph,
   parameters: readonly OptimizedParameter[],
   grads: readonly Value[],
   { lr, gradScale }: { lr: Value; gradScale: Value },
   { weightDecay, ...config }: AdamwConfig,
+  workingCopies: (parameter: OptimizedParameter) => string | null = () => null,
 ): void {
   const updates = add(graph.slot(updatesSlot, [1], 'fp32'), 1);
   graph.update(updatesSlot, updates);
   // 1 − β^n
   const correction = (beta: number) => subtract(1, exp(multiply(updates, Math.log(beta))));
   const inputs = { lr, gradScale, correction1: correction(config.beta1), correction2: correction(config.beta2) };
-  for (const [i, { name, shape, dtype, decay }] of parameters.entries()) {
-    const slots = [name, ...momentSlots(name)];
-    const [param, m, v] = slots.map((slot, n) => graph.slot(slot, shape, n === 0 ? dtype : 'fp32')) as [
-      Value,
-      Value,
-      Value,
-    ];
-    const next = adamw(param, grads[i] as Value, m, v, inputs, { ...config, weightDecay: decay ? weightDecay : 0 });
-    for (const [n, value] of next.entries()) graph.update(slots[n] as string, value);
+  const tensors = parameters.map((parameter, i) => {
+    const { name, shape, dtype, decay } = parameter;
+    const [mSlot, vSlot] = momentSlots(name);
+    return {
+      param: graph.slot(name, shape, dtype),
+      grad: grads[i] as Value,
+      m: graph.slot(mSlot, shape, 'fp32'),
+      v: graph.slot(vSlot, shape, 'fp32'),
+      weightDecay: decay ? weightDecay : 0,
+      copies: workingCopies(parameter) !== null,
+    };
+  });
+  for (const [i, { param, m, v, copy }] of adamw(tensors, inputs, config).entries()) {
+    const parameter = parameters[i] as OptimizedParameter;
+    const [mSlot, vSlot] = momentSlots(parameter.name);
+    graph.update(parameter.name, param);
+    graph.update(mSlot, m);
+    graph.update(vSlot, v);
+    const slot = workingCopies(parameter);
+    if (slot === null || !copy) continue;
+    graph.slot(slot, parameter.shape, 'bf16');
+    graph.update(slot, copy);
   }
 }

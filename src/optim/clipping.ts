@@ -1,20 +1,10 @@
 import type { Value } from '../graph/graph.js';
 import { add, divide, minimum, sqrt } from '../ops/elementwise.js';
-import { sum, sumOfSquares } from '../ops/reduce.js';
-import { concat, reshape } from '../ops/shape.js';
+import { squaredNorm } from '../ops/squared-norm.js';
 
 /** √(Σ over all gradients of Σ g²), fp32 [1]. Pascanu et al. 2013, arXiv:1211.5063. */
 export function globalNorm(grads: readonly Value[]): Value {
-  const squares = grads.map((grad) =>
-    reshape(
-      sumOfSquares(
-        grad,
-        grad.shape.map((_, axis) => axis),
-      ),
-      [1],
-    ),
-  );
-  return sqrt(sum(concat(squares, 0), [0], true));
+  return sqrt(squaredNorm(grads));
 }
 
 /** Factor that brings a gradient of norm `norm` down to at most `clipNorm`: min(1, clipNorm / (norm + 1e-6)), as PyTorch. */

@@ -4,6 +4,8 @@ import { modelFromConfig } from '../../src/models/families.js';
 import { parametersOf } from '../../src/models/model.js';
 import { applyAdamw, momentSlots, updatesSlot } from '../../src/optim/adamw.js';
 import { compile } from '../../src/runtime/compile.js';
+import { roundTo } from '../support/compare.js';
+import { toFloats } from '../support/float-bytes.js';
 import { testDevice } from '../support/op-case.js';
 import { tinyConfig } from '../train/tiny.js';
 
@@ -57,7 +59,7 @@ describe('applyAdamw', () => {
     });
     const grads = parameters.map(({ name, shape }) => graph.input(`g.${name}`, shape, 'fp32'));
     const scalars = { lr: graph.input('lr', [1], 'fp32'), gradScale: graph.input('gradScale', [1], 'fp32') };
-    applyAdamw(graph, parameters, grads, scalars, config);
+    applyAdamw(graph, parameters, grads, scalars, config, ({ name }) => (name === 'matrix' ? 'copy/matrix' : null));
     const device = testDevice();
     const program = device.load(compile(graph, device.threads));
     const slots = Object.fromEntries(
@@ -72,13 +74,15 @@ describe('applyAdamw', () => {
     for (let i = 0; i < updates; i++) await device.run([{ program, slots, inputs }]);
     const read = async (name: string) => {
       using tensor = slots[name] as NonNullable<(typeof slots)[string]>;
-      const values = await tensor.toFloat32();
+      const values = toFloats(await tensor.read(new Uint8Array(tensor.bytes)), tensor.dtype);
       expect(new Set(values).size, `${name} is the same everywhere`).toBe(1);
       return values[0] as number;
     };
-    const names = ['matrix', 'norm', updatesSlot, ...momentSlots('matrix')];
-    const [matrix, norm, count, m, v] = await Promise.all(names.map(read));
-    return { matrix, norm, count, m, v } as Record<'matrix' | 'norm' | 'count' | 'm' | 'v', number>;
+    const names = ['matrix', 'copy/matrix', 'norm', updatesSlot, ...momentSlots('matrix')];
+    const [matrix, copy, norm, count, m, v] = (await Promise.all(names.map(read))) as [
+      ...[number, number, number, number, number, number],
+    ];
+    return { matrix, copy, norm, count, m, v };
   }
 
   it('decays matrices by lr · weightDecay an update, and nothing else', async () => {
@@ -99,5 +103,11 @@ describe('applyAdamw', () => {
     const { m, v } = await run(1, 0.3, 0.25);
     expect(m).toBeCloseTo(0.2 * 0.075, 6);
     expect(v).toBeCloseTo(0.1 * 0.075 ** 2, 7);
+  });
+
+  it('keeps working copies in bf16, rounded from the parameters after each update', async () => {
+    const { matrix, copy } = await run(3, 0.37);
+    expect(matrix).not.toBe(copy);
+    expect(copy).toBe(roundTo('bf16', matrix));
   });
 });

@@ -225,10 +225,11 @@ describe('a plan', () => {
     const [p, m, v] = ['p', 'm', 'v'].map((name) => graph.slot(name, [64], 'fp32')) as [Value, Value, Value];
     const one = graph.constant(Float32Array.of(1), [1]);
     const numbers = { lr: graph.input('lr', [1], 'fp32'), gradScale: one, correction1: one, correction2: one };
-    const updated = adamw(p, exp(p), m, v, numbers, { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0 });
-    ['p', 'm', 'v'].forEach((name, i) => {
-      graph.update(name, updated[i] as Value);
-    });
+    const tensor = { param: p, grad: exp(p), m, v, weightDecay: 0 };
+    const [next] = adamw([tensor], numbers, { beta1: 0.9, beta2: 0.99, eps: 1e-8 });
+    for (const [name, value] of Object.entries({ p: next?.param, m: next?.m, v: next?.v })) {
+      graph.update(name, value as Value);
+    }
     return graph;
   };
 
