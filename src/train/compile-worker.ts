@@ -4,13 +4,13 @@ import { modelFromConfig } from '../models/families.js';
 import { compile } from '../runtime/compile.js';
 import type { Plan } from '../runtime/plan.js';
 import { traceInitialization } from './initialization.js';
-import { type StepConfig, type StepPart, traceEvaluation, traceStep } from './step.js';
+import { type StepConfig, type StepPart, traceEvaluation, traceStep, traceWorkingCopies } from './step.js';
 
 /** A program to trace and plan: plain data, so that it can be done off the main thread. */
 export interface CompileTask {
   /** The model's config.json. */
   model: Record<string, unknown>;
-  program: StepPart | 'evaluation' | 'initialization';
+  program: StepPart | 'evaluation' | 'initialization' | 'working-copies';
   step: StepConfig;
   threads: number;
 }
@@ -22,6 +22,7 @@ export function compileProgram({ model: config, program, step, threads }: Compil
       const model = modelFromConfig(config);
       if (program === 'initialization') return compile(traceInitialization(model), threads);
       if (program === 'evaluation') return compile(traceEvaluation(model, step), threads);
+      if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads);
       return compile(traceStep(model, step, program), threads);
     }),
   );

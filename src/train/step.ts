@@ -14,6 +14,7 @@ import { fill } from '../ops/sources.js';
 import { type AdamwConfig, applyAdamw } from '../optim/adamw.js';
 import { clipScale, globalNorm } from '../optim/clipping.js';
 import { runForwardPasses } from '../passes/pipeline.js';
+import { copiedSlots, readWorkingCopies, refreshWorkingCopies, workingCopyPrefix } from '../passes/working-copies.js';
 import { languageModelLoss, lossScales, plus } from './losses.js';
 
 /** Which program of an update's schedule. */
@@ -45,25 +46,31 @@ interface Terms {
 /** Traces one program of an update. */
 export function traceStep(model: Model, config: StepConfig, part: StepPart): Graph {
   const parameters = parametersOf(model);
+  const forward = runForwardPasses(traceForward(model, config), config.dtype);
+  const copies = copiedSlots(forward);
   if (part === 'apply') {
     const graph = new Graph();
-    const summed = contributionSlots(model, config).map(
-      ([name, shape]) => [name, graph.slot(name, shape, 'fp32')] as const,
+    const sums = [...backward(forward, parameters)].map(
+      ([name, { shape, dtype }]) => [name, graph.slot(name, shape, dtype)] as const,
     );
-    applyUpdate(graph, parameters, new Map(summed), config);
+    applyUpdate(graph, parameters, new Map(sums), copies, config);
     return graph;
   }
 
-  const graph = runForwardPasses(traceForward(model, config), config.dtype);
-  const contribution = backward(graph, parameters);
-  if (part === 'whole') applyUpdate(graph, parameters, contribution, config);
+  const contribution = backward(forward, parameters);
+  if (part === 'whole') applyUpdate(forward, parameters, contribution, copies, config);
   else {
     for (const [name, value] of contribution) {
-      const slot = graph.slot(name, value.shape, value.dtype);
-      graph.update(name, part === 'first' ? value : add(slot, value));
+      const slot = forward.slot(name, value.shape, value.dtype);
+      forward.update(name, part === 'first' ? value : add(slot, value));
     }
   }
-  return graph;
+  return readWorkingCopies(forward);
+}
+
+/** Traces what makes the 16-bit copies of weights that steps and evaluations read. */
+export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
+  return refreshWorkingCopies(copiedSlots(runForwardPasses(traceForward(model, config), config.dtype)));
 }
 
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>) =>
@@ -110,6 +117,7 @@ function applyUpdate(
   graph: Graph,
   parameters: ReadonlyMap<string, Parameter>,
   summed: Contribution,
+  copies: ReadonlyMap<string, Value>,
   config: StepConfig,
 ): void {
   const trainable = trainableOf(parameters);
@@ -120,7 +128,10 @@ function applyUpdate(
   const gradScale = clipScale(gradNorm, config.clipNorm);
   const isSound = finite(gradNorm);
   graph.predicated(cast(isSound, 'int32'), () => {
-    applyAdamw(graph, trainable, grads, { lr: graph.input('lr', [1], 'fp32'), gradScale }, config.adamw);
+    const rates = { lr: graph.input('lr', [1], 'fp32'), gradScale };
+    applyAdamw(graph, trainable, grads, rates, config.adamw, ({ name }) =>
+      copies.has(name) ? workingCopyPrefix + name : null,
+    );
     for (const [name, load] of loads) balanceRouter(graph, parameters, name.slice('load/'.length), load);
   });
 
@@ -138,12 +149,6 @@ function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>,
   graph.update(name, add(graph.slot(name, [experts], 'fp32'), multiply(sum(sign(lack), [0]), speed)));
 }
 
-/** Names and shapes of the slots that sum micro-batches. */
-export function contributionSlots(model: Model, config: StepConfig): [name: string, shape: readonly number[]][] {
-  const traced = traceStep(model, config, 'first');
-  return [...traced.updates].map(([name, value]) => [name, value.shape]);
-}
-
 /** Evaluation: the summed cross-entropy of the main head. */
 export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' | 'seqLen' | 'dtype'>): Graph {
   const graph = new Graph();
@@ -151,5 +156,5 @@ export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' |
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
   const scales = { main: fill(graph, [1], 1), mtp: [], balance: fill(graph, [1], 0) };
   graph.output('loss', languageModelLoss(output, inputs, scales, { labelSmoothing: 0, zLoss: 0 }).main);
-  return runForwardPasses(graph, config.dtype);
+  return readWorkingCopies(runForwardPasses(graph, config.dtype));
 }

@@ -8,6 +8,7 @@ import { WorkerPool } from '../data/worker-pool.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import { momentSlots, updatesSlot } from '../optim/adamw.js';
+import { workingCopyPrefix } from '../passes/working-copies.js';
 import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
 import type { Plan, TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -43,6 +44,7 @@ export interface UpdateResult {
 
 /** Bytes by kind, known before anything is allocated. */
 export interface MemoryPlan {
+  /** With their copies in 16 bits. */
   parameters: number;
   optimizer: number;
   gradients: number;
@@ -60,7 +62,8 @@ export async function planPrograms(
   const parts: StepPart[] = options.accumulates ? ['first', 'next', 'apply'] : ['whole'];
   await using pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
   const plans: Plans = {};
-  for (const program of ['initialization', 'evaluation', ...parts] as const) {
+  const copies = step.dtype === 'fp32' ? [] : (['working-copies'] as const);
+  for (const program of ['initialization', ...copies, 'evaluation', ...parts] as const) {
     const task: CompileTask = { model: model.toHuggingFace(), program, step, threads: options.threads };
     plans[program] = await pool.run<Plan>('compileProgram', task);
   }
@@ -78,7 +81,7 @@ export function planMemory(model: Model, plans: Plans): MemoryPlan {
       ),
     );
   return {
-    parameters: bytes(parametersOf(model).values()),
+    parameters: bytes(parametersOf(model).values()) + bytes(slots(workingCopyPrefix).values()),
     optimizer: bytes(slots('adam.').values()),
     gradients: bytes(slots('gradient/').values()),
     arena: Math.max(0, ...Object.values(plans).map((plan) => plan.arenaBytes)),
@@ -119,6 +122,12 @@ export class Stepper implements Disposable {
   /** Fills the parameters with their random beginning. */
   async initialize(seed: number): Promise<void> {
     await this.device.run([this.#entry('initialization', { key: Int32Array.of(seed, 0) })]);
+    await this.refreshWorkingCopies();
+  }
+
+  /** To be called after the parameters were written from outside. */
+  async refreshWorkingCopies(): Promise<void> {
+    if (this.#programs['working-copies']) await this.device.run([this.#entry('working-copies', {})]);
   }
 
   /**

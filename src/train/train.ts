@@ -11,7 +11,7 @@ import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
 import { cosineLr } from '../optim/schedule.js';
 import { bestDType } from '../runtime/best-dtype.js';
-import { type Device, openDevice } from '../runtime/device.js';
+import { type Device, type InstructionTime, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
@@ -22,6 +22,13 @@ import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
 import type { StepConfig } from './step.js';
 import { type MemoryPlan, planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.js';
+
+/** What a caller may hand to {@link train}. */
+export interface TrainHooks {
+  signal?: AbortSignal;
+  /** Told once where the time of a step goes: of the third of this run, when all is warm, or its last. @internal */
+  onProfile?: (times: readonly InstructionTime[]) => Promise<void>;
+}
 
 /**
  * Trains a model: prepares data, runs updates, evaluates, writes checkpoints.
@@ -35,7 +42,7 @@ import { type MemoryPlan, planMemory, planPrograms, Stepper, type UpdateResult }
  */
 export async function* train(
   options: TrainOptions,
-  { signal }: { signal?: AbortSignal } = {},
+  { signal, onProfile }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
   const config = resolveTrainConfig(options);
   const { model, source } = await modelOf(config);
@@ -64,7 +71,7 @@ export async function* train(
   const memory = planMemory(model, plans);
   refuseWhatCannotFit(memory, config);
   using stepper = new Stepper(device, model, step, plans);
-  const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut, source);
+  const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut, source, onProfile);
 
   const notes = await run.load();
   await using loader = run.openLoader();
@@ -97,6 +104,8 @@ class Run {
   state: TrainState;
   #last: UpdateResult | null = null;
   #initial: EvaluationEvent | null = null;
+  /** Updates of this run. */
+  #updates = 0;
   readonly #began = performance.now();
 
   constructor(
@@ -108,6 +117,7 @@ class Run {
     readonly heldOut: PreparedPart,
     /** Where the weights come from, null where they are random. */
     readonly source: ModelSource | null,
+    private onProfile: TrainHooks['onProfile'],
   ) {
     this.state = {
       step: 0,
@@ -139,7 +149,9 @@ class Run {
       await loadParameters(this.source, stepper.tensors);
     } else {
       await stepper.initialize(config.seed);
+      return notes;
     }
+    await stepper.refreshWorkingCopies();
     return notes;
   }
 
@@ -202,13 +214,19 @@ class Run {
     const window: Batch[] = [];
     while (window.length < config.gradAccumulationSteps) window.push(await loader.next());
     const lr = cosineLr({ ...config.optimizer, steps: config.steps }, state.step);
-    const profile = envFlag('HADAL_DEBUG') >= 2;
+    const isWatched = envFlag('HADAL_DEBUG') >= 2;
+    const onProfile = ++this.#updates === 3 || state.step + 1 === config.steps ? this.onProfile : undefined;
     const result = await stepper.update(
       window,
       { ...config.loss, lr, seed: config.seed, step: state.step },
-      { profile },
+      { profile: isWatched || onProfile !== undefined },
     );
-    if (profile) debug(2, () => `step ${state.step + 1}\n${profileTable(result.times)}`);
+    const table = () => `${profileTable(result.times)}\n\n${profileTable(result.times, 'module')}`;
+    if (isWatched) debug(2, () => `step ${state.step + 1}\n${table()}`);
+    if (onProfile) {
+      this.onProfile = undefined;
+      await onProfile(result.times);
+    }
 
     const tokens = window.reduce((sum, { counts }) => sum + counts.tokens, 0);
     state.step++;
