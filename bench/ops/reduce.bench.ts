@@ -6,9 +6,9 @@ export const cases = [2048, rowsBeyondCache(1024)].flatMap((rows) => {
   const inputs = { x: { shape: [rows, 1024] } };
   const name = `${rows} × 1024`;
   return [
-    benchCase({ name: `${name}, of rows`, inputs, build: ({ x }) => mean(x, [1]) }),
-    benchCase({ name: `${name}, of rows`, inputs, build: ({ x }) => max(x, [1]) }),
-    benchCase({ name: `${name}, of columns`, inputs, build: ({ x }) => sum(x, [0]) }),
-    benchCase({ name: `${name}, of all`, inputs, build: ({ x }) => sumOfSquares(x, [0, 1]) }),
+    benchCase({ name: `${name}, mean of rows`, inputs, build: ({ x }) => mean(x, [1]) }),
+    benchCase({ name: `${name}, max of rows`, inputs, build: ({ x }) => max(x, [1]) }),
+    benchCase({ name: `${name}, sum of columns`, inputs, build: ({ x }) => sum(x, [0]) }),
+    benchCase({ name: `${name}, sum of all squares`, inputs, build: ({ x }) => sumOfSquares(x, [0, 1]) }),
   ];
 });

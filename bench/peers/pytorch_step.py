@@ -2,8 +2,8 @@
 
     python bench/peers/pytorch_step.py --config bench/peers/deepseek-14m.json --batch 8 --seq 256 --threads 2
 
-Needs torch 2.13 and transformers >= 5.18. Every step takes new random tokens, then forward, backward, clipping to norm 1
-and fused AdamW (beta 0.9 0.95, decay 0.1 on matrices). step_ms is the median without the warm-up steps. bf16 is autocast over
+Needs torch 2.13 and transformers >= 5.18. Every step takes new tokens (of --tokens, else random), then forward, backward,
+clipping to norm 1 and fused AdamW (beta 0.9 0.95, decay 0.1 on matrices). step_ms is the median without the warm-up steps. bf16 is autocast over
 fp32 weights. The defaults are what is fastest on CPU: `padded_sdpa` pads v to q's head size, since PyTorch's fused CPU
 attention takes equal sizes only (with `sdpa` latent attention falls back to the T x T matrix); grouped products for experts.
 """
@@ -14,6 +14,7 @@ import resource
 import statistics
 import time
 
+import numpy
 import torch
 import transformers
 from torch.nn import functional as F
@@ -31,7 +32,9 @@ transformers.AttentionInterface.register('padded_sdpa', padded_sdpa)
 transformers.AttentionMaskInterface.register('padded_sdpa', transformers.masking_utils.sdpa_mask)
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('--config', required=True, help="a Hugging Face config.json (deepseek_v2, deepseek_v3, gpt2)")
+parser.add_argument('--config', help="a Hugging Face config.json (deepseek_v2, deepseek_v3, gpt2); weights are random")
+parser.add_argument('--model', help='a Hugging Face directory to start from, in place of --config')
+parser.add_argument('--tokens', help='token ids to train on, little-endian int32, row after row')
 parser.add_argument('--batch', type=int, default=8)
 parser.add_argument('--seq', type=int, default=256)
 parser.add_argument('--dtype', choices=['fp32', 'bf16'], default='fp32')
@@ -46,13 +49,18 @@ args = parser.parse_args()
 torch.set_num_threads(args.threads)
 torch.manual_seed(0)
 transformers.logging.set_verbosity_error()
-with open(args.config) as file:
-    fields = json.load(file)
-config = transformers.AutoConfig.for_model(**fields)
+if args.model:
+    config = transformers.AutoConfig.from_pretrained(args.model)
+else:
+    with open(args.config) as file:
+        config = transformers.AutoConfig.for_model(**json.load(file))
 choices = {'attn_implementation': args.attention}
 if 'deepseek' in config.model_type:
     choices['experts_implementation'] = args.experts
-model = transformers.AutoModelForCausalLM.from_config(config, **choices).train()
+if args.model:
+    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, **choices).train()
+else:
+    model = transformers.AutoModelForCausalLM.from_config(config, **choices).train()
 matrices = [p for p in model.parameters() if p.dim() > 1]
 others = [p for p in model.parameters() if p.dim() <= 1]
 optimizer = torch.optim.AdamW(
@@ -63,9 +71,15 @@ optimizer = torch.optim.AdamW(
 )
 forward = torch.compile(model) if args.compile else model
 
+count = args.warmup + args.steps
+if args.tokens:
+    numbers = numpy.fromfile(args.tokens, dtype='<i4', count=count * args.batch * args.seq)
+    batches = torch.from_numpy(numbers.astype('int64')).view(count, args.batch, args.seq)
+else:
+    batches = torch.randint(0, config.vocab_size, (count, args.batch, args.seq))
+
 losses, times = [], []
-for _ in range(args.warmup + args.steps):
-    tokens = torch.randint(0, config.vocab_size, (args.batch, args.seq))
+for tokens in batches:
     start = time.perf_counter()
     with torch.autocast('cpu', torch.bfloat16, enabled=args.dtype == 'bf16'):
         loss = forward(tokens, labels=tokens, use_cache=False).loss

@@ -1,10 +1,12 @@
 // `hadal train`: a listener to the events of a run, and what is shown when it ends.
+import { availableParallelism } from 'node:os';
 import { HadalError } from '../core/errors.js';
 import { loadModel } from '../generate/loaded-model.js';
 import type { TrainListener } from '../monitor/lines.js';
 import { plainLog } from '../monitor/plain.js';
 import { tensorboardListener } from '../monitor/tensorboard.js';
 import { TerminalDisplay } from '../monitor/terminal.js';
+import type { InstructionTime } from '../runtime/device.js';
 import type { TrainConfig } from '../train/config.js';
 import type { EndEvent } from '../train/events.js';
 import { train } from '../train/train.js';
@@ -13,6 +15,7 @@ import { invocation, quoted } from './invocation.js';
 import { printJson } from './output.js';
 import type { TrainFlags } from './train.js';
 import { trainConfigFrom } from './train-config.js';
+import { writeProfile } from './write-profile.js';
 
 /** Trains, shows it, samples from the result. @throws HadalError what `train` throws */
 export async function runTrain(flags: TrainFlags): Promise<void> {
@@ -21,7 +24,7 @@ export async function runTrain(flags: TrainFlags): Promise<void> {
   const stream = json ? process.stderr : process.stdout;
   const write = (line: string): void => void stream.write(`${line}\n`);
   const config = await trainConfigFrom(flags, (file) => write(`config ${file}`));
-  const end = await runShown(config, { stream, json });
+  const end = await runShown(config, { stream, json, profile: flags.profile });
   if (!end) return;
   using signal = abortOnInterrupt(() => {});
   await showSamples(config, end, { write: (text) => stream.write(text), json, signal });
@@ -31,7 +34,7 @@ export async function runTrain(flags: TrainFlags): Promise<void> {
 
 async function runShown(
   config: TrainConfig,
-  { stream, json }: { stream: NodeJS.WriteStream; json: boolean },
+  { stream, json, profile }: { stream: NodeJS.WriteStream; json: boolean; profile: string | undefined },
 ): Promise<EndEvent | null> {
   using display = stream.isTTY ? new TerminalDisplay(stream) : null;
   // A second Ctrl-C ends the process at once: the cursor must come back all the same.
@@ -40,10 +43,14 @@ async function runShown(
   const write = (line: string): void => void (display ? display.print([line]) : stream.write(`${line}\n`));
   const listeners: TrainListener[] = [display?.listen ?? plainLog(write), board.listen, ...(json ? [printJson] : [])];
   using signal = abortOnInterrupt(() => write('stopping after this step and saving; Ctrl-C again ends at once'));
+  const threads = config.threads ?? availableParallelism();
+  const onProfile = async (times: readonly InstructionTime[]): Promise<void> => {
+    if (profile !== undefined) for (const line of await writeProfile(profile, times, threads)) write(line);
+  };
   let end: EndEvent | null = null;
   let saved = false;
   try {
-    for await (const event of train(config, { signal })) {
+    for await (const event of train(config, { signal, ...(profile !== undefined && { onProfile }) })) {
       for (const listen of listeners) listen(event);
       if (event.type === 'checkpoint') saved = true;
       if (event.type === 'end') end = event;

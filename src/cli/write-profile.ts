@@ -1,0 +1,22 @@
+// `--profile`: where the time of a step goes, as a trace in a file and as tables.
+import { loadAddon } from '../addon/addon.js';
+import { formatInteger } from '../core/format.js';
+import { writeFileAtomic } from '../formats/atomic-file.js';
+import { withFileErrors } from '../formats/file-error.js';
+import { chromeTrace } from '../runtime/chrome-trace.js';
+import type { InstructionTime } from '../runtime/device.js';
+import { profileTable } from '../runtime/profile.js';
+
+/** Writes a step's trace. @returns lines for people: by op, by module, and where the trace is */
+export async function writeProfile(
+  path: string,
+  times: readonly InstructionTime[],
+  threads: number,
+): Promise<string[]> {
+  const trace = chromeTrace(times, { threads, instructionSet: loadAddon().features().isa });
+  await withFileErrors(`write ${path}`, () => writeFileAtomic(path, `${JSON.stringify(trace)}\n`));
+  return [
+    ...[profileTable(times, 'op'), '', profileTable(times, 'module'), ''].join('\n').split('\n'),
+    `profile of ${formatInteger(times.length)} instructions in ${path} (chrome://tracing, ui.perfetto.dev)`,
+  ];
+}
