@@ -7,6 +7,7 @@ import { accumulateEarly } from './accumulate-early.js';
 import { foldCasts } from './fold-casts.js';
 import { fuseAddends } from './fuse-addends.js';
 import { fuseElementwise } from './fuse-elementwise.js';
+import { fuseLatentHeads } from './fuse-latent-heads.js';
 import { fuseResidualNorm } from './fuse-residual-norm.js';
 import { narrow } from './narrow.js';
 import { prune } from './prune.js';
@@ -14,21 +15,25 @@ import { prune } from './prune.js';
 /** A rewrite of a graph that keeps what it computes. */
 export type Pass = (graph: Graph) => Graph;
 
-/** Passes over a graph that is yet to be differentiated, in order: what they fuse has a gradient rule of its own. */
-const forwardPasses = (dtype: DType): readonly (readonly [name: string, pass: Pass])[] => [
-  ...(dtype === 'fp32' ? [] : [['narrow', (graph: Graph) => narrow(graph, dtype)] as const]),
+type Passes = readonly (readonly [name: string, pass: Pass])[];
+
+/** What is fused has a gradient rule of its own, so that one rule serves both directions. */
+const forwardFusions: Passes = [
   ['fuse-residual-norm', fuseResidualNorm],
+  ['fuse-latent-heads', fuseLatentHeads],
+  ['prune', prune],
 ];
 
-/** Runs the passes of a forward graph. @param dtype - of its activations */
+/** Runs the passes of a graph that is yet to be differentiated. @param dtype - of its activations */
 export function runForwardPasses(traced: Graph, dtype: DType): Graph {
-  return runPasses(traced, forwardPasses(dtype));
+  const narrowing: Passes = dtype === 'fp32' ? [] : [['narrow', (graph) => narrow(graph, dtype)]];
+  return runPasses(traced, [...narrowing, ...forwardFusions]);
 }
 
 /** Every pass over a whole graph, in order. */
-export const pipeline: readonly (readonly [name: string, pass: Pass])[] = [
+export const pipeline: Passes = [
   ['prune', prune],
-  ['fuse-residual-norm', fuseResidualNorm],
+  ...forwardFusions,
   ['fold-casts', foldCasts],
   ['fuse-addends', fuseAddends],
   ['fuse-elementwise', fuseElementwise],
