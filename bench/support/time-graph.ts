@@ -11,6 +11,8 @@ import type { BenchInput } from './bench-case.js';
 export interface Effort {
   /** What one graph is given, beyond the fewest runs. */
   seconds: number;
+  /** Called when all inputs are in place and nothing has run yet. */
+  onReady?: () => void;
 }
 
 const fewestRuns = 5;
@@ -24,13 +26,14 @@ export async function timeGraph(
   device: Device,
   graph: Graph,
   inputs: Readonly<Record<string, BenchInput>>,
-  { seconds }: Effort,
+  { seconds, onReady }: Effort,
 ): Promise<InstructionTime[][]> {
   const program = device.load(compile(graph, device.threads));
   const slots: Record<string, Tensor> = {};
   try {
     for (const { name, shape, dtype } of program.slots) slots[name] = device.allocate(shape, dtype);
     await fillSlots(device, [...graph.slots.keys()], slots, inputs);
+    onReady?.();
     const run = () => device.run([{ program, slots }], { profile: true });
     await run();
     const end = performance.now() + 1000 * seconds;
