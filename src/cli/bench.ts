@@ -10,6 +10,7 @@ export interface BenchStepFlags extends CommonFlags {
   seq: number;
   dtype: 'auto' | 'fp32' | 'bf16';
   threads?: number;
+  pinThreads?: boolean;
   steps: number;
   warmup: number;
   seed: number;
@@ -29,7 +30,8 @@ export function registerBench(program: Command): void {
     .option('--batch <n>', 'rows a step', wholeNumber(1), 8)
     .option('--seq <n>', 'tokens a row', wholeNumber(2), 256)
     .option('--dtype <name>', 'number format of the computation', oneOf(['auto', 'fp32', 'bf16']), 'fp32')
-    .option('--threads <n>', "threads (default: the machine's processors)", wholeNumber(1))
+    .option('--threads <n>', 'threads (default: the processors that the process may use)', wholeNumber(1))
+    .option('--pin-threads', 'bind each of them to a processor of its own (Linux)')
     .option('--steps <n>', 'steps that are timed', wholeNumber(1), 10)
     .option('--warmup <n>', 'steps before them', wholeNumber(0), 2)
     .option('--seed <n>', 'seed of weights and tokens', wholeNumber(0), 0)

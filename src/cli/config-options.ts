@@ -102,8 +102,10 @@ export interface ConfigFile {
   device?: 'auto' | 'cpu' | undefined;
   /** Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32. Weights, moments, gradients of weights, statistics, routing and loss are fp32 always. Default: "auto". */
   dtype?: 'auto' | 'fp32' | 'bf16' | undefined;
-  /** Threads of the computation; null: the machine's processors. Default: null. */
+  /** Threads of the computation; null: as many as there are processors that the process may use. Default: null. */
   threads?: number | null | undefined;
+  /** Bind each of them to a processor of its own (Linux); for a machine that does nothing else. Default: false. */
+  pinThreads?: boolean | undefined;
   /** Continue what is in the run directory, or start when there is nothing. Default: false. */
   resume?: boolean | undefined;
 }

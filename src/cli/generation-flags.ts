@@ -19,6 +19,7 @@ export interface GenerationFlags extends CommonFlags {
   device?: string;
   dtype?: string;
   threads?: number;
+  pinThreads?: boolean;
 }
 
 /** Gathers what a flag is given several times. */
@@ -55,7 +56,8 @@ export function withGenerationFlags(
     .option('--cache <form>', 'what is kept of earlier tokens: latent or expanded', oneOf(['latent', 'expanded']))
     .option('--device <name>', 'auto or cpu')
     .option('--dtype <name>', 'fp32, bf16 or fp16')
-    .option('--threads <n>', 'threads of the computation', wholeNumber(1));
+    .option('--threads <n>', 'threads of the computation', wholeNumber(1))
+    .option('--pin-threads', 'bind each of them to a processor of its own (Linux)');
 }
 
 /** The options of the API that the flags stand for. */

@@ -57,7 +57,7 @@ export async function benchStep(flags: BenchStepFlags): Promise<void> {
 async function measure(
   flags: BenchStepFlags & { dtype: 'fp32' | 'bf16' },
 ): Promise<{ measured: StepMeasurement; times: readonly InstructionTime[]; threads: number }> {
-  const { batch, seq, threads = availableParallelism(), steps, warmup, seed, dtype } = flags;
+  const { batch, seq, threads = availableParallelism(), pinThreads = false, steps, warmup, seed, dtype } = flags;
   const { model, source } = await modelOf(flags);
   if (seq > model.maxPositions) {
     throw new HadalError(
@@ -70,7 +70,7 @@ async function measure(
   const rowsOf = await rowSource(flags, model.vocabSize, count);
   using signal = abortOnInterrupt(() => {});
   using progress = progressLine(process.stderr);
-  using device = openDevice('cpu', { threads });
+  using device = openDevice('cpu', { threads, pinThreads });
   using stepper = new Stepper(device, model, step, await planPrograms(model, step, { threads, accumulates: false }));
   if (source) {
     await loadParameters(source, stepper.tensors);

@@ -73,11 +73,11 @@ function promptsFor(sources: TrainConfig['data']['sources']): string[] {
 }
 
 async function showSamples(
-  { data, device, threads }: TrainConfig,
+  { data, device, threads, pinThreads }: TrainConfig,
   { checkpoint }: EndEvent,
   { write, json, signal }: { write: (text: string) => void; json: boolean; signal: AbortSignal },
 ): Promise<void> {
-  using model = await loadModel(checkpoint, { device, ...(threads === null ? {} : { threads }) });
+  using model = await loadModel(checkpoint, { device, pinThreads, ...(threads === null ? {} : { threads }) });
   for (const prompt of promptsFor(data.sources)) {
     let text = '';
     write(`\nsample ${prompt}`);

@@ -17,6 +17,7 @@ export interface TrainFlags extends CommonFlags, DataFlags {
   dtype?: string;
   device?: string;
   threads?: number;
+  pinThreads?: boolean;
   profile?: string;
 }
 
@@ -50,6 +51,7 @@ export function registerTrain(program: Command): void {
     .option('--dtype <name>', 'number format of the computation: auto, fp32 or bf16')
     .option('--device <name>', 'auto or cpu')
     .option('--threads <n>', 'threads of the computation', wholeNumber(1))
+    .option('--pin-threads', 'bind each of them to a processor of its own (Linux)')
     .option('--profile <file>', "where one step's time goes: a trace for chrome://tracing and Perfetto, and tables")
     .addHelpText('after', `\nPresets:\n${summaries.join('\n')}`)
     .action(async (flags: TrainFlags) => {

@@ -36,8 +36,10 @@ export interface SessionOptions {
   device?: string;
   /** Number format of the parameters: 'fp32' (default), 'bf16' or 'fp16'. */
   dtype?: string;
-  /** Executor threads; the machine's processors unless given. */
+  /** Executor threads; as many as there are processors that the process may use unless given. */
   threads?: number;
+  /** Binds each thread to a processor of its own (Linux); false unless given. */
+  pinThreads?: boolean;
 }
 
 /** fp32 numbers of a tensor, row-major. */
@@ -285,10 +287,8 @@ export async function openModel(path: string, options: SessionOptions = {}): Pro
     );
   }
   await using parameters = await openParameters(source);
-  const device = openDevice(
-    options.device ?? 'auto',
-    options.threads === undefined ? {} : { threads: options.threads },
-  );
+  const { threads, pinThreads = false } = options;
+  const device = openDevice(options.device ?? 'auto', { pinThreads, ...(threads !== undefined && { threads }) });
   const tensors = new Map<string, Tensor>();
   try {
     for (const { name, shape, dtype: own } of parametersOf(model, dtype).values())

@@ -98,7 +98,14 @@ export const trainSchema = z.strictObject({
     .describe(
       'Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32. Weights, moments, gradients of weights, statistics, routing and loss are fp32 always.',
     ),
-  threads: count.nullable().default(null).describe("Threads of the computation; null: the machine's processors."),
+  threads: count
+    .nullable()
+    .default(null)
+    .describe('Threads of the computation; null: as many as there are processors that the process may use.'),
+  pinThreads: z
+    .boolean()
+    .default(false)
+    .describe('Bind each of them to a processor of its own (Linux); for a machine that does nothing else.'),
   resume: z.boolean().default(false).describe('Continue what is in the run directory, or start when there is nothing.'),
 });
 

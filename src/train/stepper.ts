@@ -51,23 +51,46 @@ export interface MemoryPlan {
   arena: number;
 }
 
-type Plans = Partial<Record<CompileTask['program'], Plan>>;
+/** Planned programs by name. */
+export type Plans = Partial<Record<CompileTask['program'], Plan>>;
+
+/** What programs are planned for. */
+interface PlanOptions {
+  threads: number;
+  accumulates: boolean;
+}
+
+/** The programs of a run, being planned off the main thread. */
+export class Planning implements AsyncDisposable {
+  readonly plans: Promise<Plans>;
+  readonly #pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
+
+  constructor(model: Model, step: StepConfig, options: PlanOptions) {
+    this.plans = this.#plan(model, step, options);
+    this.plans.catch(() => {}); // reported where they are awaited
+  }
+
+  async #plan(model: Model, step: StepConfig, { threads, accumulates }: PlanOptions): Promise<Plans> {
+    const parts: StepPart[] = accumulates ? ['first', 'next', 'apply'] : ['whole'];
+    const copies = step.dtype === 'fp32' ? [] : (['working-copies'] as const);
+    const plans: Plans = {};
+    for (const program of ['initialization', ...copies, 'evaluation', ...parts] as const) {
+      const task: CompileTask = { model: model.toHuggingFace(), program, step, threads };
+      plans[program] = await this.#pool.run<Plan>('compileProgram', task);
+    }
+    return plans;
+  }
+
+  /** Ends it, whether done or not. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#pool[Symbol.asyncDispose]();
+  }
+}
 
 /** Plans the programs of a run off the main thread. */
-export async function planPrograms(
-  model: Model,
-  step: StepConfig,
-  options: { threads: number; accumulates: boolean },
-): Promise<Plans> {
-  const parts: StepPart[] = options.accumulates ? ['first', 'next', 'apply'] : ['whole'];
-  await using pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
-  const plans: Plans = {};
-  const copies = step.dtype === 'fp32' ? [] : (['working-copies'] as const);
-  for (const program of ['initialization', ...copies, 'evaluation', ...parts] as const) {
-    const task: CompileTask = { model: model.toHuggingFace(), program, step, threads: options.threads };
-    plans[program] = await pool.run<Plan>('compileProgram', task);
-  }
-  return plans;
+export async function planPrograms(model: Model, step: StepConfig, options: PlanOptions): Promise<Plans> {
+  await using planning = new Planning(model, step, options);
+  return await planning.plans;
 }
 
 /** Memory that planned programs take. */

@@ -21,7 +21,7 @@ import type { TrainOptions } from './options.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
 import type { StepConfig } from './step.js';
-import { type MemoryPlan, planMemory, planPrograms, Stepper, type UpdateResult } from './stepper.js';
+import { type MemoryPlan, Planning, type Plans, planMemory, Stepper, type UpdateResult } from './stepper.js';
 
 /** What a caller may hand to {@link train}. */
 export interface TrainHooks {
@@ -49,29 +49,18 @@ export async function* train(
   checkLengths(config, model);
   await requireSources(config);
   // Before minutes of tokenizing whose tokens nothing could train on.
-  loadAddon();
+  using device = openDevice(config.device, {
+    threads: config.threads ?? availableParallelism(),
+    pinThreads: config.pinThreads,
+  });
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
-  const prepared = yield* reported<PrepareEvent, PreparedRun>(
-    (onEvent, stop) => prepareRun(config, model.vocabSize, { signal: stop, onEvent }),
-    signal,
-  );
-  if (!prepared.data.heldOut) {
-    throw new HadalError(
-      'HADAL_ERR_DATA',
-      '[train] expected at least two documents, one of them for evaluation; give more data or a larger data.heldOut',
-    );
-  }
-
-  yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
-  using device = openDevice(config.device, { threads: config.threads ?? availableParallelism() });
   const dtype = config.dtype === 'auto' ? bestDType() : config.dtype;
   const step = stepConfig(config, dtype);
-  const accumulates = config.gradAccumulationSteps > 1;
-  const plans = await planPrograms(model, step, { threads: device.threads, accumulates });
+  const { prepared, heldOut, plans } = yield* prepareAndPlan(config, model, step, device.threads, signal);
   const memory = planMemory(model, plans);
   refuseWhatCannotFit(memory, config);
   using stepper = new Stepper(device, model, step, plans);
-  const run = new Run(config, directory, stepper, device, prepared, prepared.data.heldOut, source, onProfile);
+  const run = new Run(config, directory, stepper, device, prepared, heldOut, source, onProfile);
 
   const notes = await run.load();
   await using loader = run.openLoader();
@@ -88,7 +77,7 @@ export async function* train(
     parameters,
     activeParameters: active,
     trainTokens: prepared.data.train.tokens,
-    heldOutTokens: prepared.data.heldOut.tokens,
+    heldOutTokens: heldOut.tokens,
     device: device.name,
     threads: device.threads,
     instructionSet,
@@ -97,6 +86,30 @@ export async function* train(
     notes,
   };
   yield* run.updates(loader, signal);
+}
+
+/** Data and programs, made at the same time: the first step is not to wait for both. */
+async function* prepareAndPlan(
+  config: TrainConfig,
+  model: Model,
+  step: StepConfig,
+  threads: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<PrepareEvent, { prepared: PreparedRun; heldOut: PreparedPart; plans: Plans }> {
+  await using planning = new Planning(model, step, { threads, accumulates: config.gradAccumulationSteps > 1 });
+  const prepared = yield* reported<PrepareEvent, PreparedRun>(
+    (onEvent, stop) => prepareRun(config, model.vocabSize, { signal: stop, onEvent }),
+    signal,
+  );
+  const { heldOut } = prepared.data;
+  if (!heldOut) {
+    throw new HadalError(
+      'HADAL_ERR_DATA',
+      '[train] expected at least two documents, one of them for evaluation; give more data or a larger data.heldOut',
+    );
+  }
+  yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
+  return { prepared, heldOut, plans: await planning.plans };
 }
 
 /** One run in progress. */
@@ -257,7 +270,8 @@ class Run {
     let nats = 0;
     let tokens = 0;
     let batches = 0;
-    for await (const rows of evalBatches({ shards: this.heldOut.dir, batch, seqLen })) {
+    // Packed here, in a hundredth of the time that their computation takes; starting a worker takes longer.
+    for await (const rows of evalBatches({ shards: this.heldOut.dir, batch, seqLen, threads: 0 })) {
       nats += await this.stepper.evaluate(rows);
       tokens += rows.counts.labels;
       if (++batches === this.config.evaluation.batches) break;
