@@ -32,6 +32,7 @@ beforeAll(async () => {
 
 describe.each([
   { variables: {} },
+  { variables: { HADAL_ISA: 'avx512' } },
   { variables: { HADAL_ISA: 'avx2' } },
   { variables: { HADAL_ISA: 'portable' } },
   { variables: { HADAL_ISA: 'portable', HADAL_NO_ONEDNN: '1' } },
@@ -41,8 +42,8 @@ describe.each([
     found = await train(variables);
   });
 
-  for (const name of names) {
-    it(`of ${name} are those recorded`, (context) => {
+  describe.each(names)('of %s', (name) => {
+    it('are those recorded', (context) => {
       const { HADAL_ISA = found.machine.isa } = variables as { HADAL_ISA?: string };
       if (found.machine.isa !== HADAL_ISA) return context.skip(`this machine has no ${HADAL_ISA}`);
       const [curve, expected] = [found.curves[name] as number[], golden.curves[name] as number[]];
@@ -52,8 +53,12 @@ describe.each([
         const error = Math.abs((curve[i] as number) - loss) / loss;
         expect(error, `${name}, step ${i}: ${curve[i]} for ${loss}`).toBeLessThan(relativeTolerance);
       }
-      const same = JSON.stringify(found.machine) === JSON.stringify(golden.machine);
-      if (same) expect(curve, 'bits, on the machine they were recorded on').toEqual(expected);
     });
-  }
+
+    it('have the bits recorded', (context) => {
+      const [here, there] = [found, golden].map(({ machine }) => Object.values(machine).join(', '));
+      if (here !== there) return context.skip(`recorded on ${there}; this is ${here}`);
+      expect(found.curves[name]).toEqual(golden.curves[name]);
+    });
+  });
 });
