@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Stepper } from '../../src/train/stepper.js';
-import { relativeNorm } from '../support/compare.js';
+import { relativeNorm, roundTo } from '../support/compare.js';
+import { toFloats } from '../support/float-bytes.js';
 import { stepConfig, tinyBatch, tinyStepper, updateInputs } from './tiny.js';
 
 const weights = async (stepper: Stepper) =>
@@ -11,8 +12,8 @@ const weights = async (stepper: Stepper) =>
   );
 
 describe('an update', () => {
-  it('learns a batch by heart', async () => {
-    using run = await tinyStepper(stepConfig(4, 16));
+  it.each(['fp32', 'bf16'] as const)('learns a batch by heart in %s', async (dtype) => {
+    using run = await tinyStepper(stepConfig(4, 16, dtype));
     const batch = tinyBatch(3, [16, 16, 16, 16], 16);
     const losses: number[] = [];
     for (let step = 0; step < 60; step++) losses.push((await run.stepper.update([batch], updateInputs(step))).loss);
@@ -21,15 +22,59 @@ describe('an update', () => {
     expect(losses.at(-1)).toBeLessThan(1.5);
   });
 
-  it('repeats bit for bit', async () => {
+  it.each(['fp32', 'bf16'] as const)('repeats bit for bit in %s', async (dtype) => {
     const run = async () => {
-      using made = await tinyStepper(stepConfig(2, 16));
+      using made = await tinyStepper(stepConfig(2, 16, dtype));
       for (let step = 0; step < 3; step++)
         await made.stepper.update([tinyBatch(step, [16, 9], 16)], updateInputs(step));
       return await weights(made.stepper);
     };
     const [a, b] = [await run(), await run()];
     for (const [name, values] of a) expect(values, name).toEqual(b.get(name));
+  });
+
+  it.each([false, true])(
+    'in bf16 keeps copies of the weights that are these, rounded (accumulating: %s)',
+    async (accumulates) => {
+      using run = await tinyStepper(stepConfig(1, 16, 'bf16'), { accumulates });
+      const check = async () => {
+        const copies = [...run.stepper.tensors].filter(([name]) => name.startsWith('working/'));
+        expect(copies.length).toBeGreaterThan(15);
+        for (const [name, copy] of copies) {
+          const master = await run.stepper.tensors.get(name.slice('working/'.length))?.toFloat32();
+          expect(copy.dtype).toBe('bf16');
+          const found = toFloats(await copy.read(new Uint8Array(copy.bytes)), 'bf16');
+          expect(Float32Array.from(found), name).toEqual(master?.map((x) => roundTo('bf16', x)));
+        }
+      };
+      await check();
+      const before = await weights(run.stepper);
+      for (let step = 0; step < 2; step++) {
+        const rows = accumulates ? [step, step + 9] : [step];
+        await run.stepper.update(
+          rows.map((seed) => tinyBatch(seed, [16], 16)),
+          updateInputs(step),
+        );
+      }
+      const name = 'model.layers.0.self_attn.o_proj.weight';
+      expect((await weights(run.stepper)).get(name)).not.toEqual(before.get(name));
+      await check();
+      // Written from outside.
+      await run.stepper.tensors.get(name)?.write((before.get(name) as Float32Array).map((x) => x / 3));
+      await run.stepper.refreshWorkingCopies();
+      await check();
+    },
+  );
+
+  it('in bf16 of several micro-batches is near one of the whole batch', async () => {
+    const lengths = [16, 5, 11, 2];
+    using whole = await tinyStepper(stepConfig(lengths.length, 16, 'bf16'));
+    using parts = await tinyStepper(stepConfig(1, 16, 'bf16'), { accumulates: true });
+    const rows = lengths.map((length, i) => tinyBatch(i, [length], 16));
+    const one = await whole.stepper.update([join(rows)], updateInputs(0));
+    const sum = await parts.stepper.update(rows, updateInputs(0));
+    expect(Math.abs(sum.loss / one.loss - 1)).toBeLessThan(1e-5);
+    expect(Math.abs(sum.gradNorm / one.gradNorm - 1)).toBeLessThan(1e-2);
   });
 
   // Uneven token counts, a micro-batch without any label, and windows of fewer micro-batches than the others.

@@ -32,12 +32,12 @@ export const tinyConfig = {
 
 export const tinyModel = () => modelFromConfig(tinyConfig);
 
-export const stepConfig = (batch: number, seqLen: number): StepConfig => ({
+export const stepConfig = (batch: number, seqLen: number, dtype: StepConfig['dtype'] = 'fp32'): StepConfig => ({
   batch,
   seqLen,
   labelSmoothing: 0,
   zLoss: 0,
-  dtype: 'fp32',
+  dtype,
   clipNorm: 1,
   adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
 });
