@@ -60,10 +60,15 @@ HADAL_INLINE bool isInRange(int32_t index, int64_t count, RunContext& context) {
   return false;
 }
 
+HADAL_INLINE int64_t rowsInUse(const PermuteParams& p, const void* rows) {
+  const int64_t given = *static_cast<const int32_t*>(rows);
+  return given < p.pairs() ? given : p.pairs();
+}
+
 void permuteRows(const PermuteParams& p, void* const* buffers, RunContext& context) {
   const float* weights = static_cast<const float*>(buffers[1]);
   const int32_t* source = static_cast<const int32_t*>(buffers[2]);
-  const int64_t given = *static_cast<const int32_t*>(buffers[3]), rows = given < p.pairs() ? given : p.pairs();
+  const int64_t rows = rowsInUse(p, buffers[3]);
   dispatch(p.dtype, [&](auto t) {
     using T = decltype(t);
     parallelFor(rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
@@ -82,6 +87,29 @@ void permuteRows(const PermuteParams& p, void* const* buffers, RunContext& conte
   });
 }
 
+HADAL_INLINE bool areInRange(const int32_t* position, const PermuteParams& p, RunContext& context) {
+  bool isUsable = true;
+  for (int64_t k = 0; k < p.topK; k++) isUsable &= position[k] == -1 || isInRange(position[k], p.pairs(), context);
+  return isUsable;
+}
+
+// Vectors of a row that are summed at a time: enough that none waits for the sum before it, few enough for 16 registers.
+constexpr int rowVecs = 8;
+
+// Some vectors (or a part of one) of Σ_k weights[k] · y[position[k]]; no weights: 1.
+template <int vecs, class T, class Part>
+HADAL_INLINE void sumRows(const UnpermuteParams& p, const T* y, const int32_t* position, const float* weights, T* x,
+                          Part part) {
+  Vec total[vecs] = {};
+  for (int64_t k = 0; k < p.topK; k++) {
+    if (position[k] < 0) continue;
+    const T* row = y + position[k] * p.dim;
+    const float weight = weights ? weights[k] : 1.0f;
+    for (int j = 0; j < vecs; j++) total[j] += load(row + j * lanes, part) * weight;
+  }
+  for (int j = 0; j < vecs; j++) store(x + j * lanes, part, total[j]);
+}
+
 void unpermuteRows(const UnpermuteParams& p, void* const* buffers, RunContext& context) {
   const float* weights = static_cast<const float*>(buffers[1]);
   const int32_t* positions = static_cast<const int32_t*>(buffers[2]);
@@ -91,39 +119,66 @@ void unpermuteRows(const UnpermuteParams& p, void* const* buffers, RunContext& c
     parallelFor(p.tokens, context.threads, 1 + 16384 / (p.dim * p.topK), [&](int64_t begin, int64_t end, int) {
       for (int64_t token = begin; token < end; token++) {
         const int32_t* position = positions + token * p.topK;
-        bool isUsable = true;
-        for (int64_t k = 0; k < p.topK; k++)
-          isUsable &= position[k] == -1 || isInRange(position[k], p.pairs(), context);
-        if (!isUsable) continue;
+        if (!areInRange(position, p, context)) continue;
+        const float* w = weights ? weights + token * p.topK : nullptr;
         T* x = static_cast<T*>(buffers[3]) + token * p.dim;
-        forLanes(p.dim, [&](int64_t i, auto part) {
-          Vec total = {};
-          for (int64_t k = 0; k < p.topK; k++)
-            if (position[k] >= 0)
-              total += load(y + position[k] * p.dim + i, part) * (weights ? weights[token * p.topK + k] : 1.0f);
-          store(x + i, part, total);
-        });
+        int64_t d = 0;
+        for (; d + rowVecs * lanes <= p.dim; d += rowVecs * lanes)
+          sumRows<rowVecs>(p, y + d, position, w, x + d, WholeVec{});
+        forLanes(p.dim - d, [&](int64_t i, auto part) { sumRows<1>(p, y + d + i, position, w, x + d + i, part); });
+      }
+    });
+  });
+}
+
+// x · y, and dy = weight · x where dy is wanted; it may be y's memory.
+template <bool scales, class T>
+HADAL_INLINE float dotRow(const T* x, const T* y, int64_t dim, float weight, T* dy) {
+  constexpr int sums = 4;  // an addition takes four cycles
+  Vec dots[sums] = {};
+  const auto step = [&](int64_t d, Vec& sum, auto part) {
+    const Vec v = load(x + d, part);
+    sum += v * load(y + d, part);
+    if constexpr (scales) store(dy + d, part, v * weight);
+  };
+  int64_t d = 0;
+  for (; d + sums * lanes <= dim; d += sums * lanes)
+    for (int j = 0; j < sums; j++) step(d + j * lanes, dots[j], WholeVec{});
+  forLanes(dim - d, [&](int64_t i, auto part) { step(d + i, dots[0], part); });
+  return sum((dots[0] + dots[1]) + (dots[2] + dots[3]));
+}
+
+// In the order of the experts' rows, which are the many: they stream, and the few tokens come from a cache. The dots of pairs
+// that have no row are 0.
+template <bool scales>
+void dotInRows(const PermuteParams& p, const void* xs, const void* ys, const float* weights, const int32_t* source,
+               const void* rowCount, void* dys, float* dots, RunContext& context) {
+  const int64_t rows = rowsInUse(p, rowCount);
+  if (rows < p.pairs()) std::memset(dots, 0, static_cast<size_t>(p.pairs()) * 4);
+  dispatch(p.dtype, [&](auto t) {
+    using T = decltype(t);
+    parallelFor(rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; row++) {
+        const int64_t pair = source[row];
+        if (!isInRange(source[row], p.pairs(), context)) continue;
+        const T* x = static_cast<const T*>(xs) + pair / p.topK * p.dim;
+        const T* y = static_cast<const T*>(ys) + row * p.dim;
+        T* dy = static_cast<T*>(dys) + row * p.dim;
+        dots[pair] = dotRow<scales>(x, y, p.dim, scales ? weights[pair] : 1, dy);
       }
     });
   });
 }
 
 void dotRows(const PermuteDotParams& p, void* const* buffers, RunContext& context) {
-  const int32_t* positions = static_cast<const int32_t*>(buffers[2]);
-  dispatch(p.dtype, [&](auto t) {
-    using T = decltype(t);
-    parallelFor(p.pairs(), context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
-      for (int64_t pair = begin; pair < end; pair++) {
-        const T* x = static_cast<const T*>(buffers[0]) + pair / p.topK * p.dim;
-        Vec dots = {};
-        if (positions[pair] != -1 && isInRange(positions[pair], p.pairs(), context)) {
-          const T* y = static_cast<const T*>(buffers[1]) + positions[pair] * p.dim;
-          forLanes(p.dim, [&](int64_t i, auto part) { dots += load(x + i, part) * load(y + i, part); });
-        }
-        static_cast<float*>(buffers[3])[pair] = sum(dots);
-      }
-    });
-  });
+  dotInRows<false>(p, buffers[0], buffers[1], nullptr, static_cast<const int32_t*>(buffers[2]), buffers[3], nullptr,
+                   static_cast<float*>(buffers[4]), context);
+}
+
+void unpermuteBackwardRows(const UnpermuteBackwardParams& p, void* const* buffers, RunContext& context) {
+  dotInRows<true>(p, buffers[0], buffers[1], static_cast<const float*>(buffers[2]),
+                  static_cast<const int32_t*>(buffers[3]), buffers[4], buffers[5], static_cast<float*>(buffers[6]),
+                  context);
 }
 
 }  // namespace
@@ -132,6 +187,7 @@ HADAL_KERNEL_WITH_WORKSPACE(expertOrder, ExpertOrderParams, order, orderWorkspac
 HADAL_KERNEL(permute, PermuteParams, permuteRows)
 HADAL_KERNEL(unpermute, UnpermuteParams, unpermuteRows)
 HADAL_KERNEL(permuteDot, PermuteDotParams, dotRows)
+HADAL_KERNEL(unpermuteBackward, UnpermuteBackwardParams, unpermuteBackwardRows)
 
 }  // namespace HADAL_ISA
 }  // namespace hadal

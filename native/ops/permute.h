@@ -3,10 +3,11 @@
 //     row of each pair, −1 where its expert is −1; source_R: the pair of each row, 0 beyond the rows in use; rows [1] = offsets[E].
 //   permute:     y[r] = w[s]·x[s / K], s = source[r], for r < rows; rows beyond are not written
 //   unpermute:   x[t] = Σ_k w[t,k]·y[position[t,k]]   (fp32, in the order of k)
-//   permute-dot: g[t,k] = Σ_d x[t,d]·y[position[t,k],d]   (0 where not routed)
+//   permute-dot: g[s] = Σ_d x[s / K, d]·y[r, d], s = source[r]   (0 where not routed)
 // Each of the last three is the others' gradient; weights absent: 1.
-// T tokens, K choices, E experts, R = T·K rows, D features. x_TD, y_RD in dtype; weights_TK, g_TK fp32; the rest int32.
-// Bytes: about 2·R·D each; unpermute and permute-dot R·D + T·D.
+//   unpermute-backward: both gradients of unpermute: dy[r] = w[s]·dx[s / K] (dy may be y's memory), dweights = permute-dot(dx, y)
+// T tokens, K choices, E experts, R = T·K rows, D features. x_TD, y_RD in dtype; weights_TK, dweights_TK, g_TK fp32; the rest int32.
+// Bytes: unpermute-backward reads T·D + R·D, writes R·D; the others read and write T·D and R·D once.
 #pragma once
 #include "core/kernel.h"
 
@@ -64,7 +65,20 @@ struct UnpermuteParams : PermuteParams {
 
 struct PermuteDotParams : PermuteParams {
   BufferList buffers() const {
-    return BufferList().in("x", x()).in("y", y()).in("position", pairs() * 4).out("g", pairs() * 4);
+    return BufferList().in("x", x()).in("y", y()).in("source", pairs() * 4).in("rows", 4).out("g", pairs() * 4);
+  }
+};
+
+struct UnpermuteBackwardParams : PermuteParams {
+  BufferList buffers() const {
+    return BufferList()
+        .in("dx", x())
+        .in("y", y())
+        .in("weights", pairs() * 4)
+        .in("source", pairs() * 4)
+        .in("rows", 4)
+        .out("dy", y())
+        .out("dweights", pairs() * 4);
   }
 };
 
@@ -72,6 +86,7 @@ HADAL_CONTRACT(expertOrder, "expert-order", ExpertOrderParams, pairs, experts);
 HADAL_CONTRACT(permute, "permute", PermuteParams, tokens, topK, dim, dtype);
 HADAL_CONTRACT(unpermute, "unpermute", UnpermuteParams, tokens, topK, dim, dtype);
 HADAL_CONTRACT(permuteDot, "permute-dot", PermuteDotParams, tokens, topK, dim, dtype);
+HADAL_CONTRACT(unpermuteBackward, "unpermute-backward", UnpermuteBackwardParams, tokens, topK, dim, dtype);
 
 }  // namespace
 }  // namespace hadal

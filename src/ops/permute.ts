@@ -97,6 +97,9 @@ const unpermuteOp = defineOp<NoAttrs, [y: Value, weights: Value | null, ...place
   },
   vjp({ inputs: [y, weights, ...places], gradients: [dx], needs }) {
     if (!dx) return [null, null, null, null, null];
+    if (weights && needs[0] && needs[1]) {
+      return [...unpermuteBackwardOp.apply([dx, y, weights, ...places], {}), null, null, null];
+    }
     return [
       needs[0] ? permuteBy(dx, weights, places) : null,
       weights && needs[1] ? permuteDot(dx, y, places) : null,
@@ -113,6 +116,31 @@ const unpermuteOp = defineOp<NoAttrs, [y: Value, weights: Value | null, ...place
   }),
 });
 
+/** Both gradients of a weighted unpermute, which read the same rows. */
+const unpermuteBackwardOp = defineOp<
+  NoAttrs,
+  [dx: Value, y: Value, weights: Value, ...places: Places],
+  [dy: Value, dweights: Value]
+>({
+  name: 'unpermute-backward',
+  inPlace: [[0, 1]],
+  infer: ([, y, weights, , , rows]) => [
+    { shape: y.shape, dtype: y.dtype, extent: rows },
+    { shape: weights.shape, dtype: 'fp32' },
+  ],
+  lower: ([dx, y, weights, ...places]) => [permuteBy(dx, weights, places), permuteDot(dx, y, places)],
+  cost: ([dx, y], [dy, dweights]) => ({
+    flops: 3 * y.size,
+    bytesRead: dx.bytes + y.bytes,
+    bytesWritten: dy.bytes + dweights.bytes,
+  }),
+  kernel: ([dx, y, weights, position, source, rows], outputs) => ({
+    kernel: 'unpermute-backward',
+    params: dims(dx, position),
+    buffers: [dx, y, weights, source, rows, ...outputs],
+  }),
+});
+
 /** The gradient by the weights of the other two: products of each token with the rows of its pairs. */
 const permuteDotOp = defineOp<NoAttrs, [x: Value, y: Value, ...places: Places], [g: Value]>({
   name: 'permute-dot',
@@ -122,10 +150,10 @@ const permuteDotOp = defineOp<NoAttrs, [x: Value, y: Value, ...places: Places], 
     return [needs[0] ? unpermuteBy(y, dg, places) : null, needs[1] ? permuteBy(x, dg, places) : null, null, null, null];
   },
   cost: ([x, y], [g]) => ({ flops: 2 * y.size, bytesRead: x.bytes + y.bytes, bytesWritten: g.bytes }),
-  kernel: ([x, y, position], [g]) => ({
+  kernel: ([x, y, position, source, rows], [g]) => ({
     kernel: 'permute-dot',
     params: dims(x, position),
-    buffers: [x, y, position, g],
+    buffers: [x, y, source, rows, g],
   }),
 });
 

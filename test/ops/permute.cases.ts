@@ -126,6 +126,7 @@ const small: Sizes[] = [
   { T: 5, K: 3, E: 8, D: 33 },
   { T: 4, K: 1, E: 1, D: 1 },
   { T: 0, K: 2, E: 3, D: 4 },
+  { T: 9, K: 4, E: 6, D: 200 }, // several vectors at a time, and some that are left
 ];
 
 export const cases: OpCase[] = [
@@ -140,5 +141,6 @@ export const cases: OpCase[] = [
   ]),
   orderCase({ T: 20000, K: 2, E: 5, D: 1 }, true), // more than one thread's share
   permuteCase({ T: 2048, K: 8, E: 64, D: 512, bench: true }),
-  unpermuteCase({ T: 2048, K: 8, E: 64, D: 512, bench: true }, true, false),
+  unpermuteCase({ T: 2048, K: 4, E: 16, D: 256, bench: true }, true, false),
+  unpermuteCase({ T: 4096, K: 4, E: 32, D: 512, bench: true }, true, false),
 ];
