@@ -1,5 +1,6 @@
 #include "ops/router.h"
 
+#include <cfloat>
 #include <cmath>
 
 #include "core/threads.h"
@@ -10,105 +11,136 @@ namespace HADAL_ISA {
 
 namespace {
 
-// The `most` best of a stream of (value, index), best first; the earlier one on ties. Always `most` long in the end when
-// as many were offered, even among NaNs.
-struct Best {
-  float* values;
-  int32_t* indices;
-  int64_t most;
-  int64_t count = 0;
-
-  HADAL_INLINE void offer(float value, int32_t index) {
-    if (count == most && !(value > values[most - 1])) return;
-    int64_t at = count < most ? count++ : most - 1;
-    for (; at > 0 && value > values[at - 1]; at--) {
-      values[at] = values[at - 1];
-      indices[at] = indices[at - 1];
-    }
-    values[at] = value;
-    indices[at] = index;
+// Of `count` tokens.
+void computeScores(const RouterParams& p, const float* logits, int64_t count, float* scores) {
+  if (p.sigmoid)
+    return forLanes(count * p.experts,
+                    [&](int64_t i, auto part) { store(scores + i, part, sigmoid(load(logits + i, part))); });
+  for (const float* end = logits + count * p.experts; logits < end; logits += p.experts, scores += p.experts) {
+    Vec most = splat(-INFINITY), total = {};
+    forLanes(p.experts, [&](int64_t i, auto part) { most = max(most, load(logits + i, part, -INFINITY)); });
+    const float top = maximum(most);
+    forLanes(p.experts, [&](int64_t i, auto part) {
+      const Vec e = exp(load(logits + i, part, -INFINITY) - top);
+      total += e;
+      store(scores + i, part, e);
+    });
+    const float scale = 1.0f / sum(total);
+    forLanes(p.experts, [&](int64_t i, auto part) { store(scores + i, part, load(scores + i, part) * scale); });
   }
-};
-
-void computeScores(const RouterParams& p, const float* logits, float* scores) {
-  if (p.sigmoid) {
-    forLanes(p.experts, [&](int64_t i, auto part) { store(scores + i, part, sigmoid(load(logits + i, part))); });
-    return;
-  }
-  Vec most = splat(-INFINITY), total = {};
-  forLanes(p.experts, [&](int64_t i, auto part) { most = max(most, load(logits + i, part, -INFINITY)); });
-  const float top = maximum(most);
-  forLanes(p.experts, [&](int64_t i, auto part) {
-    const Vec e = exp(load(logits + i, part, -INFINITY) - top);
-    total += e;
-    store(scores + i, part, e);
-  });
-  const float scale = 1.0f / sum(total);
-  forLanes(p.experts, [&](int64_t i, auto part) { store(scores + i, part, load(scores + i, part) * scale); });
 }
 
-// Workspace of a thread.
+// Below that, waking a thread costs more than it saves: a score takes about a nanosecond.
+constexpr int64_t scoresPerThread = 65536;
+
+// Choice score of what cannot be chosen: below that of any expert.
+constexpr float none = -INFINITY;
+
+// Workspace of a thread, for `lanes` tokens at a time: number i of a vector is token i's.
 struct Scratch {
-  float* choice;        // [E]
-  float* groupScores;   // [topGroups]
-  int32_t* groupIds;    // [topGroups]
-  float* expertScores;  // [K]
+  Vec* choice;   // [E] choice scores
+  Vec* groups;   // [G] group scores
+  Vec* best;     // [K] the best choice scores, best first
+  IVec* chosen;  // [K] whose they are
 };
 
-int64_t scratchNumbers(const RouterParams& p) { return p.experts + 2 * p.topGroups + p.topK; }
-int64_t forwardWorkspace(const RouterParams& p, int threads) { return scratchNumbers(p) * threads * 4; }
+int64_t scratchVecs(const RouterParams& p) { return p.experts + p.groups + 2 * p.topK; }
+int64_t forwardWorkspace(const RouterParams& p, int threads) { return scratchVecs(p) * threads * lanes * 4; }
 
-void chooseExperts(const RouterParams& p, const Scratch& scratch, int32_t* chosen) {
+Scratch scratchOf(const RouterParams& p, void* workspace, int thread) {
+  Vec* vecs = static_cast<Vec*>(workspace) + thread * scratchVecs(p);
+  Vec* best = vecs + p.experts + p.groups;
+  return {vecs, vecs + p.experts, best, reinterpret_cast<IVec*>(best + p.topK)};
+}
+
+// Choice scores of `count` tokens, transposed; other lanes repeat the last token. NaN counts as the least number.
+void gatherChoice(const RouterParams& p, const float* scores, const float* bias, int64_t count, Vec* choice) {
+  forLanes(p.experts, [&](int64_t e, auto part) {
+    Vec rows[lanes];
+    for (int64_t i = 0; i < lanes; i++) {
+      Vec c = load(scores + (i < count ? i : count - 1) * p.experts + e, part);
+      if (bias) c += load(bias + e, part);
+      rows[i] = select(c > -FLT_MAX, c, splat(-FLT_MAX));
+    }
+    transpose(rows);
+    const int64_t left = p.experts - e;
+    for (int64_t i = 0; i < (left < lanes ? left : lanes); i++) choice[e + i] = rows[i];
+  });
+}
+
+// Of the experts, only those of the topGroups best groups stay; the group of the lower index on ties.
+void keepBestGroups(const RouterParams& p, const Scratch& scratch) {
   const int64_t size = p.experts / p.groups;
-  Best groups{scratch.groupScores, scratch.groupIds, p.topGroups};
   for (int64_t g = 0; g < p.groups; g++) {
-    float first = -INFINITY, second = -INFINITY;
+    Vec first = splat(none), second = splat(none);
     for (int64_t e = g * size; e < (g + 1) * size; e++) {
-      const float c = scratch.choice[e];
-      second = c > first ? first : c > second ? c : second;
-      first = c > first ? c : first;
+      const Vec c = scratch.choice[e];
+      second = max(second, min(first, c));
+      first = max(first, c);
     }
-    groups.offer(p.topTwoSum ? first + second : first, static_cast<int32_t>(g));
+    scratch.groups[g] = p.topTwoSum ? first + second : first;
   }
-  // In ascending order, so that ties go to the lower index whatever the order of the groups.
-  for (int64_t i = 1; i < p.topGroups; i++)
-    for (int64_t j = i; j > 0 && groups.indices[j] < groups.indices[j - 1]; j--) {
-      const int32_t swapped = groups.indices[j];
-      groups.indices[j] = groups.indices[j - 1];
-      groups.indices[j - 1] = swapped;
+  for (int64_t g = 0; g < p.groups; g++) {
+    const Vec score = scratch.groups[g];
+    IVec better = {};  // groups before this one
+    for (int64_t other = 0; other < p.groups; other++) {
+      const Vec o = scratch.groups[other];
+      better -= other < g ? (IVec)(o >= score) : (IVec)(o > score);
     }
-  Best experts{scratch.expertScores, chosen, p.topK};
-  for (int64_t i = 0; i < p.topGroups; i++)
-    for (int64_t e = groups.indices[i] * size; e < (groups.indices[i] + 1) * size; e++)
-      experts.offer(scratch.choice[e], static_cast<int32_t>(e));
+    const IVec isKept = better < static_cast<int32_t>(p.topGroups);
+    for (int64_t e = g * size; e < (g + 1) * size; e++)
+      scratch.choice[e] = select(isKept, scratch.choice[e], splat(none));
+  }
+}
+
+// Every expert in turn takes the place of the first one below it, and all from there on move up by one: no branches, and the
+// lower index stays in front on ties.
+void chooseExperts(const RouterParams& p, const Scratch& scratch) {
+  for (int64_t k = 0; k < p.topK; k++) {
+    scratch.best[k] = splat(none);
+    scratch.chosen[k] = IVec{};
+  }
+  for (int64_t e = 0; e < p.experts; e++) {
+    Vec score = scratch.choice[e];
+    IVec expert = IVec{} + static_cast<int32_t>(e), isBetter = {};
+    for (int64_t k = 0; k < p.topK; k++) {
+      const Vec best = scratch.best[k];
+      const IVec chosen = scratch.chosen[k];
+      isBetter |= score > best;
+      scratch.best[k] = select(isBetter, score, best);
+      scratch.chosen[k] = (expert & isBetter) | (chosen & ~isBetter);
+      score = select(isBetter, best, score);
+      expert = (chosen & isBetter) | (expert & ~isBetter);
+    }
+  }
 }
 
 void forward(const RouterParams& p, void* const* buffers, RunContext& context) {
-  const float* logits = static_cast<const float*>(buffers[0]);
   const float* bias = static_cast<const float*>(buffers[1]);
   const int32_t* mask = static_cast<const int32_t*>(buffers[2]);
   const float factor = static_cast<float>(p.scalingFactor);
-  parallelFor(p.tokens, context.threads, 1 + 4096 / p.experts, [&](int64_t begin, int64_t end, int thread) {
-    float* numbers = static_cast<float*>(context.workspace) + thread * scratchNumbers(p);
-    const Scratch scratch{numbers, numbers + p.experts, reinterpret_cast<int32_t*>(numbers + p.experts + p.topGroups),
-                          numbers + p.experts + 2 * p.topGroups};
-    for (int64_t t = begin; t < end; t++) {
-      float* weights = static_cast<float*>(buffers[3]) + t * p.topK;
-      int32_t* experts = static_cast<int32_t*>(buffers[4]) + t * p.topK;
-      float* scores = static_cast<float*>(buffers[5]) + t * p.experts;
-      computeScores(p, logits + t * p.experts, scores);
-      if (mask && mask[t] < 0) {
+  parallelFor(p.tokens, context.threads, 1 + scoresPerThread / p.experts, [&](int64_t begin, int64_t end, int thread) {
+    const Scratch scratch = scratchOf(p, context.workspace, thread);
+    for (int64_t first = begin; first < end; first += lanes) {
+      const int64_t count = end - first < lanes ? end - first : lanes;
+      const float* logits = static_cast<const float*>(buffers[0]) + first * p.experts;
+      float* scores = static_cast<float*>(buffers[5]) + first * p.experts;
+      computeScores(p, logits, count, scores);
+      gatherChoice(p, scores, bias, count, scratch.choice);
+      if (p.topGroups < p.groups) keepBestGroups(p, scratch);
+      chooseExperts(p, scratch);
+      for (int64_t i = 0; i < count; i++) {
+        float* weights = static_cast<float*>(buffers[3]) + (first + i) * p.topK;
+        int32_t* experts = static_cast<int32_t*>(buffers[4]) + (first + i) * p.topK;
+        const bool isRouted = !(mask && mask[first + i] < 0);
+        float total = 1e-20f;
         for (int64_t k = 0; k < p.topK; k++) {
-          weights[k] = 0;
-          experts[k] = -1;
+          experts[k] = isRouted ? scratch.chosen[k][i] : -1;
+          weights[k] = isRouted ? scores[i * p.experts + experts[k]] : 0;
+          total += weights[k];
         }
-        continue;
+        for (int64_t k = 0; k < p.topK; k++) weights[k] = weights[k] * factor / (p.normalize ? total : 1.0f);
       }
-      for (int64_t e = 0; e < p.experts; e++) scratch.choice[e] = bias ? scores[e] + bias[e] : scores[e];
-      chooseExperts(p, scratch, experts);
-      float total = 1e-20f;
-      for (int64_t k = 0; k < p.topK; k++) total += scores[experts[k]];
-      for (int64_t k = 0; k < p.topK; k++) weights[k] = scores[experts[k]] * factor / (p.normalize ? total : 1.0f);
     }
   });
 }
@@ -146,7 +178,7 @@ void backward(const RouterBackwardParams& p, void* const* buffers, RunContext& c
   const float* scores = static_cast<const float*>(buffers[3]);
   const int32_t* mask = static_cast<const int32_t*>(buffers[4]);
   const size_t rowBytes = static_cast<size_t>(p.experts) * 4;
-  parallelFor(p.tokens, context.threads, 1 + 4096 / p.experts, [&](int64_t begin, int64_t end, int) {
+  parallelFor(p.tokens, context.threads, 1 + scoresPerThread / p.experts, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; t++) {
       float* d = static_cast<float*>(buffers[5]) + t * p.experts;
       bool isRouted = !(mask && mask[t] < 0);

@@ -55,15 +55,17 @@ const routerReference =
 interface Extras {
   bias?: boolean;
   mask?: boolean;
+  /** Few different logits, so that ties decide. */
+  ties?: boolean;
   bench?: boolean;
 }
 
 function routerCase(name: string, T: number, E: number, options: RouterOptions, extras: Extras = {}): OpCase {
-  const { bias = false, mask = false, bench = false } = extras;
+  const { bias = false, mask = false, ties = false, bench = false } = extras;
   return {
     name: `${name} T${T} E${E} K${options.topK}`,
     inputs: {
-      logits: { shape: [T, E], dtype: 'fp32', values: (rng) => 1.5 * rng.normal() },
+      logits: { shape: [T, E], dtype: 'fp32', values: (rng) => (ties ? rng.integer(3) : 1.5 * rng.normal()) },
       ...(bias && { bias: { shape: [E], dtype: 'fp32', values: (rng) => 0.3 * rng.normal() } }),
       ...(mask && { mask: { shape: [T], dtype: 'int32', values: (_, i) => (i % 3 === 1 ? -1 : i) } }),
     },
@@ -73,7 +75,7 @@ function routerCase(name: string, T: number, E: number, options: RouterOptions, 
       return mask ? [weights] : [weights, scores, experts];
     },
     reference: (inputs, r) => routerReference(T, E, options)(inputs, r).slice(0, mask ? 1 : 3),
-    differentiable: ['logits'],
+    differentiable: ties ? [] : ['logits'],
     dtypes: ['fp32'],
     ...(bench && { bench }),
   };
@@ -128,8 +130,13 @@ export const cases: OpCase[] = [
   routerCase('V2 greedy', 5, 7, greedy),
   routerCase('all experts', 2, 3, greedy),
   routerCase('one expert', 2, 1, { ...greedy, topK: 1 }),
+  routerCase('more tokens than a vector has', 37, 40, v3, { bias: true, mask: true }),
+  routerCase('more tokens than a vector has', 33, 19, greedy),
+  routerCase('ties', 37, 24, v3, { ties: true }),
+  routerCase('ties', 37, 24, { ...greedy, topK: 7 }, { ties: true }),
   routerCase('no tokens', 0, 16, v3, { bias: true }),
   routerCase('V3', 2048, 256, { ...v3, topK: 8, groups: 8, topGroups: 4 }, { bias: true, bench: true }),
+  routerCase('V3', 2048, 16, { ...v3, groups: 1, topGroups: 1 }, { bias: true, bench: true }),
   countsCase([7, 3], 1, 5),
   countsCase([4, 5, 2], 4, 7),
   countsCase([6, 1], 3, 1),
