@@ -1,9 +1,10 @@
 // Chains and trees of elementwise ops become one expression, so that memory is passed over once. A node joins its user
 // when that user is its only one, both run in the same place, and the expression stays within the kernel's limits.
+import { isFloat } from '../core/dtype.js';
 import { sameShape } from '../core/shape.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { defineOp } from '../ops/define-op.js';
-import { elementwiseName, extentOf } from '../ops/elementwise.js';
+import { castDType, elementwiseName, extentOf } from '../ops/elementwise.js';
 import {
   constantNumber,
   elementwiseCall,
@@ -75,8 +76,8 @@ function mayJoin(node: Node, user: Node): boolean {
     node.queue === user.queue &&
     sameShape(from.shape, to.shape) &&
     from.extent === to.extent &&
-    // A value that was rounded to a narrower format must stay rounded.
-    from.dtype === 'fp32'
+    // What a cast rounds must stay rounded; that other results are rounded, too, is only for the memory they take.
+    (from.dtype === 'fp32' || (isFloat(from.dtype) && castDType(node) === null))
   );
 }
 
