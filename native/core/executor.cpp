@@ -19,6 +19,8 @@ namespace hadal {
 
 namespace {
 
+const bool isToldHowToWait = std::getenv("OMP_WAIT_POLICY") != nullptr;  // as this library is loaded
+
 // Between two kernels libgomp's threads spin, for milliseconds, unless OMP_WAIT_POLICY said `passive` when it was
 // loaded. The loader says so, but not from a worker thread, whose process.env is a copy. Where libgomp has more threads
 // than there are processors they give way at once, so a team that sleeps for good serves as well. Without it a loaded
@@ -26,7 +28,7 @@ namespace {
 void giveWayBetweenKernels() {
   static std::once_flag once;
   std::call_once(once, [] {
-    if (std::getenv("OMP_WAIT_POLICY")) return;
+    if (isToldHowToWait) return;
     std::thread([] {
       std::atomic<int> members{0};  // an empty region would be left out
 #pragma omp parallel num_threads(omp_get_num_procs() + 1)

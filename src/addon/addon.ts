@@ -108,13 +108,13 @@ export function addonFile(): string {
 }
 
 function load(): { addon: Addon; file: string } {
-  waitBriefly();
   const require = createRequire(import.meta.url);
   const root = fileURLToPath(new URL('../../', import.meta.url));
   let file = process.env.HADAL_NATIVE || undefined;
   try {
     file ??= (require('node-gyp-build') as { path(root: string): string }).path(root);
-    const addon = require(file) as Addon;
+    const path = file;
+    const addon = withBriefWaits(() => require(path) as Addon);
     // Without it, a step in progress crashes the process that exits under it.
     process.on('exit', () => addon.shutdown());
     return { addon, file };
@@ -124,12 +124,20 @@ function load(): { addon: Addon; file: string } {
 }
 
 /**
- * How OpenMP's threads wait for the next kernel; libgomp reads it when it is loaded. Waking a sleeping thread takes 27 µs
- * and some steps have a thousand kernels, but threads that spin for good starve the data workers: they spin for as long
- * as three wakes take, 80 µs (3000 pauses), then sleep.
+ * Loads so that OpenMP's threads wait for the next kernel as they should; libgomp reads it when it is loaded, and programs
+ * that this one starts are not to inherit it. Waking a sleeping thread takes 27 µs and some steps have a thousand kernels,
+ * but threads that spin for good starve the data workers: they spin for as long as three wakes take, 80 µs (3000 pauses),
+ * then sleep.
  */
-function waitBriefly(): void {
-  if (process.env.OMP_WAIT_POLICY !== undefined) return;
+function withBriefWaits<T>(load: () => T): T {
+  const { OMP_WAIT_POLICY: policy, GOMP_SPINCOUNT: spins } = process.env;
+  if (policy !== undefined) return load();
   process.env.OMP_WAIT_POLICY = 'passive';
-  process.env.GOMP_SPINCOUNT ??= '3000';
+  process.env.GOMP_SPINCOUNT = spins ?? '3000';
+  try {
+    return load();
+  } finally {
+    delete process.env.OMP_WAIT_POLICY;
+    if (spins === undefined) delete process.env.GOMP_SPINCOUNT;
+  }
 }

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { loadAddon } from '../../src/addon/addon.js';
 
 const child = fileURLToPath(new URL('./threads.mjs', import.meta.url));
 
@@ -20,6 +21,12 @@ function observe(threads: number, pinThreads: boolean, env: NodeJS.ProcessEnv = 
 }
 
 const processors = availableParallelism();
+
+it('programs that are started do not inherit how threads wait', () => {
+  const before = { ...process.env };
+  loadAddon();
+  expect(process.env).toEqual(before);
+});
 
 describe.skipIf(process.platform !== 'linux')('a device', () => {
   // Four, more than a kernel of two shares needs: OpenMP ends the threads that a region leaves out.
