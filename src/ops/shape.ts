@@ -221,6 +221,12 @@ export function sliceOf(node: Node): (SliceAttrs & { x: Value }) | null {
   return { x: node.inputs[0] as Value, ...(node.attrs as SliceAttrs) };
 }
 
+/** What a node puts among zeros, where it is the gradient of a {@link slice}; else null. */
+export function unsliceOf(node: Node): { x: Value; axis: number; start: number; size: number } | null {
+  if (node.op !== (unsliceOp as unknown as OpDefinition)) return null;
+  return { x: node.inputs[0] as Value, ...(node.attrs as { axis: number; start: number; size: number }) };
+}
+
 /** What a node joins, where it is a {@link concat}; else null. */
 export function concatOf(node: Node): { values: readonly Value[]; axis: number } | null {
   if (node.op !== (concatOp as unknown as OpDefinition)) return null;

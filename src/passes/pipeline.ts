@@ -9,6 +9,7 @@ import { fuseAddends } from './fuse-addends.js';
 import { fuseElementwise } from './fuse-elementwise.js';
 import { fuseLatentHeads } from './fuse-latent-heads.js';
 import { fuseResidualNorm } from './fuse-residual-norm.js';
+import { joinSlices } from './join-slices.js';
 import { narrow } from './narrow.js';
 import { prune } from './prune.js';
 
@@ -32,7 +33,7 @@ export function runForwardPasses(traced: Graph, dtype: DType): Graph {
 
 /** Every pass over a whole graph, in order. */
 export const pipeline: Passes = [
-  ['prune', prune],
+  ['join-slices', joinSlices],
   ...forwardFusions,
   ['fold-casts', foldCasts],
   ['fuse-addends', fuseAddends],

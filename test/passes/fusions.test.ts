@@ -11,11 +11,13 @@ import { ParameterScope } from '../../src/nn/parameters.js';
 import { add, cast, multiply } from '../../src/ops/elementwise.js';
 import { linearCrossEntropy } from '../../src/ops/linear-cross-entropy.js';
 import { matmul } from '../../src/ops/matmul.js';
+import { sum } from '../../src/ops/reduce.js';
 import { rmsNorm } from '../../src/ops/rms-norm.js';
-import { reshape } from '../../src/ops/shape.js';
+import { reshape, slice } from '../../src/ops/shape.js';
 import { foldCasts } from '../../src/passes/fold-casts.js';
 import { fuseAddends } from '../../src/passes/fuse-addends.js';
 import { fuseResidualNorm } from '../../src/passes/fuse-residual-norm.js';
+import { joinSlices } from '../../src/passes/join-slices.js';
 import { narrow } from '../../src/passes/narrow.js';
 import { type Pass, pipeline, runForwardPasses, runPasses } from '../../src/passes/pipeline.js';
 import { prune } from '../../src/passes/prune.js';
@@ -249,5 +251,47 @@ describe('fuse-residual-norm', () => {
     expect(opsAfter(fuseResidualNorm, earlier)).toEqual(['add', 'multiply', 'rms-norm']);
     const row = (g: Graph) => g.output('y', rmsNorm(add(x(g, 'x'), weight(g)), weight(g), 1e-6));
     expect(opsAfter(fuseResidualNorm, row)).toEqual(['add', 'rms-norm']);
+  });
+});
+
+describe('join-slices', () => {
+  const joined = (cuts: readonly (readonly [number, number])[]) =>
+    opsAfter(joinSlices, (g) => {
+      const x = g.input('x', [4, 6], 'fp32');
+      const loss = cuts
+        .map(([start, end], i) => sum(multiply(slice(x, 1, start, end), i + 2), [0, 1], true))
+        .reduce((a, b) => add(a, b));
+      g.output('dx', gradients(reshape(loss, [1]), [x])[0] as Value);
+    }).filter((name) => /slice|concat|add/.test(name));
+
+  it('makes the gradients of all parts one value', () => {
+    expect(
+      joined([
+        [0, 2],
+        [2, 3],
+        [3, 6],
+      ]),
+    ).toEqual(['concat']);
+    expect(
+      joined([
+        [3, 6],
+        [0, 3],
+      ]),
+    ).toEqual(['concat']);
+  });
+
+  it('leaves gaps and overlaps', () => {
+    expect(
+      joined([
+        [0, 2],
+        [3, 6],
+      ]),
+    ).toEqual(['unslice', 'unslice', 'add']);
+    expect(
+      joined([
+        [0, 4],
+        [3, 6],
+      ]),
+    ).toEqual(['unslice', 'unslice', 'add']);
   });
 });
