@@ -1,7 +1,7 @@
 #include "cpu/matmul.h"
 
-#include "core/threads.h"
-#include "cpu/simd.h"
+#include "cpu/bf16-product.h"
+#include "cpu/product-parts.h"
 #include "ops/matmul.h"
 
 namespace hadal {
@@ -90,34 +90,6 @@ HADAL_INLINE void multiplyTile(const float* a, const float* b, float* c, int64_t
   }
 }
 
-// What runProduct adds: `accumulate` is an addend that lies in c itself.
-HADAL_INLINE Addend addendOf(const Product& p) { return p.accumulate ? Addend{p.c, p.strideC, p.dtypeC} : p.addend; }
-
-// Rows × columns numbers of c from (i, j) on: x + addend, or the addend alone where x is null. Either may lie in c.
-HADAL_INLINE void storeBlock(const float* x, int64_t strideX, const Product& p, int64_t i, int64_t j, int64_t rows,
-                             int64_t columns) {
-  const Addend addend = addendOf(p);
-  dispatch(p.dtypeC, [&](auto zeroC) {
-    using C = decltype(zeroC);
-    C* c = static_cast<C*>(p.c) + i * p.strideC + j;
-    if (!addend.data) {
-      for (int64_t row = 0; row < rows; row++)
-        forLanes(columns, [&](int64_t at, auto part) {
-          store(c + row * p.strideC + at, part, load(x + row * strideX + at, part));
-        });
-      return;
-    }
-    dispatch(addend.dtype, [&](auto zeroAddend) {
-      const auto* added = static_cast<const decltype(zeroAddend)*>(addend.data) + i * addend.stride + j;
-      for (int64_t row = 0; row < rows; row++)
-        forLanes(columns, [&](int64_t at, auto part) {
-          const Vec sum = load(added + row * addend.stride + at, part);
-          store(c + row * p.strideC + at, part, x ? sum + load(x + row * strideX + at, part) : sum);
-        });
-    });
-  });
-}
-
 // One rectangle of c, by one thread.
 void multiplyRectangle(const Product& p, int64_t rowBegin, int64_t rowEnd, int64_t columnBegin, int64_t columnEnd,
                        float* workspace) {
@@ -148,61 +120,18 @@ void multiplyRectangle(const Product& p, int64_t rowBegin, int64_t rowEnd, int64
   }
 }
 
-// c is cut into a grid of one rectangle a thread, the one that packs the least.
 void blockedProduct(const Product& p, int threads, void* workspace) {
-  int64_t down = 1, least = INT64_MAX;
-  for (int64_t candidate = 1; candidate <= threads; candidate++) {
-    if (threads % candidate != 0) continue;
-    const int64_t packed = p.m * (threads / candidate) + p.n * candidate;
-    if (packed < least) {
-      least = packed;
-      down = candidate;
-    }
-  }
-  const int64_t across = threads / down;
-  const int64_t tilesDown = (p.m + tileRows - 1) / tileRows, tilesAcross = (p.n + tileColumns - 1) / tileColumns;
-  const auto edge = [](int64_t tiles, int64_t part, int64_t parts, int64_t tile, int64_t size) {
-    const int64_t at = tiles * part / parts * tile;
-    return at < size ? at : size;
-  };
-  parallelFor(threads, threads, 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t part = begin; part < end; part++) {
-      const int64_t row = part / across, column = part % across;
-      multiplyRectangle(p, edge(tilesDown, row, down, tileRows, p.m), edge(tilesDown, row + 1, down, tileRows, p.m),
-                        edge(tilesAcross, column, across, tileColumns, p.n),
-                        edge(tilesAcross, column + 1, across, tileColumns, p.n),
-                        static_cast<float*>(workspace) + thread * blockFloats);
-    }
-  });
+  forEachRectangle(p.m, p.n, tileRows, tileColumns, threads,
+                   [&](int64_t rowBegin, int64_t rowEnd, int64_t columnBegin, int64_t columnEnd, int thread) {
+                     multiplyRectangle(p, rowBegin, rowEnd, columnBegin, columnEnd,
+                                       static_cast<float*>(workspace) + thread * blockFloats);
+                   });
 }
 
-// ---- oneDNN with a 16-bit c: fp32 sums of some rows at a time, then converted. oneDNN would hold the sums of all rows, in
-// memory that no plan knows of. At least 128 rows, since each call packs b anew.
-HADAL_INLINE int64_t rowsAtATime(int64_t m, int64_t n) {
-  const int64_t wanted = (int64_t{1} << 20) / (n + 1), rows = wanted < 128 ? 128 : wanted;
-  return m < rows ? m : rows;
-}
+// ---- Products whose c is fp32.
 
-bool narrowProduct(const Product& p, int threads, void* workspace) {
-  const int64_t step = rowsAtATime(p.m, p.n);
-  for (int64_t i = 0; i < p.m; i += step) {
-    Product part = p;
-    part.m = p.m - i < step ? p.m - i : step;
-    part.a.data = elementOf(p.a, i, 0);
-    part.c = workspace;
-    part.strideC = p.n;
-    part.dtypeC = DType::fp32;
-    part.accumulate = false;
-    if (!onednnProduct(part)) return false;  // at the first rows or never: what it takes does not depend on the rows
-    parallelFor(part.m, threads, 1 + 16384 / p.n, [&](int64_t begin, int64_t end, int) {
-      storeBlock(static_cast<const float*>(workspace) + begin * p.n, p.n, p, i + begin, 0, end - begin, p.n);
-    });
-  }
-  return true;
-}
-
-// oneDNN with an fp32 c: what is added is put into c first, where it does not lie there already.
-bool wideProduct(const Product& p, int threads) {
+// oneDNN: what is added is put into c first, where it does not lie there already.
+bool onednnWithAddend(const Product& p, int threads) {
   const Addend addend = addendOf(p);
   if (!addend.data) return onednnProduct(p);
   const bool isThere = addend.data == p.c && addend.stride == p.strideC && addend.dtype == p.dtypeC;
@@ -214,19 +143,62 @@ bool wideProduct(const Product& p, int threads) {
   return onednnProduct(sum);
 }
 
+// Ours is the faster one of bf16 factors (10 % where c has 16 bits, else as fast), unless oneDNN multiplies them in tiles of
+// its own (AMX).
+HADAL_INLINE bool isOurs(const Product& p) { return bf16ProductTakes(p) && !onednnHasBf16Tiles(); }
+
+bool fp32Product(const Product& p, int threads, void* workspace) {
+  if (p.k == 0) return false;
+  if (isOurs(p)) {
+    bf16Product(p, threads, workspace);
+    return true;
+  }
+  return onednnTakes(p.a.dtype, p.b.dtype) && onednnWithAddend(p, threads);
+}
+
+// ---- A 16-bit c of these: fp32 sums of some rows at a time, then converted. oneDNN would hold the sums of all rows, in
+// memory that no plan knows of. At least 128 rows, since each call packs b anew.
+HADAL_INLINE int64_t rowsAtATime(int64_t m, int64_t n) {
+  const int64_t wanted = (int64_t{1} << 20) / (n + 1), rows = wanted < 128 ? 128 : wanted;
+  return m < rows ? m : rows;
+}
+
+// The part of the workspace before the rows' sums.
+HADAL_INLINE int64_t packingBytes(int threads) { return threads * bf16ProductWorkspace(); }
+
+bool narrowProduct(const Product& p, int threads, void* workspace) {
+  float* sums = reinterpret_cast<float*>(static_cast<char*>(workspace) + packingBytes(threads));
+  const int64_t step = rowsAtATime(p.m, p.n);
+  for (int64_t i = 0; i < p.m; i += step) {
+    Product part = p;
+    part.m = p.m - i < step ? p.m - i : step;
+    part.a.data = elementOf(p.a, i, 0);
+    part.c = sums;
+    part.strideC = p.n;
+    part.dtypeC = DType::fp32;
+    part.accumulate = false;
+    part.addend = {};
+    // At the first rows or never: what is taken does not depend on the rows.
+    if (!fp32Product(part, threads, workspace)) return false;
+    parallelFor(part.m, threads, 1 + 16384 / p.n, [&](int64_t begin, int64_t end, int) {
+      storeBlock(sums + begin * p.n, p.n, p, i + begin, 0, end - begin, p.n);
+    });
+  }
+  return true;
+}
+
 }  // namespace
 
 int64_t productWorkspace(int64_t m, int64_t n, DType dtypeC, int threads) {
   const int64_t blocked = threads * blockFloats * 4;
-  const int64_t narrow = dtypeC == DType::fp32 ? 0 : rowsAtATime(m, n) * n * 4;
-  return blocked > narrow ? blocked : narrow;
+  const int64_t sums = dtypeC == DType::fp32 ? 0 : rowsAtATime(m, n) * n * 4;
+  return blocked > packingBytes(threads) + sums ? blocked : packingBytes(threads) + sums;
 }
 
 void runProduct(const Product& p, int threads, void* workspace) {
   if (p.m == 0 || p.n == 0) return;
-  if (p.k > 0 && onednnTakes(p.a.dtype, p.b.dtype)) {
-    if (p.dtypeC == DType::fp32 ? wideProduct(p, threads) : narrowProduct(p, threads, workspace)) return;
-  }
+  if (isOurs(p)) return bf16Product(p, threads, workspace);
+  if (p.dtypeC == DType::fp32 ? fp32Product(p, threads, workspace) : narrowProduct(p, threads, workspace)) return;
   blockedProduct(p, threads, workspace);
 }
 

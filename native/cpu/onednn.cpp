@@ -108,6 +108,12 @@ bool onednnTakes(DType a, DType b) noexcept {
   return a == DType::fp32 || (a == DType::bf16 && bf16Product(false, false, false));
 }
 
+bool onednnHasBf16Tiles() noexcept {
+  static const bool hasTiles =
+      (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
+  return hasTiles && onednnTakes(DType::bf16, DType::bf16);
+}
+
 bool onednnProduct(const Product& product) noexcept {
   if (product.dtypeC != DType::fp32 || !onednnTakes(product.a.dtype, product.b.dtype)) return false;
   try {

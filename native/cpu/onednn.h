@@ -39,6 +39,9 @@ const char* onednnVersion() noexcept;
 // Whether oneDNN takes factors of these dtypes on this machine (never with HADAL_NO_ONEDNN=1).
 bool onednnTakes(DType a, DType b) noexcept;
 
+// Whether oneDNN multiplies bf16 factors in the machine's tiles (AMX), at many times the speed of vectors.
+bool onednnHasBf16Tiles() noexcept;
+
 // Computes a product whose c is fp32 (without its addend). False when oneDNN refuses: then c is untouched. On OpenMP's current number of threads,
 // on one thread when called from within a parallel region.
 bool onednnProduct(const Product& product) noexcept;

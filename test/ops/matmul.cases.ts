@@ -87,6 +87,15 @@ export const cases: OpCase[] = [
   matmulCase('wide', [1, 13, 300, 65], { transposeB: true }, big),
   // 16-bit results are converted from fp32 sums of 128 rows of this width at a time.
   matmulCase('more rows than are converted at once', [1, 130, 8200, 3], {}, { ...big, dtypes: ['bf16'] }),
+  // More terms than are summed at once: of a transposed a, and of any.
+  addendCase(
+    'many terms',
+    [1, 30, 70, 1033],
+    { transposeA: true, outputDType: 'fp32' },
+    {},
+    { ...big, dtypes: ['bf16'] },
+  ),
+  matmulCase('very many terms', [1, 14, 37, 4099], { transposeB: true }, { ...big, dtypes: ['bf16'] }),
   matmulCase('more batches than threads', [7, 18, 19, 20], { transposeB: true }, big),
   ...[false, true].map(
     (transposeB): OpCase => ({
