@@ -16,19 +16,28 @@ HADAL_INLINE void failOnId(const EmbeddingParams& p, int32_t id, RunContext& con
 }
 
 void forward(const EmbeddingParams& p, void* const* buffers, RunContext& context) {
-  const int64_t bytes = p.rowBytes();
-  const char* table = static_cast<const char*>(buffers[0]);
   const int32_t* ids = static_cast<const int32_t*>(buffers[1]);
-  char* y = static_cast<char*>(buffers[2]);
-  parallelFor(p.ids, context.threads, 1 + 65536 / bytes, [&](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; n++) {
-      if (isInTable(p, ids[n])) {
-        std::memcpy(y + n * bytes, table + ids[n] * bytes, static_cast<size_t>(bytes));
-      } else {
-        std::memset(y + n * bytes, 0, static_cast<size_t>(bytes));
-        failOnId(p, ids[n], context);
-      }
-    }
+  dispatch(p.dtypeTable, [&](auto table) {
+    dispatch(p.dtypeY, [&](auto out) {
+      using T = decltype(table);
+      using Y = decltype(out);
+      parallelFor(p.ids, context.threads, 1 + 65536 / p.tableRow(), [&](int64_t begin, int64_t end, int) {
+        for (int64_t n = begin; n < end; n++) {
+          Y* y = static_cast<Y*>(buffers[2]) + n * p.dim;
+          const size_t bytes = static_cast<size_t>(p.dim) * sizeof(Y);
+          if (!isInTable(p, ids[n])) {
+            std::memset(static_cast<void*>(y), 0, bytes);
+            failOnId(p, ids[n], context);
+            continue;
+          }
+          const T* row = static_cast<const T*>(buffers[0]) + ids[n] * p.dim;
+          if constexpr (std::is_same_v<T, Y>)
+            std::memcpy(static_cast<void*>(y), row, bytes);
+          else
+            forLanes(p.dim, [&](int64_t i, auto part) { store(y + i, part, load(row + i, part)); });
+        }
+      });
+    });
   });
 }
 
@@ -44,7 +53,8 @@ void sortIds(const EmbeddingParams& p, const int32_t* ids, int32_t* starts, int3
     else
       failOnId(p, ids[n], context);
   }
-  for (int64_t v = 1; v <= p.vocabulary; v++) starts[v] += starts[v - 1];
+  int32_t end = 0;
+  for (int64_t v = 0; v <= p.vocabulary; v++) starts[v] = end += starts[v];
   // Backwards: each count steps down to its start, and equal ids keep their order.
   for (int64_t n = p.ids - 1; n >= 0; n--)
     if (isInTable(p, ids[n])) order[--starts[ids[n]]] = static_cast<int32_t>(n);
@@ -63,28 +73,39 @@ int64_t rowAtWork(const int32_t* starts, int64_t vocabulary, int64_t work) {
   return low;
 }
 
+// Rows [begin, end) of dtable; each is written once, where nothing is added to an addend in place not at all.
+template <bool streams, class T, class Y>
+void sumRows(const EmbeddingBackwardParams& p, void* const* buffers, const int32_t* starts, const int32_t* order,
+             int64_t begin, int64_t end) {
+  const Y* dy = static_cast<const Y*>(buffers[0]);
+  const T* addend = static_cast<const T*>(buffers[2]);
+  T* dtable = static_cast<T*>(buffers[3]);
+  for (int64_t v = begin; v < end; v++) {
+    if (addend == dtable && starts[v] == starts[v + 1]) continue;
+    forLanes(p.dim, [&](int64_t i, auto part) {
+      Vec total = addend ? load(addend + v * p.dim + i, part) : Vec{};
+      for (int64_t n = starts[v]; n < starts[v + 1]; n++) total += load(dy + order[n] * p.dim + i, part);
+      put<streams>(dtable + v * p.dim + i, part, total);
+    });
+  }
+}
+
 void backward(const EmbeddingBackwardParams& p, void* const* buffers, RunContext& context) {
   int32_t* starts = static_cast<int32_t*>(context.workspace);
   int32_t* order = starts + p.vocabulary + 1;
   sortIds(p, static_cast<const int32_t*>(buffers[1]), starts, order, context);
-  dispatch(p.dtype, [&](auto t) {
-    using T = decltype(t);
-    const T* dy = static_cast<const T*>(buffers[0]);
-    const int64_t work = p.vocabulary + starts[p.vocabulary];
-    parallelFor(work, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
-      const int64_t last = end == work ? p.vocabulary : rowAtWork(starts, p.vocabulary, end);
-      for (int64_t v = rowAtWork(starts, p.vocabulary, begin); v < last; v++) {
-        T* out = static_cast<T*>(buffers[2]) + v * p.dim;
-        if (starts[v] == starts[v + 1]) {
-          std::memset(static_cast<void*>(out), 0, static_cast<size_t>(p.rowBytes()));
-          continue;
-        }
-        forLanes(p.dim, [&](int64_t i, auto part) {
-          Vec total = {};
-          for (int64_t n = starts[v]; n < starts[v + 1]; n++) total += load(dy + order[n] * p.dim + i, part);
-          store(out + i, part, total);
+  const int64_t work = p.vocabulary + starts[p.vocabulary], written = buffers[2] == buffers[3] ? p.y() : p.table();
+  dispatch(p.dtypeTable, [&](auto table) {
+    dispatch(p.dtypeY, [&](auto in) {
+      using T = decltype(table);
+      using Y = decltype(in);
+      streaming(written, canStream(buffers[3], p.tableRow()), [&](auto streams) {
+        parallelFor(work, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
+          const int64_t last = end == work ? p.vocabulary : rowAtWork(starts, p.vocabulary, end);
+          sumRows<streams.value, T, Y>(p, buffers, starts, order, rowAtWork(starts, p.vocabulary, begin), last);
+          if (streams.value) endStream();
         });
-      }
+      });
     });
   });
 }

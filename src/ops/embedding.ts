@@ -1,50 +1,97 @@
 // Embedding: rows of a table by their ids, and its transpose, the sum of rows into a table. Each is the other's gradient.
 // V vocabulary, D features.
+import { type DType, isFloat } from '../core/dtype.js';
+import { sameShape } from '../core/shape.js';
 import type { Value } from '../graph/graph.js';
+import type { KernelCall } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
 
-type NoAttrs = Record<never, never>;
+type EmbeddingAttrs = { outputDType: DType };
+type BackwardAttrs = EmbeddingAttrs & { vocabulary: number };
 
-const kernelParams = (table: Value, ids: Value) => ({
+/** Dtype of the result. */
+export interface EmbeddingOptions {
+  /** Default: the dtype of what is looked up or summed. */
+  outputDType?: DType;
+}
+
+const retype = <A extends EmbeddingAttrs>(attrs: A, _index: number, outputDType: DType) =>
+  isFloat(outputDType) ? { ...attrs, outputDType } : null;
+
+const kernelParams = (table: Value, ids: Value, y: Value) => ({
   ids: ids.size,
   vocabulary: table.shape[0] as number,
   dim: table.shape[1] as number,
-  dtype: table.dtype,
+  dtypeTable: table.dtype,
+  dtypeY: y.dtype,
 });
 
-const embeddingOp = defineOp<NoAttrs, [table: Value, ids: Value], [y: Value]>({
+const embeddingOp = defineOp<EmbeddingAttrs, [table: Value, ids: Value], [y: Value]>({
   name: 'embedding',
   narrow: [],
-  infer([table, ids]) {
+  retype,
+  infer([table, ids], { outputDType }) {
     expectRank('embedding', 'table', table, 2);
     expectDType('embedding', 'table', table, 'float');
     expectDType('embedding', 'ids', ids, 'int32');
-    return [{ shape: [...ids.shape, table.shape[1] as number], dtype: table.dtype }];
+    return [{ shape: [...ids.shape, table.shape[1] as number], dtype: outputDType }];
   },
   vjp: ({ inputs: [table, ids], gradients: [dy] }) => [
-    dy && embeddingBackward(dy, ids, table.shape[0] as number),
+    dy && embeddingBackward(dy, ids, table.shape[0] as number, { outputDType: table.dtype }),
     null,
   ],
-  cost: ([, ids], [y]) => ({ flops: 0, bytesRead: ids.bytes + y.bytes, bytesWritten: y.bytes }),
-  kernel: ([table, ids], [y]) => ({ kernel: 'embedding', params: kernelParams(table, ids), buffers: [table, ids, y] }),
+  cost: ([table, ids], [y]) => ({
+    flops: 0,
+    bytesRead: ids.bytes + ids.size * (table.bytes / (table.shape[0] || 1)),
+    bytesWritten: y.bytes,
+  }),
+  kernel: ([table, ids], [y]) => ({
+    kernel: 'embedding',
+    params: kernelParams(table, ids, y),
+    buffers: [table, ids, y],
+  }),
 });
 
-const embeddingBackwardOp = defineOp<{ vocabulary: number }, [dy: Value, ids: Value], [dtable: Value]>({
+const backwardCall = (dy: Value, ids: Value, addend: Value | null, dtable: Value): KernelCall => ({
+  kernel: 'embedding-backward',
+  params: kernelParams(dtable, ids, dy),
+  buffers: [dy, ids, addend, dtable],
+});
+
+const embeddingBackwardOp = defineOp<BackwardAttrs, [dy: Value, ids: Value], [dtable: Value]>({
   name: 'embedding-backward',
-  infer([dy, ids], { vocabulary }) {
+  retype,
+  plus: (addend, [dy, ids], attrs, dtype) => {
+    const fits = addend.dtype === dtype && sameShape(addend.shape, [attrs.vocabulary, dy.shape.at(-1) as number]);
+    return fits ? embeddingAccumulateOp.apply([addend, dy, ids], {})[0] : null;
+  },
+  infer([dy, ids], { vocabulary, outputDType }) {
     expectDType('embedding-backward', 'dy', dy, 'float');
     expectDType('embedding-backward', 'ids', ids, 'int32');
     const dim = dy.shape.at(-1) ?? null;
     expectShape('embedding-backward', 'dy', dy, [...ids.shape, dim]);
-    return [{ shape: [vocabulary, dim as number], dtype: dy.dtype }];
+    return [{ shape: [vocabulary, dim as number], dtype: outputDType }];
   },
-  vjp: ({ inputs: [, ids], gradients: [dtable] }) => [dtable && embedding(dtable, ids), null],
+  vjp: ({ inputs: [dy, ids], gradients: [dtable] }) => [
+    dtable && embedding(dtable, ids, { outputDType: dy.dtype }),
+    null,
+  ],
   cost: ([dy, ids], [dtable]) => ({ flops: dy.size, bytesRead: dy.bytes + ids.bytes, bytesWritten: dtable.bytes }),
-  kernel: ([dy, ids], [dtable]) => ({
-    kernel: 'embedding-backward',
-    params: kernelParams(dtable, ids),
-    buffers: [dy, ids, dtable],
-  }),
+  kernel: ([dy, ids], [dtable]) => backwardCall(dy, ids, null, dtable),
+});
+
+/** addend + the sum of rows. In place, only rows with ids are touched: how the gradients of tied weights meet. */
+const embeddingAccumulateOp = defineOp<Record<never, never>, [addend: Value, dy: Value, ids: Value], [dtable: Value]>({
+  name: 'embedding-accumulate',
+  inPlace: [[0, 0]],
+  infer: ([addend]) => [{ shape: addend.shape, dtype: addend.dtype }],
+  vjp: ({ inputs: [, dy, ids], gradients: [dtable] }) => [
+    dtable,
+    dtable && embedding(dtable, ids, { outputDType: dy.dtype }),
+    null,
+  ],
+  cost: ([, dy, ids]) => ({ flops: dy.size, bytesRead: 2 * dy.bytes + ids.bytes, bytesWritten: dy.bytes }),
+  kernel: ([addend, dy, ids], [dtable]) => backwardCall(dy, ids, addend, dtable),
 });
 
 /**
@@ -52,11 +99,12 @@ const embeddingBackwardOp = defineOp<{ vocabulary: number }, [dy: Value, ids: Va
  *
  * @param table - [V, D], float
  * @param ids - int32, any shape, 0 … V − 1
- * @returns [...ids, D], dtype of table
+ * @returns [...ids, D]
  * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
  */
-export function embedding(table: Value, ids: Value): Value {
-  return embeddingOp.apply([table, ids], {})[0];
+export function embedding(table: Value, ids: Value, options: EmbeddingOptions = {}): Value {
+  const { outputDType = table.dtype } = options;
+  return embeddingOp.apply([table, ids], { outputDType })[0];
 }
 
 /**
@@ -64,9 +112,10 @@ export function embedding(table: Value, ids: Value): Value {
  *
  * @param dy - [...ids, D], float
  * @param ids - int32, any shape, 0 … vocabulary − 1
- * @returns [vocabulary, D], dtype of dy
+ * @returns [vocabulary, D]
  * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE
  */
-export function embeddingBackward(dy: Value, ids: Value, vocabulary: number): Value {
-  return embeddingBackwardOp.apply([dy, ids], { vocabulary })[0];
+export function embeddingBackward(dy: Value, ids: Value, vocabulary: number, options: EmbeddingOptions = {}): Value {
+  const { outputDType = dy.dtype } = options;
+  return embeddingBackwardOp.apply([dy, ids], { vocabulary, outputDType })[0];
 }

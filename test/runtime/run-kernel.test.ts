@@ -55,7 +55,7 @@ describe('runKernel', () => {
   });
 
   it("passes on a kernel's own refusal of data", async () => {
-    const gather = { ids: 1, vocabulary: 3, dim: 2, dtype: 'fp32' } as const;
+    const gather = { ids: 1, vocabulary: 3, dim: 2, dtypeTable: 'fp32', dtypeY: 'fp32' } as const;
     const table = new Float32Array(6);
     const call = runKernel(testDevice(), 'embedding', gather, [table, Int32Array.of(3), new Float32Array(2)]);
     await refused(call, 'HADAL_ERR_RUN', /\[embedding\].*3.*op 'embedding'/);
