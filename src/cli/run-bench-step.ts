@@ -1,9 +1,9 @@
 // `hadal bench step`: the same work as bench/peers/pytorch_step.py.
 import { readFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { HadalError } from '../core/errors.js';
 import { formatCount, formatFlops, formatInteger } from '../core/format.js';
 import { parseJson } from '../core/json.js';
+import { usableProcessors } from '../core/processors.js';
 import { batchFromRows } from '../data/batch.js';
 import { randomUint32 } from '../data/shuffle.js';
 import { withFileErrors } from '../formats/file-error.js';
@@ -57,7 +57,7 @@ export async function benchStep(flags: BenchStepFlags): Promise<void> {
 async function measure(
   flags: BenchStepFlags & { dtype: 'fp32' | 'bf16' },
 ): Promise<{ measured: StepMeasurement; times: readonly InstructionTime[]; threads: number }> {
-  const { batch, seq, threads = availableParallelism(), pinThreads = false, steps, warmup, seed, dtype } = flags;
+  const { batch, seq, threads = usableProcessors(), pinThreads = false, steps, warmup, seed, dtype } = flags;
   const { model, source } = await modelOf(flags);
   if (seq > model.maxPositions) {
     throw new HadalError(

@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { addonFile, loadAddon } from '../addon/addon.js';
 import { envFlags } from '../core/env.js';
 import { formatBytes } from '../core/format.js';
+import { usableProcessors } from '../core/processors.js';
 import { workerUrl } from '../core/worker-url.js';
 import type { TensorflowAttempt } from '../tfjs/tensorflow.js';
 import { printJson, printLine } from './output.js';
@@ -63,7 +64,7 @@ function node(): Finding {
 
 function cpu(): Finding {
   const model = os.cpus()[0]?.model.trim() ?? 'unknown';
-  return { name: 'CPU', status: 'ok', found: `${model}, ${os.availableParallelism()} threads`, advice: null };
+  return { name: 'CPU', status: 'ok', found: `${model}, ${usableProcessors()} threads`, advice: null };
 }
 
 const interesting = ['avx2', 'fma', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_tile', 'amx_bf16', 'asimd', 'sve'];

@@ -1,6 +1,6 @@
 // `hadal train`: a listener to the events of a run, and what is shown when it ends.
-import { availableParallelism } from 'node:os';
 import { HadalError } from '../core/errors.js';
+import { usableProcessors } from '../core/processors.js';
 import { loadModel } from '../generate/loaded-model.js';
 import type { TrainListener } from '../monitor/lines.js';
 import { plainLog } from '../monitor/plain.js';
@@ -43,7 +43,7 @@ async function runShown(
   const write = (line: string): void => void (display ? display.print([line]) : stream.write(`${line}\n`));
   const listeners: TrainListener[] = [display?.listen ?? plainLog(write), board.listen, ...(json ? [printJson] : [])];
   using signal = abortOnInterrupt(() => write('stopping after this step and saving; Ctrl-C again ends at once'));
-  const threads = config.threads ?? availableParallelism();
+  const threads = config.threads ?? usableProcessors();
   const onProfile = async (times: readonly InstructionTime[]): Promise<void> => {
     if (profile !== undefined) for (const line of await writeProfile(profile, times, threads)) write(line);
   };

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
 import { throwIfAborted } from '../core/abort.js';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
+import { usableProcessors } from '../core/processors.js';
 import { workerUrl } from '../core/worker-url.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
 import { DirectoryLock } from '../formats/directory-lock.js';
@@ -217,7 +217,7 @@ async function fill(
     addBos,
     addEos,
     specialTokensAsText,
-    threads = availableParallelism(),
+    threads = usableProcessors(),
     shardTokens,
   } = withDefaults(options);
   const data: TokenizeWorkerData = {

@@ -1,8 +1,8 @@
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel } from 'node:worker_threads';
 import { throwIfAborted } from '../core/abort.js';
 import { HadalError } from '../core/errors.js';
+import { usableProcessors } from '../core/processors.js';
 import { workerUrl } from '../core/worker-url.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
 import { type Merge, maxVocabSize } from './learn-merges.js';
@@ -52,7 +52,7 @@ const usualSpecialTokens = { bos: '<|begin_of_sentence|>', eos: '<|end_of_senten
  * @throws HadalError HADAL_ERR_CONFIG for an impossible vocabulary size, HADAL_ERR_DATA, HADAL_ERR_IO, HADAL_ERR_ABORTED
  */
 export async function trainTokenizer(options: TrainTokenizerOptions): Promise<TrainedTokenizer> {
-  const { vocabSize, signal, threads = availableParallelism() } = options;
+  const { vocabSize, signal, threads = usableProcessors() } = options;
   const special = { ...usualSpecialTokens, ...options.specialTokens };
   const first = [...new Set([special.bos, special.eos, special.pad, ...(special.others ?? [])])];
   const least = first.length + 256;

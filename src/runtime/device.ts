@@ -1,7 +1,7 @@
-import { availableParallelism } from 'node:os';
 import { loadAddon, type NativeDevice, type NativeProgram, type NativeStorage } from '../addon/addon.js';
 import { bytesOf, type DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
+import { usableProcessors } from '../core/processors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { InstructionInfo, Plan, TensorSpec } from './plan.js';
 import { Tensor } from './tensor.js';
@@ -56,7 +56,7 @@ export function openDevice(name: string, options: DeviceOptions = {}): Device {
   if (name !== 'cpu' && name !== 'auto') {
     throw new HadalError('HADAL_ERR_DEVICE', `[device] expected one of auto, ${deviceNames.join(', ')}, got '${name}'`);
   }
-  return new Device(options.threads ?? availableParallelism(), options.pinThreads ?? false);
+  return new Device(options.threads ?? usableProcessors(), options.pinThreads ?? false);
 }
 
 /** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */

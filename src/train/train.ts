@@ -1,8 +1,9 @@
 // The run around the step: data, state, evaluation, checkpoints, events.
-import { availableParallelism, freemem } from 'node:os';
+import { freemem } from 'node:os';
 import { loadAddon } from '../addon/addon.js';
 import { debug, envFlag } from '../core/env.js';
 import { HadalError } from '../core/errors.js';
+import { usableProcessors } from '../core/processors.js';
 import { reported } from '../core/progress.js';
 import type { Batch } from '../data/batch.js';
 import { DataLoader, evalBatches } from '../data/loader.js';
@@ -50,7 +51,7 @@ export async function* train(
   await requireSources(config);
   // Before minutes of tokenizing whose tokens nothing could train on.
   using device = openDevice(config.device, {
-    threads: config.threads ?? availableParallelism(),
+    threads: config.threads ?? usableProcessors(),
     pinThreads: config.pinThreads,
   });
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
