@@ -1,12 +1,13 @@
 import type { Command } from 'commander';
 import type { Inspection } from '../train/inspect.js';
-import { type CommonFlags, described, wholeNumber } from './output.js';
+import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
 import { presets } from './presets/presets.js';
 
 interface InspectFlags extends CommonFlags {
   batch?: number;
   seq?: number;
   threads?: number;
+  dtype?: 'auto' | 'fp32' | 'bf16';
   plan: boolean;
 }
 
@@ -25,11 +26,16 @@ export function registerInspect(program: Command): void {
     )
     .option('--seq <n>', "tokens a row (default: 4096, or the preset's)", wholeNumber(1))
     .option('--threads <n>', 'threads that workspaces are planned for', wholeNumber(1))
+    .option(
+      '--dtype <name>',
+      'number format that memory is planned for: auto, fp32 or bf16',
+      oneOf(['auto', 'fp32', 'bf16']),
+    )
     .option('--no-plan', 'only count: the plan of a large model takes a while')
     .action(inspectModel);
 }
 
-async function inspectModel(target: string, { batch, seq, threads, plan, json }: InspectFlags): Promise<void> {
+async function inspectModel(target: string, { batch, seq, threads, dtype, plan, json }: InspectFlags): Promise<void> {
   const [{ inspect }, { printJson, printLine }] = await Promise.all([
     import('../train/inspect.js'),
     import('./output.js'),
@@ -43,6 +49,7 @@ async function inspectModel(target: string, { batch, seq, threads, plan, json }:
     ...(plan ? {} : { plan }),
     ...(seqLen === undefined ? {} : { seqLen }),
     ...(threads === undefined ? {} : { threads }),
+    ...(dtype === undefined ? {} : { dtype }),
   });
   if (plan && !found.memory) {
     process.stderr.write('hadal: memory is not planned, since no native binary loads here; hadal doctor says why\n');
@@ -104,7 +111,7 @@ async function inspectionLines(found: Inspection): Promise<string[]> {
       ? [
           '',
           ...tableLines([
-            [`memory to train, fp32, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}`, ''],
+            [`memory to train, ${memory.dtype}, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}`, ''],
             ...(['parameters', 'gradients', 'optimizer', 'activations', 'total'] as const).map((kind) => [
               kind,
               formatBytes(memory[kind]),

@@ -8,6 +8,7 @@ import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
 import { countModel, type ModelCounts } from '../models/inspect.js';
 import type { Model } from '../models/model.js';
+import { bestDType } from '../runtime/best-dtype.js';
 import { isGguf, openModelSource } from '../session/model-source.js';
 import { planMemory, planPrograms } from './stepper.js';
 
@@ -17,6 +18,9 @@ export interface TrainingMemory {
   batch: number;
   seqLen: number;
   threads: number;
+  /** Number format of the computation. */
+  dtype: 'fp32' | 'bf16';
+  /** With their copies in 16 bits, where it is bf16. */
   parameters: number;
   gradients: number;
   /** AdamW's moments. */
@@ -40,6 +44,8 @@ export interface InspectOptions {
   seqLen?: number;
   /** Threads that kernels' workspaces are planned for; the machine's processors unless given. */
   threads?: number;
+  /** Number format of the computation; 'auto' (default): what this machine trains fastest in. */
+  dtype?: 'auto' | 'fp32' | 'bf16';
   /** Whether to plan a step for `memory`, which needs the native binary; unless given, where that loads. */
   plan?: boolean;
 }
@@ -59,6 +65,7 @@ export async function inspect(
     batch = 1,
     seqLen = Math.min(made.maxPositions, 4096),
     threads = availableParallelism(),
+    dtype = 'auto',
     plan = canLoadAddon(),
   } = options;
   if (seqLen > made.maxPositions) {
@@ -67,7 +74,12 @@ export async function inspect(
       `[inspect] expected rows of at most ${made.maxPositions} tokens for this model, got ${seqLen}`,
     );
   }
-  return { ...countModel(made, seqLen), memory: plan ? await planned(made, { batch, seqLen, threads }) : null };
+  return {
+    ...countModel(made, seqLen),
+    memory: plan
+      ? await planned(made, { batch, seqLen, threads, dtype: dtype === 'auto' ? bestDType() : dtype })
+      : null,
+  };
 }
 
 async function readModel(path: string): Promise<Model> {
@@ -79,14 +91,14 @@ async function readModel(path: string): Promise<Model> {
 
 async function planned(
   model: Model,
-  sizes: { batch: number; seqLen: number; threads: number },
+  sizes: Pick<TrainingMemory, 'batch' | 'seqLen' | 'threads' | 'dtype'>,
 ): Promise<TrainingMemory> {
   const step = {
     batch: sizes.batch,
     seqLen: sizes.seqLen,
     labelSmoothing: 0,
     zLoss: 0,
-    dtype: 'fp32' as const,
+    dtype: sizes.dtype,
     clipNorm: 1,
     adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
   };

@@ -10,8 +10,8 @@ const { config } = tiny().model as { config: Record<string, unknown> };
 
 describe('inspect', () => {
   it('plans the memory of a step: more rows take more activations and nothing else', async () => {
-    const one = await inspect(config, { batch: 1, seqLen: 32, threads: 1 });
-    const four = await inspect(config, { batch: 4, seqLen: 32, threads: 1 });
+    const one = await inspect(config, { batch: 1, seqLen: 32, threads: 1, dtype: 'fp32' });
+    const four = await inspect(config, { batch: 4, seqLen: 32, threads: 1, dtype: 'fp32' });
     const { parameters } = one.withMtp ?? one.model;
     // The router's correction biases, 4 in each of two layers, are not the optimizer's.
     expect(one.memory).toMatchObject({
@@ -27,9 +27,21 @@ describe('inspect', () => {
       gradients: one.memory?.gradients,
       optimizer: one.memory?.optimizer,
     });
-    expect(four.memory?.activations).toBeGreaterThan(2 * (one.memory?.activations ?? 0));
+    expect(four.memory?.activations).toBeGreaterThan(1.5 * (one.memory?.activations ?? 0));
     const { activations = 0, gradients = 0, optimizer = 0, total } = four.memory ?? {};
     expect(total).toBe(4 * parameters + gradients + optimizer + activations);
+  });
+
+  it('plans for bf16: copies of the weights, and smaller activations', async () => {
+    const sizes = { batch: 4, seqLen: 32, threads: 1 };
+    const wide = await inspect(config, { ...sizes, dtype: 'fp32' });
+    const narrow = await inspect(config, { ...sizes, dtype: 'bf16' });
+    const { parameters = 0, activations = 0 } = wide.memory ?? {};
+    expect(narrow.memory?.dtype).toBe('bf16');
+    expect(narrow.memory?.parameters).toBeGreaterThan(1.3 * parameters);
+    expect(narrow.memory?.parameters).toBeLessThan(1.5 * parameters);
+    expect(narrow.memory?.activations).toBeLessThan(0.8 * activations);
+    expect(narrow.memory?.optimizer).toBe(wide.memory?.optimizer);
   });
 
   it('looks at all of DeepSeek-V3, 12 TB in training, without allocating it', async () => {
