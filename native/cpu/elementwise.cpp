@@ -16,54 +16,57 @@ static_assert(tile % 16 == 0);
 
 using Op = ElementwiseOp;
 
+// A tile, or (mask 0) one vector that stands for all of it.
+struct Operand {
+  const float* data;
+  int64_t mask;
+  HADAL_INLINE Vec vector(int64_t i) const { return load(data + (i & mask)); }
+  HADAL_INLINE float number(int64_t i) const { return data[i & mask]; }
+};
+
 // ---- Loading and storing tiles
 
 template <class T>
-HADAL_INLINE void loadTile(float* to, const T* from, int64_t stride, int64_t n) {
+HADAL_INLINE void loadRow(float* to, const T* from, int64_t stride, int64_t n) {
   if (stride == 1) {
     forLanes(n, [&](int64_t i, auto part) { store(to + i, part, load(from + i, part)); });
   } else if (stride == 0) {
-    const float x = toFloat(*from);
-    for (int64_t i = 0; i < n; i++) to[i] = x;
+    const Vec x = splat(toFloat(*from));
+    forLanes(n, [&](int64_t i, auto part) { store(to + i, part, x); });
   } else {
     for (int64_t i = 0; i < n; i++) to[i] = toFloat(from[i * stride]);
   }
 }
-
-HADAL_INLINE void loadIntegers(float* to, const int32_t* from, int64_t stride, int64_t n) {
+HADAL_INLINE void loadRow(float* to, const int32_t* from, int64_t stride, int64_t n) {
   for (int64_t i = 0; i < n; i++) to[i] = static_cast<float>(from[i * stride]);
 }
 
-HADAL_INLINE void loadAny(float* to, const void* from, DType type, int64_t at, int64_t stride, int64_t n) {
-  if (type == DType::int32) return loadIntegers(to, static_cast<const int32_t*>(from) + at, stride, n);
-  dispatch(type, [&](auto zero) { loadTile(to, static_cast<const decltype(zero)*>(from) + at, stride, n); });
-}
-
-HADAL_INLINE void storeAny(void* to, DType type, int64_t at, const float* from, int64_t n) {
+template <bool streams>
+HADAL_INLINE void storeAny(void* to, DType type, int64_t at, const Operand& from, int64_t n) {
   if (type == DType::int32) {
-    for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(to)[at + i] = static_cast<int32_t>(from[i]);
+    for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(to)[at + i] = static_cast<int32_t>(from.number(i));
     return;
   }
   dispatch(type, [&](auto zero) {
     using T = decltype(zero);
     T* out = static_cast<T*>(to) + at;
-    forLanes(n, [&](int64_t i, auto part) { store(out + i, part, load(from + i, part)); });
+    forLanes(n, [&](int64_t i, auto part) { put<streams>(out + i, part, from.vector(i)); });
   });
 }
 
 // ---- Opcodes. A tile is computed in whole vectors: lanes past n hold numbers that nobody reads.
 
 template <class F>
-HADAL_INLINE void unary(float* to, const float* x, int64_t n, F&& f) {
-  for (int64_t i = 0; i < n; i += lanes) store(to + i, f(load(x + i)));
+HADAL_INLINE void unary(float* to, const Operand& x, int64_t n, F&& f) {
+  for (int64_t i = 0; i < n; i += lanes) store(to + i, f(x.vector(i)));
 }
 template <class F>
-HADAL_INLINE void unaryScalar(float* to, const float* x, int64_t n, F&& f) {
-  for (int64_t i = 0; i < n; i++) to[i] = f(x[i]);
+HADAL_INLINE void unaryScalar(float* to, const Operand& x, int64_t n, F&& f) {
+  for (int64_t i = 0; i < n; i++) to[i] = f(x.number(i));
 }
 template <class F>
-HADAL_INLINE void binary(float* to, const float* x, const float* y, int64_t n, F&& f) {
-  for (int64_t i = 0; i < n; i += lanes) store(to + i, f(load(x + i), load(y + i)));
+HADAL_INLINE void binary(float* to, const Operand& x, const Operand& y, int64_t n, F&& f) {
+  for (int64_t i = 0; i < n; i += lanes) store(to + i, f(x.vector(i), y.vector(i)));
 }
 
 HADAL_INLINE Vec truth(IVec mask) { return select(mask, splat(1.0f), Vec{}); }
@@ -71,7 +74,7 @@ HADAL_INLINE Vec truth(IVec mask) { return select(mask, splat(1.0f), Vec{}); }
 HADAL_INLINE Vec geluTanh(Vec x) { return 0.5f * x * (1.0f + tanh(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
 
 // `to` may be the memory of an operand.
-HADAL_INLINE void apply(Op op, float* to, const float* x, const float* y, const float* z, int64_t n) {
+HADAL_INLINE void apply(Op op, float* to, const Operand& x, const Operand& y, const Operand& z, int64_t n) {
   // Rows of one table.
   // clang-format off
   switch (op) {
@@ -108,7 +111,7 @@ HADAL_INLINE void apply(Op op, float* to, const float* x, const float* y, const 
     case Op::isFinite: return unary(to, x, n, [](Vec a) { return truth(a - a == 0.0f); });
     case Op::identity: return unary(to, x, n, [](Vec a) { return a; });
     case Op::where:
-      for (int64_t i = 0; i < n; i += lanes) store(to + i, select(load(x + i) != 0.0f, load(y + i), load(z + i)));
+      for (int64_t i = 0; i < n; i += lanes) store(to + i, select(x.vector(i) != 0.0f, y.vector(i), z.vector(i)));
       return;
     case Op::pushInput:
     case Op::pushConstant: return;
@@ -116,70 +119,140 @@ HADAL_INLINE void apply(Op op, float* to, const float* x, const float* y, const 
   // clang-format on
 }
 
-// Offset of the innermost row `row` in input n.
-HADAL_INLINE int64_t rowOffset(const ElementwiseParams& p, int64_t n, int64_t row) {
-  int64_t offset = p.offsets[n];
+// ---- Where numbers lie. An innermost row is walked with one stride; the next row is found by counting as an odometer does.
+
+struct RowWalk {
+  int64_t index[elementwiseRank], offset;
+};
+
+HADAL_INLINE RowWalk walkFrom(const ElementwiseParams& p, int64_t n, int64_t row) {
+  RowWalk walk;
+  walk.offset = p.offsets[n];
   for (int64_t d = p.rank - 2; d >= 0; d--) {
-    offset += row % p.dims[d] * p.strides[n * elementwiseRank + d];
+    walk.index[d] = row % p.dims[d];
+    walk.offset += walk.index[d] * p.strides[n * elementwiseRank + d];
     row /= p.dims[d];
   }
-  return offset;
+  return walk;
+}
+HADAL_INLINE void nextRow(const ElementwiseParams& p, int64_t n, RowWalk& walk) {
+  for (int64_t d = p.rank - 2; d >= 0; d--) {
+    const int64_t stride = p.strides[n * elementwiseRank + d];
+    walk.offset += stride;
+    if (++walk.index[d] < p.dims[d]) return;
+    walk.offset -= stride * p.dims[d];
+    walk.index[d] = 0;
+  }
 }
 
-// Elements [at, at + n) of the output, which lie in one innermost row. Whole vectors of contiguous fp32 are read where they
-// lie, and the last opcode writes them where they belong: an expression of one opcode is then a plain loop over memory.
-HADAL_INLINE void computeTile(const ElementwiseParams& p, void* const* buffers, int64_t row, int64_t column, int64_t at,
+// Calls body(to, from, n) for the parts of rows that elements [at, at + count) of the output take from input n.
+template <class Body>
+HADAL_INLINE void forRowParts(const ElementwiseParams& p, int64_t n, int64_t at, int64_t count, Body&& body) {
+  const int64_t inner = p.dims[p.rank - 1], stride = p.strides[n * elementwiseRank + p.rank - 1];
+  RowWalk walk = walkFrom(p, n, at / inner);
+  int64_t column = at % inner;
+  for (int64_t done = 0; done < count;) {
+    const int64_t left = count - done, part = inner - column < left ? inner - column : left;
+    body(done, walk.offset + column * stride, part);
+    done += part;
+    column = 0;
+    nextRow(p, n, walk);
+  }
+}
+
+// Whether input n lies in memory as the output does.
+HADAL_INLINE bool isDense(const ElementwiseParams& p, int64_t n) {
+  int64_t size = 1;
+  for (int64_t d = p.rank - 1; d >= 0; d--) {
+    if (p.strides[n * elementwiseRank + d] != size) return false;
+    size *= p.dims[d];
+  }
+  return true;
+}
+
+HADAL_INLINE void loadInput(const ElementwiseParams& p, const void* input, int64_t n, bool dense, int64_t at,
+                            int64_t count, float* to) {
+  const auto load = [&](const auto* from) {
+    if (dense) return loadRow(to, from + p.offsets[n] + at, 1, count);
+    const int64_t stride = p.strides[n * elementwiseRank + p.rank - 1];
+    forRowParts(p, n, at, count,
+                [&](int64_t done, int64_t offset, int64_t part) { loadRow(to + done, from + offset, stride, part); });
+  };
+  if (p.inputTypes[n] == DType::int32) return load(static_cast<const int32_t*>(input));
+  dispatch(p.inputTypes[n], [&](auto zero) { load(static_cast<const decltype(zero)*>(input)); });
+}
+
+// Elements [at, at + n) of the output. Whole vectors of contiguous fp32 are read where they lie, and the last opcode writes
+// them where they belong: an expression of one opcode is then a plain loop over memory.
+template <bool streams>
+HADAL_INLINE void computeTile(const ElementwiseParams& p, void* const* buffers, const bool* dense, int64_t at,
                               int64_t n) {
-  alignas(64) float tiles[elementwiseStack][tile];
-  const float* operands[elementwiseStack + 2] = {};  // two more: an opcode is given three, however many it takes
+  alignas(64) float tiles[elementwiseStack][tile], constants[elementwiseStack][lanes];
+  Operand operands[elementwiseStack + 2] = {};  // two more: an opcode is given three, however many it takes
   const bool isWhole = n % lanes == 0;
-  float* const out =
-      isWhole && p.outputType == DType::fp32 ? static_cast<float*>(buffers[elementwiseInputs + 1]) + at : nullptr;
+  float* const out = !streams && isWhole && p.outputType == DType::fp32
+                         ? static_cast<float*>(buffers[elementwiseInputs + 1]) + at
+                         : nullptr;
   int depth = 0;
   for (int64_t c = 0; c < p.codeBytes;) {
     const uint8_t op = p.code[c++];
     if (op == static_cast<uint8_t>(Op::pushInput)) {
-      const int64_t input = p.code[c++], stride = p.strides[input * elementwiseRank + p.rank - 1];
-      const int64_t from = rowOffset(p, input, row) + column * stride;
-      const bool isDirect = isWhole && stride == 1 && p.inputTypes[input] == DType::fp32;
-      if (!isDirect) loadAny(tiles[depth], buffers[input], p.inputTypes[input], from, stride, n);
-      operands[depth] = isDirect ? static_cast<const float*>(buffers[input]) + from : tiles[depth];
+      const int64_t input = p.code[c++];
+      const bool isDirect = isWhole && dense[input] && p.inputTypes[input] == DType::fp32;
+      if (!isDirect) loadInput(p, buffers[input], input, dense[input], at, n, tiles[depth]);
+      operands[depth] = {isDirect ? static_cast<const float*>(buffers[input]) + p.offsets[input] + at : tiles[depth],
+                         -1};
       depth++;
     } else if (op == static_cast<uint8_t>(Op::pushConstant)) {
-      const float constant = static_cast<float>(p.constants[p.code[c++]]);
-      for (int64_t i = 0; i < n; i++) tiles[depth][i] = constant;
-      operands[depth] = tiles[depth];
+      store(constants[depth], splat(static_cast<float>(p.constants[p.code[c++]])));
+      operands[depth] = {constants[depth], 0};
       depth++;
     } else {
       depth -= ElementwiseParams::arity(op) - 1;
       float* to = c == p.codeBytes && out ? out : tiles[depth - 1];
-      const float* const* from = operands + depth - 1;
+      const Operand* from = operands + depth - 1;
       apply(static_cast<Op>(op), to, from[0], from[1], from[2], n);
-      operands[depth - 1] = to;
+      operands[depth - 1] = {to, -1};
     }
   }
-  if (operands[0] != out) storeAny(buffers[elementwiseInputs + 1], p.outputType, at, operands[0], n);
+  if (operands[0].data != out) storeAny<streams>(buffers[elementwiseInputs + 1], p.outputType, at, operands[0], n);
+}
+
+void compute(const ElementwiseParams& p, void* const* buffers, int64_t count, RunContext& context) {
+  bool dense[elementwiseInputs] = {};
+  int64_t bytes = count * bytesOf(p.outputType);
+  bool inPlace = false;
+  void* const out = buffers[elementwiseInputs + 1];
+  for (int64_t n = 0; n < p.inputs; n++) {
+    dense[n] = isDense(p, n);
+    if (dense[n]) bytes += count * bytesOf(p.inputTypes[n]);
+    inPlace = inPlace || buffers[n] == out;
+  }
+  streaming(bytes, !inPlace && canStream(out, tile * 2), [&](auto streams) {
+    parallelFor((count + tile - 1) / tile, context.threads, 16384 / tile, [&](int64_t begin, int64_t end, int) {
+      for (int64_t at = begin * tile; at < end * tile; at += tile)
+        computeTile<streams.value>(p, buffers, dense, at, count - at < tile ? count - at : tile);
+      if (streams.value) endStream();
+    });
+  });
 }
 
 // Bits are copied as they are, so that int32 beyond 2^24 survive transposes and slices.
 template <class T>
-HADAL_INLINE void copyRow(T* to, const T* from, int64_t stride, int64_t n) {
-  if (stride == 1) {
-    std::memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
-  } else {
-    for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
-  }
-}
-
-HADAL_INLINE void copyTile(const ElementwiseParams& p, void* const* buffers, int64_t row, int64_t column, int64_t at,
-                           int64_t n) {
-  const int64_t stride = p.strides[p.rank - 1], from = rowOffset(p, 0, row) + column * stride;
-  void* out = buffers[elementwiseInputs + 1];
-  if (bytesOf(p.outputType) == 4) {
-    copyRow(static_cast<uint32_t*>(out) + at, static_cast<const uint32_t*>(buffers[0]) + from, stride, n);
-  } else {
-    copyRow(static_cast<uint16_t*>(out) + at, static_cast<const uint16_t*>(buffers[0]) + from, stride, n);
-  }
+HADAL_INLINE void copyRows(const ElementwiseParams& p, const void* in, void* out, int64_t at, int64_t count) {
+  const int64_t stride = p.strides[p.rank - 1];
+  forRowParts(p, 0, at, count, [&](int64_t done, int64_t offset, int64_t n) {
+    T* to = static_cast<T*>(out) + at + done;
+    const T* from = static_cast<const T*>(in) + offset;
+    if (stride == 1) {
+      copyShort(to, from, n * static_cast<int64_t>(sizeof(T)));
+    } else if (stride == 0) {
+      const T x = *from;
+      for (int64_t i = 0; i < n; i++) to[i] = x;
+    } else {
+      for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
+    }
+  });
 }
 
 void run(const ElementwiseParams& p, void* const* buffers, RunContext& context) {
@@ -190,19 +263,13 @@ void run(const ElementwiseParams& p, void* const* buffers, RunContext& context) 
     count = *extent * p.rowElements;
   }
   const bool copies = p.codeBytes == 2 && p.code[0] == 0 && p.code[1] == 0 && p.inputTypes[0] == p.outputType;
-  const int64_t inner = p.dims[p.rank - 1], step = copies ? inner : tile;
+  if (!copies) return compute(p, buffers, count, context);
   parallelFor(count, context.threads, 16384, [&](int64_t begin, int64_t end, int) {
-    for (int64_t at = begin; at < end;) {
-      const int64_t row = at / inner, column = at % inner;
-      int64_t n = inner - column < end - at ? inner - column : end - at;
-      if (n > step) n = step;
-      if (copies) {
-        copyTile(p, buffers, row, column, at, n);
-      } else {
-        computeTile(p, buffers, row, column, at, n);
-      }
-      at += n;
-    }
+    void* out = buffers[elementwiseInputs + 1];
+    if (bytesOf(p.outputType) == 4)
+      copyRows<uint32_t>(p, buffers[0], out, begin, end - begin);
+    else
+      copyRows<uint16_t>(p, buffers[0], out, begin, end - begin);
   });
 }
 

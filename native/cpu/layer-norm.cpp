@@ -10,7 +10,7 @@ namespace HADAL_ISA {
 
 namespace {
 
-template <class T, class W>
+template <bool streams, class T, class W>
 void forwardRows(const LayerNormParams& p, void* const* buffers, int64_t begin, int64_t end) {
   const W* weight = static_cast<const W*>(buffers[1]);
   const W* bias = static_cast<const W*>(buffers[2]);
@@ -29,7 +29,7 @@ void forwardRows(const LayerNormParams& p, void* const* buffers, int64_t begin, 
     static_cast<float*>(buffers[4])[row] = mean;
     static_cast<float*>(buffers[5])[row] = rstd;
     forLanes(p.dim, [&](int64_t i, auto part) {
-      store(y + i, part, (load(x + i, part) - mean) * rstd * load(weight + i, part) + load(bias + i, part));
+      put<streams>(y + i, part, (load(x + i, part) - mean) * rstd * load(weight + i, part) + load(bias + i, part));
     });
   }
 }
@@ -37,8 +37,13 @@ void forwardRows(const LayerNormParams& p, void* const* buffers, int64_t begin, 
 void forward(const LayerNormParams& p, void* const* buffers, RunContext& context) {
   dispatch(p.dtype, [&](auto t) {
     dispatch(p.weightDtype, [&](auto w) {
-      parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
-        forwardRows<decltype(t), decltype(w)>(p, buffers, begin, end);
+      using T = decltype(t);
+      using W = decltype(w);
+      streaming(2 * p.matrix(), canStream(buffers[3], p.dim * sizeof(T), buffers[0]), [&](auto streams) {
+        parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
+          forwardRows<streams.value, T, W>(p, buffers, begin, end);
+          if (streams.value) endStream();
+        });
       });
     });
   });
@@ -46,7 +51,7 @@ void forward(const LayerNormParams& p, void* const* buffers, RunContext& context
 
 // dx = rstd · (w·dy − mean(w·dy) − x̂ · mean(w·dy·x̂)), dweight = Σ_rows dy · x̂, dbias = Σ_rows dy, x̂ = (x − mean) · rstd.
 // Each thread sums its rows' share of dweight and dbias into its own workspace row; the rows are added in thread order.
-template <class T, class W>
+template <bool streams, class T, class W>
 void backwardRows(const LayerNormParams& p, void* const* buffers, float* dweight, float* dbias, int64_t begin,
                   int64_t end) {
   const W* weight = static_cast<const W*>(buffers[2]);
@@ -67,7 +72,7 @@ void backwardRows(const LayerNormParams& p, void* const* buffers, float* dweight
     const float meanSum = sum(sums) / static_cast<float>(p.dim), meanDot = sum(dots) / static_cast<float>(p.dim);
     forLanes(p.dim, [&](int64_t i, auto part) {
       const Vec xhat = (load(x + i, part) - mean) * rstd;
-      store(dx + i, part, rstd * (load(dy + i, part) * load(weight + i, part) - meanSum - xhat * meanDot));
+      put<streams>(dx + i, part, rstd * (load(dy + i, part) * load(weight + i, part) - meanSum - xhat * meanDot));
     });
   }
 }
@@ -90,9 +95,13 @@ void backward(const LayerNormBackwardParams& p, void* const* buffers, RunContext
     dispatch(p.weightDtype, [&](auto w) {
       using T = decltype(t);
       using W = decltype(w);
-      parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int thread) {
-        float* mine = partials + 2 * thread * p.dim;
-        backwardRows<T, W>(p, buffers, mine, mine + p.dim, begin, end);
+      const bool isAligned = canStream(buffers[5], p.dim * sizeof(T), buffers[0], buffers[1]);
+      streaming(3 * p.matrix(), isAligned, [&](auto streams) {
+        parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int thread) {
+          float* mine = partials + 2 * thread * p.dim;
+          backwardRows<streams.value, T, W>(p, buffers, mine, mine + p.dim, begin, end);
+          if (streams.value) endStream();
+        });
       });
       addThreads(partials, p.dim, context.threads, static_cast<W*>(buffers[6]));
       addThreads(partials + p.dim, p.dim, context.threads, static_cast<W*>(buffers[7]));

@@ -59,24 +59,37 @@ void reduceRows(const ReduceParams& p, const T* x, O* out, float* partials, int 
   }
 }
 
+// `wide` vectors of columns at once: rows are then read in whole cache lines, and additions do not wait for each other.
+template <int wide, class T>
+HADAL_INLINE void addRows(Reduction kind, const T* x, int64_t rows, int64_t stride, Vec (&totals)[wide]) {
+  for (Vec& total : totals) total = splat(start(kind));
+  for (int64_t r = 0; r < rows; r++)
+    for (int v = 0; v < wide; v++) totals[v] = combine(kind, totals[v], load(x + r * stride + v * lanes));
+}
+
 // I > 1: vectors run along the inner dim.
-template <class T, class O>
+template <int wide, class T, class O>
 void reduceColumns(const ReduceParams& p, const T* x, O* out, int threads) {
   const auto kind = static_cast<Reduction>(p.reduction);
-  const int64_t vectors = (p.inner + lanes - 1) / lanes;
-  parallelFor(p.outer * vectors, threads, 1 + 16384 / (p.reduced * lanes + 1), [&](int64_t begin, int64_t end, int) {
+  const float scale = static_cast<float>(p.scale);
+  constexpr int64_t width = wide * lanes;
+  const int64_t blocks = (p.inner + width - 1) / width;
+  parallelFor(p.outer * blocks, threads, 1 + 16384 / (p.reduced * width + 1), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
-      const int64_t o = i / vectors, column = i % vectors * lanes, left = p.inner - column;
+      const int64_t o = i / blocks, column = i % blocks * width, left = p.inner - column;
       const T* from = x + o * p.reduced * p.inner + column;
       O* to = out + o * p.inner + column;
-      Vec total = splat(start(kind));
-      if (left >= lanes) {
-        for (int64_t r = 0; r < p.reduced; r++) total = combine(kind, total, load(from + r * p.inner));
-        store(to, total * static_cast<float>(p.scale));
-      } else {
-        for (int64_t r = 0; r < p.reduced; r++) total = combine(kind, total, loadPart(from + r * p.inner, left));
-        storePart(to, left, total * static_cast<float>(p.scale));
+      if (left >= width) {
+        Vec totals[wide];
+        addRows(kind, from, p.reduced, p.inner, totals);
+        for (int v = 0; v < wide; v++) store(to + v * lanes, totals[v] * scale);
+        continue;
       }
+      forLanes(left, [&](int64_t at, auto part) {
+        Vec total = splat(start(kind));
+        for (int64_t r = 0; r < p.reduced; r++) total = combine(kind, total, load(from + r * p.inner + at, part));
+        store(to + at, part, total * scale);
+      });
     }
   });
 }
@@ -110,7 +123,14 @@ void run(const ReduceParams& whole, void* const* buffers, RunContext& context) {
       if (p.inner == 1) {
         reduceRows(p, x, out, static_cast<float*>(context.workspace), context.threads);
       } else {
-        reduceColumns(p, x, out, context.threads);
+        // 512 bytes of fp32 a row where that leaves a block for each thread.
+        const int64_t vectors = p.outer * (p.inner / lanes);
+        if (vectors >= 8 * context.threads)
+          reduceColumns<8>(p, x, out, context.threads);
+        else if (vectors >= 2 * context.threads)
+          reduceColumns<2>(p, x, out, context.threads);
+        else
+          reduceColumns<1>(p, x, out, context.threads);
       }
     });
   });

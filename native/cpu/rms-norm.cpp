@@ -43,7 +43,8 @@ void forward(const RmsNormParams& p, const void* x, const void* residual, const 
     dispatch(p.weightDtype, [&](auto w) {
       using T = decltype(t);
       using W = decltype(w);
-      const bool isAligned = canStream(y, p.dim * sizeof(T)) && (!adds || canStream(sums, p.dim * sizeof(T)));
+      const bool isAligned =
+          canStream(y, p.dim * sizeof(T), x, residual) && (!adds || canStream(sums, p.dim * sizeof(T), x, residual));
       streaming((adds ? 4 : 2) * p.matrix(), isAligned, [&](auto streams) {
         parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int) {
           forwardRows<streams.value, adds>(p, static_cast<const T*>(x), static_cast<const T*>(residual),
@@ -98,16 +99,17 @@ void backward(const RmsNormBackwardParams& p, void* const* buffers, RunContext& 
     dispatch(p.weightDtype, [&](auto w) {
       using T = decltype(t);
       using W = decltype(w);
-      streaming(3 * p.matrix(), canStream(buffers[5], p.dim * sizeof(T)), [&](auto streams) {
-        parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int thread) {
-          float* partial = partials + thread * p.dim;
-          if (buffers[4])
-            backwardRows<streams.value, true, T, W>(p, buffers, partial, begin, end);
-          else
-            backwardRows<streams.value, false, T, W>(p, buffers, partial, begin, end);
-          if (streams.value) endStream();
-        });
-      });
+      streaming(3 * p.matrix(), canStream(buffers[5], p.dim * sizeof(T), buffers[0], buffers[1], buffers[4]),
+                [&](auto streams) {
+                  parallelFor(p.rows, context.threads, 1 + 16384 / p.dim, [&](int64_t begin, int64_t end, int thread) {
+                    float* partial = partials + thread * p.dim;
+                    if (buffers[4])
+                      backwardRows<streams.value, true, T, W>(p, buffers, partial, begin, end);
+                    else
+                      backwardRows<streams.value, false, T, W>(p, buffers, partial, begin, end);
+                    if (streams.value) endStream();
+                  });
+                });
       W* dweight = static_cast<W*>(buffers[6]);
       for (int64_t i = 0; i < p.dim; i++) {
         float total = 0;

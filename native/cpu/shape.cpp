@@ -1,8 +1,7 @@
 #include "ops/shape.h"
 
-#include <cstring>
-
 #include "core/threads.h"
+#include "cpu/simd.h"
 
 namespace hadal {
 namespace HADAL_ISA {
@@ -16,7 +15,7 @@ void runConcat(const ConcatParams& p, void* const* buffers, RunContext& context)
       char* to = static_cast<char*>(buffers[concatInputs]) + o * row;
       for (int64_t n = 0; n < p.inputs; n++) {
         if (p.rowBytes[n] == 0) continue;  // its buffer may be null
-        std::memcpy(to, static_cast<const char*>(buffers[n]) + o * p.rowBytes[n], static_cast<size_t>(p.rowBytes[n]));
+        copyShort(to, static_cast<const char*>(buffers[n]) + o * p.rowBytes[n], p.rowBytes[n]);
         to += p.rowBytes[n];
       }
     }
@@ -30,9 +29,7 @@ void runUnslice(const UnsliceParams& p, void* const* buffers, RunContext& contex
       char* to = static_cast<char*>(buffers[1]) + o * p.outBytes;
       const int64_t after = p.startBytes + p.inBytes;
       std::memset(to, 0, static_cast<size_t>(p.startBytes));
-      if (p.inBytes > 0)
-        std::memcpy(to + p.startBytes, static_cast<const char*>(buffers[0]) + o * p.inBytes,
-                    static_cast<size_t>(p.inBytes));
+      if (p.inBytes > 0) copyShort(to + p.startBytes, static_cast<const char*>(buffers[0]) + o * p.inBytes, p.inBytes);
       std::memset(to + after, 0, static_cast<size_t>(p.outBytes - after));
     }
   });

@@ -61,14 +61,33 @@ HADAL_INLINE Fp16 fromFloat<Fp16>(float x) {
   return static_cast<Fp16>(x);
 }
 
+// 16 bits to 32 and back, where the upper halves are 0. Of __builtin_convertvector GCC 12 makes three instructions and a
+// second load; of the plain AVX-512 intrinsics (not of those with a mask, here full) warnings of its own.
+#if defined(__AVX512F__)
+HADAL_INLINE UVec widen(HVec x) { return (UVec)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)x); }
+HADAL_INLINE HVec narrow(UVec x) { return (HVec)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)x); }
+HADAL_INLINE Vec fromFp16(FVec x) { return (Vec)_mm512_maskz_cvtph_ps(0xffff, (__m256i)x); }
+HADAL_INLINE FVec toFp16(Vec x) { return (FVec)_mm512_maskz_cvtps_ph(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(__AVX2__)
+HADAL_INLINE UVec widen(HVec x) { return (UVec)_mm256_cvtepu16_epi32((__m128i)x); }
+HADAL_INLINE HVec narrow(UVec x) {
+  return (HVec)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+}
+HADAL_INLINE Vec fromFp16(FVec x) { return (Vec)_mm256_cvtph_ps((__m128i)x); }
+HADAL_INLINE FVec toFp16(Vec x) { return (FVec)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT); }
+#else
+HADAL_INLINE UVec widen(HVec x) { return __builtin_convertvector(x, UVec); }
+HADAL_INLINE HVec narrow(UVec x) { return __builtin_convertvector(x, HVec); }
+HADAL_INLINE Vec fromFp16(FVec x) { return __builtin_convertvector(x, Vec); }
+HADAL_INLINE FVec toFp16(Vec x) { return __builtin_convertvector(x, FVec); }
+#endif
+HADAL_INLINE Vec fromBf16(HVec x) { return reinterpret_cast<Vec>(widen(x) << 16); }
+
 // ---- Vectors to and from memory, converting
 
 HADAL_INLINE Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-HADAL_INLINE Vec load(const Bf16* p) {
-  const UVec bits = __builtin_convertvector(*reinterpret_cast<const HVec*>(p), UVec) << 16;
-  return reinterpret_cast<Vec>(bits);
-}
-HADAL_INLINE Vec load(const Fp16* p) { return __builtin_convertvector(*reinterpret_cast<const FVec*>(p), Vec); }
+HADAL_INLINE Vec load(const Bf16* p) { return fromBf16(*reinterpret_cast<const HVec*>(p)); }
+HADAL_INLINE Vec load(const Fp16* p) { return fromFp16(*reinterpret_cast<const FVec*>(p)); }
 
 HADAL_INLINE void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 #if defined(__AVX512BF16__)
@@ -79,11 +98,11 @@ HADAL_INLINE HVec toBf16(Vec x) {
   const UVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const UVec nan = (bits >> 16) | 0x40u;
   const UVec isNan = reinterpret_cast<UVec>((bits & 0x7fffffffu) > 0x7f800000u);
-  return __builtin_convertvector((nan & isNan) | (rounded & ~isNan), HVec);
+  return narrow((nan & isNan) | (rounded & ~isNan));
 }
 #endif
 HADAL_INLINE void store(Bf16* p, Vec x) { *reinterpret_cast<HVec*>(p) = toBf16(x); }
-HADAL_INLINE void store(Fp16* p, Vec x) { *reinterpret_cast<FVec*>(p) = __builtin_convertvector(x, FVec); }
+HADAL_INLINE void store(Fp16* p, Vec x) { *reinterpret_cast<FVec*>(p) = toFp16(x); }
 
 // The first n < lanes numbers; the rest reads as `fill` and is not written.
 #if defined(__AVX512F__)
@@ -92,8 +111,8 @@ HADAL_INLINE Vec loadPart(const float* p, int64_t n, float fill = 0) {
   return (Vec)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), firstLanes(n), p);
 }
 HADAL_INLINE Vec loadPart(const Bf16* p, int64_t n, float fill = 0) {
-  const UVec bits = __builtin_convertvector((HVec)_mm256_maskz_loadu_epi16(firstLanes(n), p), UVec) << 16;
-  return (Vec)_mm512_mask_mov_ps(_mm512_set1_ps(fill), firstLanes(n), (__m512)bits);
+  const Vec x = fromBf16((HVec)_mm256_maskz_loadu_epi16(firstLanes(n), p));
+  return (Vec)_mm512_mask_mov_ps(_mm512_set1_ps(fill), firstLanes(n), (__m512)x);
 }
 HADAL_INLINE void storePart(float* p, int64_t n, Vec x) { _mm512_mask_storeu_ps(p, firstLanes(n), (__m512)x); }
 HADAL_INLINE void storePart(Bf16* p, int64_t n, Vec x) {
@@ -150,11 +169,11 @@ HADAL_INLINE Vec rounded(Vec x) {
 }
 template <>
 HADAL_INLINE Vec rounded<Bf16>(Vec x) {
-  return reinterpret_cast<Vec>(__builtin_convertvector(toBf16(x), UVec) << 16);
+  return fromBf16(toBf16(x));
 }
 template <>
 HADAL_INLINE Vec rounded<Fp16>(Vec x) {
-  return __builtin_convertvector(__builtin_convertvector(x, FVec), Vec);
+  return fromFp16(toFp16(x));
 }
 
 // ---- Streaming stores go past the caches. A plain store fetches its line before it fills it, a third of a copy's traffic;
@@ -164,9 +183,12 @@ HADAL_INLINE Vec rounded<Fp16>(Vec x) {
 // Twice the last-level cache of most machines (16 to 32 MiB a group of cores): then nothing of the result would be left.
 inline constexpr int64_t streamedBytes = int64_t{64} << 20;
 
-// Whether each row begins where a whole vector may be streamed to.
-HADAL_INLINE bool canStream(const void* rows, int64_t rowBytes) {
-  return (reinterpret_cast<uintptr_t>(rows) | static_cast<uintptr_t>(rowBytes)) % (lanes * 4) == 0;
+// Whether each row begins where a whole vector may be streamed to, and takes the place of nothing that was read: then its
+// lines are in the cache already.
+template <class... Reads>
+HADAL_INLINE bool canStream(const void* rows, int64_t rowBytes, Reads... reads) {
+  return (reinterpret_cast<uintptr_t>(rows) | static_cast<uintptr_t>(rowBytes)) % (lanes * 4) == 0 &&
+         ((rows != static_cast<const void*>(reads)) && ...);
 }
 // Calls body with std::true_type if an op that reads and writes `bytes` streams.
 template <class Body>
@@ -194,7 +216,7 @@ HADAL_INLINE void streamBits(void* p, V x) {
 }
 HADAL_INLINE void stream(float* p, Vec x) { streamBits(p, x); }
 HADAL_INLINE void stream(Bf16* p, Vec x) { streamBits(p, toBf16(x)); }
-HADAL_INLINE void stream(Fp16* p, Vec x) { streamBits(p, __builtin_convertvector(x, FVec)); }
+HADAL_INLINE void stream(Fp16* p, Vec x) { streamBits(p, toFp16(x)); }
 
 // Stores past the caches where a kernel streams: only whole vectors, a row of which begins where canStream() says.
 template <bool streams, class T, class Part>
@@ -204,11 +226,50 @@ HADAL_INLINE void put(T* p, Part part, Vec x) {
   else
     store(p, part, x);
 }
+// Copies to a place of any alignment past the caches, from where a kernel has put together what it streams.
+HADAL_INLINE void streamBytes(void* out, const void* in, int64_t bytes) {
+  char* to = static_cast<char*>(out);
+  const char* from = static_cast<const char*>(in);
+  const int64_t head = -reinterpret_cast<intptr_t>(to) & (lanes * 4 - 1);
+  int64_t i = head < bytes ? head : bytes;
+  std::memcpy(to, from, static_cast<size_t>(i));
+  for (; i + lanes * 4 <= bytes; i += lanes * 4) streamBits(to + i, *reinterpret_cast<const Vec*>(from + i));
+  std::memcpy(to + i, from + i, static_cast<size_t>(bytes - i));
+}
 // At the end of a thread's share: streamed stores become visible before what follows.
 HADAL_INLINE void endStream() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
+}
+
+// ---- Copies of few bytes, for rows of which a call of memcpy would cost more than the copy
+
+template <int width>
+HADAL_INLINE void copyEnds(char* to, const char* from, int64_t bytes) {  // of width … 2 · width bytes
+  char head[width], tail[width];
+  std::memcpy(head, from, width);
+  std::memcpy(tail, from + bytes - width, width);
+  std::memcpy(to, head, width);
+  std::memcpy(to + bytes - width, tail, width);
+}
+HADAL_INLINE void copyShort(void* out, const void* in, int64_t bytes) {
+  char* to = static_cast<char*>(out);
+  const char* from = static_cast<const char*>(in);
+  if (bytes > 1024) {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+  } else if (bytes >= 64) {
+    for (int64_t i = 0; i + 64 < bytes; i += 64) std::memcpy(to + i, from + i, 64);
+    std::memcpy(to + bytes - 64, from + bytes - 64, 64);
+  } else if (bytes >= 32) {
+    copyEnds<32>(to, from, bytes);
+  } else if (bytes >= 16) {
+    copyEnds<16>(to, from, bytes);
+  } else if (bytes >= 8) {
+    copyEnds<8>(to, from, bytes);
+  } else {
+    for (int64_t i = 0; i < bytes; i++) to[i] = from[i];
+  }
 }
 
 // ---- Shuffles
@@ -221,6 +282,16 @@ HADAL_INLINE V interleave(V a, V b, std::integer_sequence<int, i...>) {
 template <int half, class V>
 HADAL_INLINE V interleave(V a, V b) {
   return interleave<half>(a, b, std::make_integer_sequence<int, lanes>{});
+}
+
+template <int which, class V, int... i>
+HADAL_INLINE V deinterleave(V a, V b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, (2 * i + which)...);
+}
+// Undoes it: the even (`which` 0) or odd (1) numbers of a and then of b.
+template <int which, class V>
+HADAL_INLINE V deinterleave(V a, V b) {
+  return deinterleave<which>(a, b, std::make_integer_sequence<int, lanes>{});
 }
 
 // Transposes lanes × lanes numbers by log2(lanes) rounds of interleaving row i with row i + lanes / 2.
@@ -237,9 +308,7 @@ HADAL_INLINE void transpose(Vec (&x)[lanes]) {
 
 // ---- Arithmetic
 
-HADAL_INLINE Vec select(IVec mask, Vec yes, Vec no) {
-  return reinterpret_cast<Vec>((reinterpret_cast<IVec>(yes) & mask) | (reinterpret_cast<IVec>(no) & ~mask));
-}
+HADAL_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }  // a > b ? a : b is one instruction
 HADAL_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 HADAL_INLINE Vec min(Vec a, Vec b) { return select(a < b, a, b); }
 
@@ -281,13 +350,57 @@ HADAL_INLINE Vec dotPairs(Vec sum, UVec a, UVec b) {
 }
 #endif
 // Two vectors as the low and high halves of pairs, rounded to bf16.
+#if defined(__AVX512BF16__)
 HADAL_INLINE UVec toPairs(Vec low, Vec high) {
-  return __builtin_convertvector(toBf16(low), UVec) | __builtin_convertvector(toBf16(high), UVec) << 16;
+  typedef uint16_t Halves __attribute__((vector_size(64)));
+  const Halves order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512bh rounded = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  return (UVec)_mm512_maskz_permutexvar_epi16(0xffffffff, (__m512i)order, (__m512i)rounded);
+}
+#else
+HADAL_INLINE UVec toPairs(Vec low, Vec high) { return widen(toBf16(low)) | widen(toBf16(high)) << 16; }
+#endif
+
+// ---- 2 · lanes numbers as two vectors, in the order that costs least, the same for all tensors of a type: for what is done
+// to each number alone.
+
+template <class T>
+HADAL_INLINE void loadTwo(const T* p, Vec& a, Vec& b) {
+  a = load(p), b = load(p + lanes);
+}
+HADAL_INLINE void loadTwo(const Bf16* p, Vec& a, Vec& b) {
+  const UVec pairs = *reinterpret_cast<const UVec*>(p);
+  a = reinterpret_cast<Vec>(pairs << 16), b = reinterpret_cast<Vec>(pairs & 0xffff0000u);
+}
+template <bool streams, class T>
+HADAL_INLINE void putTwo(T* p, Vec a, Vec b) {
+  put<streams>(p, WholeVec{}, a), put<streams>(p + lanes, WholeVec{}, b);
+}
+template <bool streams>
+HADAL_INLINE void putTwo(Bf16* p, Vec a, Vec b) {
+  put<streams>(reinterpret_cast<float*>(p), WholeVec{}, reinterpret_cast<Vec>(toPairs(a, b)));
 }
 
-// e^x to about 1 ulp: x = n ln 2 + r, degree-7 Taylor/minimax of e^r, scaled by 2^n in two steps (denormals, overflow).
+// Asks for what a loop reads 2 KB later, some hundred instructions ahead at 64 bytes each: processors stop fetching ahead of a
+// loop by themselves at the end of a page, and a row has several streams.
+HADAL_INLINE void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + 2048); }
+
+// x · 2^n for whole n, rounded once.
+#if defined(__AVX512F__)
+HADAL_INLINE Vec scale(Vec x, Vec n) { return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)x, (__m512)n); }
+#else
+HADAL_INLINE Vec scale(Vec x, Vec n) {
+  const IVec whole = __builtin_convertvector(n, IVec);
+  const IVec half = whole >> 1;
+  const Vec a = reinterpret_cast<Vec>((half + 127) << 23), b = reinterpret_cast<Vec>((whole - half + 127) << 23);
+  return x * a * b;
+}
+#endif
+
+// e^x to about 1 ulp: x = n ln 2 + r, degree-7 Taylor/minimax of e^r, scaled by 2^n (in two steps without AVX-512: denormals, overflow).
 HADAL_INLINE Vec exp(Vec x) {
-  const Vec clamped = min(max(x, splat(-104.0f)), splat(89.0f));
+  const Vec clamped = min(splat(89.0f), max(splat(-104.0f), x));     // in this order NaN stays NaN
   const Vec shifted = clamped * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to integer
   const Vec n = shifted - 12582912.0f;
   const Vec r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -298,11 +411,7 @@ HADAL_INLINE Vec exp(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const IVec whole = __builtin_convertvector(n, IVec);
-  const IVec half = whole >> 1;
-  const Vec a = reinterpret_cast<Vec>((half + 127) << 23), b = reinterpret_cast<Vec>((whole - half + 127) << 23);
-  const Vec y = p * a * b;
-  return select(x != x, x, y);
+  return scale(p, n);
 }
 HADAL_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
 HADAL_INLINE Vec tanh(Vec x) {  // odd: computed for |x|; small x by series, where 1 - e would cancel
