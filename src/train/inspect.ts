@@ -1,9 +1,9 @@
 // What training a model takes, found without allocating it.
 import { readFile, stat } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { canLoadAddon } from '../addon/addon.js';
 import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
+import { usableProcessors } from '../core/processors.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
 import { countModel, type ModelCounts } from '../models/inspect.js';
@@ -64,7 +64,7 @@ export async function inspect(
   const {
     batch = 1,
     seqLen = Math.min(made.maxPositions, 4096),
-    threads = availableParallelism(),
+    threads = usableProcessors(),
     dtype = 'auto',
     plan = canLoadAddon(),
   } = options;
