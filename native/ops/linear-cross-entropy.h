@@ -5,7 +5,8 @@
 //   dz = scale · (softmax(z)·(1 + 2·zLoss·lse) − (1 − ε)·onehot(label) − ε/V),  dhidden = dz·weight,  dweight = dzᵀ·hidden
 // ε is label smoothing (Szegedy et al. 2016, arXiv:1512.00567, §7); z-loss is of Chowdhery et al. 2022, arXiv:2204.02311, §5.
 // The gradients of `loss` are computed chunk by chunk with the logits at hand; either may be left out (null).
-// N rows, V vocabulary, D features. hidden, dhidden in dtypeH; weight, dweight in dtypeW; loss_1, losses_N, scale_1 fp32.
+// N rows, V vocabulary, D features. hidden, dhidden in dtypeH; weight in dtypeW, dweight in dtypeDW; loss_1, losses_N, scale_1
+// fp32. Where hidden and weight are bf16, softmax(z) is rounded to it before the gradients' products; the losses are fp32's.
 // Bytes: reads N·D + chunks·V·D, writes N·D + chunks·V·D.
 #pragma once
 #include "core/kernel.h"
@@ -17,7 +18,7 @@ namespace {
 struct LinearCrossEntropyParams {
   int64_t rows, vocab, dim, ignoreIndex;
   double labelSmoothing, zLoss;
-  DType dtypeH, dtypeW;
+  DType dtypeH, dtypeW, dtypeDW;
 
   const char* check() const {
     if (vocab < 1 || dim < 1 || vocab > INT32_MAX) return "expected vocab in 1..2^31-1 and dim >= 1";
@@ -25,11 +26,12 @@ struct LinearCrossEntropyParams {
       return "expected sizes >= 0 whose products fit in 56 bits";
     if (!(labelSmoothing >= 0 && labelSmoothing <= 1) || !(zLoss >= 0))
       return "expected labelSmoothing in 0..1, zLoss >= 0";
-    if (!isFloat(dtypeH) || !isFloat(dtypeW)) return "expected float dtypes";
+    if (!isFloat(dtypeH) || !isFloat(dtypeW) || !isFloat(dtypeDW)) return "expected float dtypes";
     return nullptr;
   }
   int64_t bytesHidden() const { return rows * dim * bytesOf(dtypeH); }
   int64_t bytesWeight() const { return vocab * dim * bytesOf(dtypeW); }
+  int64_t bytesDweight() const { return vocab * dim * bytesOf(dtypeDW); }
   BufferList buffers() const {
     return BufferList()
         .in("hidden", bytesHidden())
@@ -38,13 +40,13 @@ struct LinearCrossEntropyParams {
         .in("scale", 4)
         .out("loss", 4)
         .optional("dhidden", bytesHidden(), Access::out)
-        .optional("dweight", bytesWeight(), Access::out)
+        .optional("dweight", bytesDweight(), Access::out)
         .optional("losses", rows * 4, Access::out);
   }
 };
 
 HADAL_CONTRACT(linearCrossEntropy, "linear-cross-entropy", LinearCrossEntropyParams, rows, vocab, dim, ignoreIndex,
-               labelSmoothing, zLoss, dtypeH, dtypeW);
+               labelSmoothing, zLoss, dtypeH, dtypeW, dtypeDW);
 
 }  // namespace
 }  // namespace hadal

@@ -1,6 +1,7 @@
 // Linear layer and cross-entropy in one: the logits exist for some rows at a time, and the gradients are computed while they
 // do, so that a vocabulary of any size fits. Formulas and sources: native/ops/linear-cross-entropy.h.
 // N rows, V vocabulary, D features.
+import { type DType, isFloat } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import type { Value } from '../graph/graph.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
@@ -10,7 +11,13 @@ import { max, sum } from './reduce.js';
 import { reshape } from './shape.js';
 import { iota } from './sources.js';
 
-type LossAttrs = { labelSmoothing: number; zLoss: number; ignoreIndex: number };
+type LossAttrs = {
+  labelSmoothing: number;
+  zLoss: number;
+  ignoreIndex: number;
+  /** Of dweight; null: the weight's own. */
+  gradientDType: DType | null;
+};
 type LossInputs = [hidden: Value, weight: Value, labels: Value, scale: Value];
 type LossOutputs = [loss: Value, dhidden: Value, dweight: Value, losses: Value];
 
@@ -24,7 +31,9 @@ function isConstantOne(value: Value): boolean {
 const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
   name: 'linear-cross-entropy',
   narrow: [0, 1],
-  infer([hidden, weight, labels, scale], { labelSmoothing, zLoss }) {
+  // dweight is summed in fp32 whatever it is given in.
+  retype: (attrs, index, dtype) => (index === 2 && isFloat(dtype) ? { ...attrs, gradientDType: dtype } : null),
+  infer([hidden, weight, labels, scale], { labelSmoothing, zLoss, gradientDType }) {
     const name = 'linear-cross-entropy';
     expectRank(name, 'hidden', hidden, 2);
     const [rows, dim] = hidden.shape as [number, number];
@@ -50,7 +59,7 @@ const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
     return [
       { shape: [1], dtype: 'fp32' },
       { shape: hidden.shape, dtype: hidden.dtype },
-      { shape: weight.shape, dtype: weight.dtype },
+      { shape: weight.shape, dtype: gradientDType ?? weight.dtype },
       { shape: [rows], dtype: 'fp32' },
     ];
   },
@@ -65,7 +74,7 @@ const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
       needs[3] ? multiply(dy, sum(losses, [0], true)) : null,
     ];
   },
-  lower([hidden, weight, labels, scale], { labelSmoothing, zLoss, ignoreIndex }) {
+  lower([hidden, weight, labels, scale], { labelSmoothing, zLoss, ignoreIndex, gradientDType }) {
     const vocab = weight.shape[0] as number;
     const columns = reshape(labels, [-1, 1]);
     const isLabel = equal(columns, iota(labels.node.graph, vocab));
@@ -84,14 +93,14 @@ const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
     return [
       multiply(scale, reshape(sum(losses, [0, 1]), [1])),
       matmul(dlogits, weight, { outputDType: hidden.dtype }),
-      matmul(dlogits, hidden, { transposeA: true, outputDType: weight.dtype }),
+      matmul(dlogits, hidden, { transposeA: true, outputDType: gradientDType ?? weight.dtype }),
       reshape(losses, [-1]),
     ];
   },
-  cost: ([hidden, weight]) => ({
+  cost: ([hidden, weight], [, , dweight]) => ({
     flops: 6 * hidden.size * (weight.shape[0] as number),
     bytesRead: 2 * hidden.bytes + 2 * weight.bytes,
-    bytesWritten: hidden.bytes + weight.bytes,
+    bytesWritten: hidden.bytes + dweight.bytes,
   }),
   kernel: ([hidden, weight, labels, scale], outputs, { labelSmoothing, zLoss, ignoreIndex }) => ({
     kernel: 'linear-cross-entropy',
@@ -104,6 +113,7 @@ const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
       zLoss,
       dtypeH: hidden.dtype,
       dtypeW: weight.dtype,
+      dtypeDW: outputs[2].dtype,
     },
     buffers: [hidden, weight, labels, scale, ...outputs],
   }),
@@ -129,7 +139,7 @@ export function linearCrossEntropy(
   options: { labelSmoothing?: number; zLoss?: number; ignoreIndex?: number } = {},
 ): { loss: Value; losses: Value } {
   const { labelSmoothing = 0, zLoss = 0, ignoreIndex = -100 } = options;
-  const attrs = { labelSmoothing, zLoss, ignoreIndex };
+  const attrs = { labelSmoothing, zLoss, ignoreIndex, gradientDType: null };
   const [loss, , , losses] = linearCrossEntropyOp.apply([hidden, weight, labels, scale], attrs);
   return { loss, losses };
 }

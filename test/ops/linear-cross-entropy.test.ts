@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
 import { gradients } from '../../src/autodiff/gradients.js';
 import { Graph, type Value } from '../../src/graph/graph.js';
-import { add, multiply } from '../../src/ops/elementwise.js';
+import { add, cast, multiply } from '../../src/ops/elementwise.js';
 import { linearCrossEntropy } from '../../src/ops/linear-cross-entropy.js';
 import { sum } from '../../src/ops/reduce.js';
 import { runPasses } from '../../src/passes/pipeline.js';
 import { compile } from '../../src/runtime/compile.js';
-import { compare } from '../support/compare.js';
+import { compare, relativeNorm, roundTo } from '../support/compare.js';
 import { lowerAll } from '../support/lower-all.js';
 import { describeOp, expectHadalError, runGraph } from '../support/op-case.js';
 import { Rng } from '../support/rng.js';
@@ -61,6 +61,48 @@ it('hands on the gradients of the forward pass untouched when the loss is what i
       .nodes.filter((node) => node.op.kernel)
       .map((node) => node.op.name),
   ).toEqual(['linear-cross-entropy']);
+});
+
+it('gives the gradient of a bf16 weight in fp32, unrounded, where that is asked for', async () => {
+  const inputs = someInputs(
+    Array.from({ length: 300 }, (_, i) => (i * 37) % 2500),
+    2500,
+    5,
+  );
+  const dweightOf = (values: Record<string, Value>) =>
+    cast(gradients(lossOf(values).loss, [values.weight as Value])[0] as Value, 'fp32');
+  const half = (name: 'hidden' | 'weight') => {
+    const { shape, data } = inputs[name];
+    return { shape, dtype: 'bf16' as const, data: data.map((x) => roundTo('bf16', x)) };
+  };
+  const narrow = { ...inputs, hidden: half('hidden'), weight: half('weight') };
+  const wide = {
+    ...inputs,
+    hidden: { ...narrow.hidden, dtype: 'fp32' as const },
+    weight: { ...narrow.weight, dtype: 'fp32' as const },
+  };
+  const [got] = await runGraph(narrow, (values) => [dweightOf(values)]);
+  const [expected] = await runGraph(wide, (values) => [dweightOf(values)]);
+  expect(relativeNorm(got as Float64Array, expected as Float64Array)).toBeLessThan(4e-3);
+  expect([...(got as Float64Array)].filter((x) => x !== roundTo('bf16', x)).length).toBeGreaterThan(10_000);
+});
+
+it('keeps a block of logits that are all −∞ out of the sum', async () => {
+  const [rows, vocab] = [2, 2500];
+  // Columns 0 to 2047 are the first block: their logits are −∞.
+  const weight = Float64Array.from({ length: vocab }, (_, i) => (i < 2048 ? Number.NEGATIVE_INFINITY : i % 3));
+  const inputs = {
+    hidden: { shape: [rows, 1], dtype: 'fp32' as const, data: [1, 2] },
+    weight: { shape: [vocab, 1], dtype: 'fp32' as const, data: weight },
+    labels: { shape: [rows], dtype: 'int32' as const, data: [2100, 2101] },
+    scale: { shape: [1], dtype: 'fp32' as const, data: [1] },
+  };
+  const [losses] = await runGraph(inputs, (values) => [lossOf(values).losses]);
+  const expected = [1, 2].map((h, row) => {
+    const z = [...weight].map((w) => h * w);
+    return Math.log(z.reduce((total, x) => total + Math.exp(x), 0)) - (z[2100 + row] as number);
+  });
+  compare('losses', losses as Float64Array, expected, { allowed: 1e-5 });
 });
 
 it('never holds the logits of all rows', () => {
