@@ -36,7 +36,7 @@ const flags = new Command('npm run bench:peers --')
   )
   .option(
     '--only <text>',
-    `only what has it in its name, of ${models.map(({ name }) => name).join(', ')} and the single ops`,
+    `only what has it in its name, of ${models.map(({ name }) => name).join(', ')}, and the single ops, whose names begin with 'ops:'`,
   )
   .option('--config <file>', 'config.json of another model, in place of all that')
   .option('--batch <n>', 'rows a step of that model', wholeNumber(1), 8)
@@ -76,10 +76,12 @@ const listed = models.map((model) => ({ ...model, file: new URL(`${model.name}.j
 for (const model of given ?? listed.filter(({ name }) => isWanted(name))) {
   report.models.push(await compareModel(model, options));
 }
-for (const entry of given ? [] : (await readOps()).filter((each) => isWanted(nameOf(each)))) {
+for (const entry of given ? [] : (await readOps()).filter((each) => isWanted(`ops: ${nameOf(each)}`))) {
   report.ops.push(await compareOp(entry, options));
 }
 
+if (report.models.length + report.ops.length === 0)
+  throw new Error(`nothing that is compared has '${flags.only}' in its name`);
 const markdown = markdownOf(report);
 await mkdir(dirname(flags.out), { recursive: true });
 await writeFile(flags.out, `${JSON.stringify(report, null, 1)}\n`);
