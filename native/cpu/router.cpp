@@ -30,8 +30,8 @@ void computeScores(const RouterParams& p, const float* logits, int64_t count, fl
   }
 }
 
-// Below that, waking a thread costs more than it saves: a score takes about a nanosecond.
-constexpr int64_t scoresPerThread = 65536;
+// Below that, waking a thread costs more than it saves: a score, or an id that is counted, takes about a nanosecond.
+constexpr int64_t numbersPerThread = 65536;
 
 // Choice score of what cannot be chosen: below that of any expert.
 constexpr float none = -INFINITY;
@@ -119,7 +119,7 @@ void forward(const RouterParams& p, void* const* buffers, RunContext& context) {
   const float* bias = static_cast<const float*>(buffers[1]);
   const int32_t* mask = static_cast<const int32_t*>(buffers[2]);
   const float factor = static_cast<float>(p.scalingFactor);
-  parallelFor(p.tokens, context.threads, 1 + scoresPerThread / p.experts, [&](int64_t begin, int64_t end, int thread) {
+  parallelFor(p.tokens, context.threads, 1 + numbersPerThread / p.experts, [&](int64_t begin, int64_t end, int thread) {
     const Scratch scratch = scratchOf(p, context.workspace, thread);
     for (int64_t first = begin; first < end; first += lanes) {
       const int64_t count = end - first < lanes ? end - first : lanes;
@@ -178,7 +178,7 @@ void backward(const RouterBackwardParams& p, void* const* buffers, RunContext& c
   const float* scores = static_cast<const float*>(buffers[3]);
   const int32_t* mask = static_cast<const int32_t*>(buffers[4]);
   const size_t rowBytes = static_cast<size_t>(p.experts) * 4;
-  parallelFor(p.tokens, context.threads, 1 + scoresPerThread / p.experts, [&](int64_t begin, int64_t end, int) {
+  parallelFor(p.tokens, context.threads, 1 + numbersPerThread / p.experts, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; t++) {
       float* d = static_cast<float*>(buffers[5]) + t * p.experts;
       bool isRouted = !(mask && mask[t] < 0);
@@ -201,7 +201,7 @@ void backward(const RouterBackwardParams& p, void* const* buffers, RunContext& c
 
 void counts(const ExpertCountsParams& p, void* const* buffers, RunContext& context) {
   const int32_t* experts = static_cast<const int32_t*>(buffers[0]);
-  parallelFor(p.shares, context.threads, 1 + 4096 / (p.pairs + 1), [&](int64_t begin, int64_t end, int) {
+  parallelFor(p.shares, context.threads, 1 + numbersPerThread / (p.pairs + 1), [&](int64_t begin, int64_t end, int) {
     for (int64_t share = begin; share < end; share++) {
       // Counted in whole numbers in the place of the result: fp32 stops counting at 2^24.
       int32_t* whole = static_cast<int32_t*>(buffers[1]) + share * p.experts;
