@@ -72,38 +72,64 @@ struct Bf16Tiles {
     }
   }
 
+  // Columns of a tile and what they see of a tile of keys: keys [from, to), all of them unless masked.
+  struct Part {
+    int64_t column, width, from, to;
+    bool isMasked;
+  };
+
+  // A masked tile is cut in halves: along the diagonal of causal attention a quarter of it need not be computed.
+  template <class Body>
+  HADAL_INLINE static void forParts(const Tile& tile, int64_t key, int64_t keys, Body&& body) {
+    constexpr int64_t columns = 2 * lanes;
+    if (keys <= 0) return;
+    if (!tile.isMasked(key, keys)) return body(Part{0, tile.width, key, key + keys, false});
+    for (int64_t column = 0; column < tile.width; column += columns) {
+      int64_t first = key + keys, end = key;
+      for (int64_t i = column; i < smaller(column + columns, tile.count); i++) {
+        if (tile.from[i] >= tile.to[i]) continue;
+        first = smaller(first, tile.from[i]);
+        end = larger(end, tile.to[i]);
+      }
+      first = key + larger(0, first - key) / 2 * 2;  // keys are packed in pairs
+      end = smaller(end, key + keys);
+      if (first < end) body(Part{column, smaller(columns, tile.width - column), first, end, true});
+    }
+  }
+
   // ---- Forward
 
   static int64_t forwardFloats(const AttentionParams& p) {
-    return tileRows * (rowPairs(p.keyDim) + pairs(p.keyDim) + tileKeys + 2) +
-           tileKeys * (rowPairs(p.keyDim) + padded(p.valueDim) / 2);
+    const int64_t D = p.keyDim;
+    return tileRows * (rowPairs(D) + blockTiles * (pairs(D) + 1) + 1) +
+           tileKeys * (tileRows + rowPairs(D) + padded(p.valueDim) / 2);
   }
 
   // Scores [keys][tileRows] to the base 2, ready for the running maxima `tops`.
   template <bool masked>
-  static void score(const Tile& tile, int64_t key, int64_t keys, int64_t depth, Left<uint32_t> k, const uint32_t* qT,
+  static void score(const Tile& tile, const Part& part, int64_t depth, Left<uint32_t> k, const uint32_t* qT,
                     float factor, float* scores, float* tops) {
     const auto finish = [&]<int rows, int vectors>(Sum(&sums)[rows][vectors], int64_t i, int64_t j)
         __attribute__((always_inline)) {
       for (int v = 0; v < vectors; v++) {
-        const int64_t column = j + v * lanes;
+        const int64_t column = part.column + j + v * lanes;
         Vec top = load(tops + column);
         for (int n = 0; n < rows; n++) {
           Vec s = sums[n][v] * factor;
-          if (masked) s = select(sees(tile, column, key + i + n), s, splat(lowest));
+          if (masked) s = select(sees(tile, column, part.from + i + n), s, splat(lowest));
           top = max(top, s);
           store(scores + (i + n) * tileRows + column, s);
         }
         store(tops + column, top);
       }
     };
-    product(keys, tile.width, depth, k, qT, tileRows, zero, finish);
+    product(part.to - part.from, part.width, depth, k, qT + part.column, tileRows, zero, finish);
   }
 
   // Scores become pairs of e^(s − maximum), in their place.
-  static void softmaxTile(const Tile& tile, int64_t keys, float* scores, const float* tops, float* decays,
-                          const Partial& out) {
-    for (int64_t column = 0; column < tile.width; column += lanes) {
+  static void softmaxPart(const Part& part, float* scores, const float* tops, float* decays, const Partial& out) {
+    const int64_t keys = part.to - part.from;
+    for (int64_t column = part.column; column < part.column + part.width; column += lanes) {
       const Vec top = load(tops + column), decay = exp2(load(out.maxima + column) - top);
       const UVec ones = UVec{} + 0x3f803f80u;  // pairs of 1: what is summed are the rounded numbers
       Vec total = load(out.sums + column) * decay;
@@ -119,46 +145,61 @@ struct Bf16Tiles {
     }
   }
 
-  static void forward(const AttentionParams& p, const Tile& tile, int64_t batch, int64_t kvHead, int64_t from,
-                      int64_t to, void* const* buffers, Workspace work, Partial out) {
+  // Keys [from, to) of some tiles; from is where some tile's keys begin, or lies before.
+  static void forward(const AttentionParams& p, const QueryTile* tiles, int64_t count, int64_t batch, int64_t kvHead,
+                      int64_t from, int64_t to, void* const* buffers, Workspace work) {
     const int64_t D = p.keyDim, E = p.valueDim;
     uint32_t* q = work.takePairs(tileRows * rowPairs(D));
-    uint32_t* qT = work.takePairs(tileRows * pairs(D));
+    uint32_t* qT = work.takePairs(blockTiles * tileRows * pairs(D));
+    float* tops = work.take(blockTiles * tileRows);
+    float* decays = work.take(tileRows);
     uint32_t* k = work.takePairs(tileKeys * rowPairs(D));
     uint32_t* v = work.takePairs(tileKeys / 2 * padded(E));
     float* scores = work.take(tileRows * tileKeys);
-    float* tops = work.take(tileRows);
-    float* decays = work.take(tileRows);
     const Bf16* values = static_cast<const Bf16*>(buffers[p.valueInKey ? 1 : 2]);
     const float factor = static_cast<float>(p.scale) * log2e;
-    packRows(
-        tile.count, tile.width, [&](int64_t i) { return tile.row[i]; }, static_cast<const Bf16*>(buffers[0]), D, q);
-    transposeRows(tile, q, D, qT);
-    std::memset(out.o, 0, static_cast<size_t>(tileRows * E) * 4);
-    for (int64_t i = 0; i < tileRows; i++) out.maxima[i] = tops[i] = unseen, out.sums[i] = 0;
+    for (int64_t t = 0; t < count; t++) {
+      const auto& [tile, out] = tiles[t];
+      packRows(
+          tile.count, tile.width, [&](int64_t i) { return tile.row[i]; }, static_cast<const Bf16*>(buffers[0]), D, q);
+      transposeRows(tile, q, D, qT + t * tileRows * pairs(D));
+      std::memset(out.o, 0, static_cast<size_t>(tileRows * E) * 4);
+      for (int64_t i = 0; i < tileRows; i++) out.maxima[i] = tops[t * tileRows + i] = unseen, out.sums[i] = 0;
+    }
 
     for (int64_t key = from; key < to; key += tileKeys) {
-      const int64_t keys = smaller(tileKeys, to - key);
+      const int64_t most = smaller(tileKeys, to - key);
       const auto row = [&](int64_t i) { return (batch * p.keys + key + i) * p.kvHeads + kvHead; };
-      packRows(keys, keys, row, static_cast<const Bf16*>(buffers[1]), D, k);
-      pairRows(keys, row, values, p.valueInKey ? D : E, E, v);
-      const Left<uint32_t> left{k, rowPairs(D), 1};
-      if (tile.isMasked(key, keys))
-        score<true>(tile, key, keys, pairs(D), left, qT, factor, scores, tops);
-      else
-        score<false>(tile, key, keys, pairs(D), left, qT, factor, scores, tops);
-      softmaxTile(tile, keys, scores, tops, decays, out);
-      const auto decayed = [&](int64_t i, int64_t j) { return load(out.o + i * tileRows + j) * load(decays + j); };
-      product(E, tile.width, pairs(keys), Left<uint32_t>{v, 1, padded(E)}, reinterpret_cast<uint32_t*>(scores),
-              tileRows, decayed, To{out.o, tileRows});
+      packRows(most, most, row, static_cast<const Bf16*>(buffers[1]), D, k);
+      pairRows(most, row, values, p.valueInKey ? D : E, E, v);
+      for (int64_t t = 0; t < count; t++) {
+        const auto& [tile, out] = tiles[t];
+        const uint32_t* tileQT = qT + t * tileRows * pairs(D);
+        float* tileTops = tops + t * tileRows;
+        forParts(tile, key, smaller(most, tile.end - key), [&](const Part& part) {
+          const Left<uint32_t> left{k + (part.from - key) * rowPairs(D), rowPairs(D), 1};
+          if (part.isMasked)
+            score<true>(tile, part, pairs(D), left, tileQT, factor, scores, tileTops);
+          else
+            score<false>(tile, part, pairs(D), left, tileQT, factor, scores, tileTops);
+          softmaxPart(part, scores, tileTops, decays, out);
+          float* o = out.o + part.column;
+          const auto decayed = [&](int64_t i, int64_t j) {
+            return load(o + i * tileRows + j) * load(decays + part.column + j);
+          };
+          const Left<uint32_t> vT{v + (part.from - key) / 2 * padded(E), 1, padded(E)};
+          product(E, part.width, pairs(part.to - part.from), vT, reinterpret_cast<uint32_t*>(scores) + part.column,
+                  tileRows, decayed, To{o, tileRows});
+        });
+      }
     }
-    for (int64_t i = 0; i < tileRows; i++) out.maxima[i] *= ln2;
+    for (int64_t t = 0; t < count; t++)
+      for (int64_t i = 0; i < tileRows; i++) tiles[t].out.maxima[i] *= ln2;
   }
 
   // ---- Backward
 
   static constexpr bool scalesKeyGradient = true;
-  static constexpr int64_t blockTiles = 4;  // row tiles that share a packed tile of keys and its gradients in the cache
 
   struct RowTile {
     Tile tile;
@@ -197,31 +238,31 @@ struct Bf16Tiles {
 
   // Probabilities [keys][tileRows], in fp32 and bf16.
   template <bool masked>
-  static void probabilities(const RowTile& r, int64_t key, int64_t keys, int64_t depth, Left<uint32_t> k, float factor,
+  static void probabilities(const RowTile& r, const Part& part, int64_t depth, Left<uint32_t> k, float factor,
                             float* weights, Bf16* rounded) {
     const auto finish = [&]<int rows, int vectors>(Sum(&sums)[rows][vectors], int64_t i, int64_t j)
         __attribute__((always_inline)) {
       for (int v = 0; v < vectors; v++) {
-        const int64_t column = j + v * lanes;
+        const int64_t column = part.column + j + v * lanes;
         const Vec log = load(r.logsumexp + column);
         for (int n = 0; n < rows; n++) {
           Vec weight = exp2(sums[n][v] * factor - log);
-          if (masked) weight = select(sees(r.tile, column, key + i + n), weight, Vec{});
+          if (masked) weight = select(sees(r.tile, column, part.from + i + n), weight, Vec{});
           store(weights + (i + n) * tileRows + column, weight);
           store(rounded + (i + n) * tileRows + column, weight);
         }
       }
     };
-    product(keys, r.tile.width, depth, k, r.qT, tileRows, zero, finish);
+    product(part.to - part.from, part.width, depth, k, r.qT + part.column, tileRows, zero, finish);
   }
 
   // ds without its factor scale, [keys][tileRows] and paired.
-  static void slopes(const RowTile& r, int64_t keys, int64_t depth, Left<uint32_t> v, const float* weights,
+  static void slopes(const RowTile& r, const Part& part, int64_t depth, Left<uint32_t> v, const float* weights,
                      Bf16* rounded, uint32_t* paired) {
     const auto finish = [&]<int rows, int vectors>(Sum(&sums)[rows][vectors], int64_t i, int64_t j)
         __attribute__((always_inline)) {
       for (int v = 0; v < vectors; v++) {
-        const int64_t column = j + v * lanes;
+        const int64_t column = part.column + j + v * lanes;
         const Vec delta = load(r.delta + column);
         const auto slope = [&](int n) {
           const int64_t at = (i + n) * tileRows + column;
@@ -235,7 +276,7 @@ struct Bf16Tiles {
         }
       }
     };
-    product(keys, r.tile.width, depth, v, r.doT, tileRows, zero, finish);
+    product(part.to - part.from, part.width, depth, v, r.doT + part.column, tileRows, zero, finish);
   }
 
   static void backward(const AttentionParams& p, int64_t batch, int64_t kvHead, int64_t fromRow, int64_t toRow,
@@ -274,24 +315,28 @@ struct Bf16Tiles {
         packRows(most, most, row, static_cast<const Bf16*>(buffers[3]), E, v);
         for (int64_t t = 0; t < count; t++) {
           const RowTile& r = tiles[t];
-          const int64_t keys = smaller(most, r.tile.end - key);
-          if (keys <= 0 || key + most <= r.tile.first) continue;
-          const Left<uint32_t> left{k, rowPairs(D), 1};
-          if (r.tile.isMasked(key, keys))
-            probabilities<true>(r, key, keys, pairs(D), left, factor, weights, rounded);
-          else
-            probabilities<false>(r, key, keys, pairs(D), left, factor, weights, rounded);
-          slopes(r, keys, pairs(E), {v, rowPairs(E), 1}, weights, ds, dsPaired);
-          const auto rowsOf = [](const Bf16* x) {
-            return Left<uint32_t>{reinterpret_cast<const uint32_t*>(x), tileRows / 2, 1};
-          };
-          const int64_t depth = pairs(r.tile.count);
-          if (dv)
-            addProduct(keys, padded(E), depth, rowsOf(rounded), r.dOut, padded(E), dv + key * padded(E), padded(E));
-          if (dk) addProduct(keys, padded(D), depth, rowsOf(ds), r.q, padded(D), dk + key * padded(D), padded(D));
-          if (dQuery)
-            addProduct(D, r.tile.width, pairs(keys), Left<uint32_t>{kPaired, 1, padded(D)}, dsPaired, tileRows, r.dqT,
-                       tileRows);
+          forParts(r.tile, key, smaller(most, r.tile.end - key), [&](const Part& part) {
+            const int64_t offset = part.from - key, keys = part.to - part.from;
+            const Left<uint32_t> left{k + offset * rowPairs(D), rowPairs(D), 1};
+            if (part.isMasked)
+              probabilities<true>(r, part, pairs(D), left, factor, weights, rounded);
+            else
+              probabilities<false>(r, part, pairs(D), left, factor, weights, rounded);
+            slopes(r, part, pairs(E), {v + offset * rowPairs(E), rowPairs(E), 1}, weights, ds, dsPaired);
+
+            const int64_t firstPair = part.column / 2;
+            const int64_t depth = pairs(smaller(part.width, r.tile.count - part.column));
+            const auto add = [&](const Bf16* x, const uint32_t* right, int64_t dim, float* sums) {
+              const Left<uint32_t> rowsOfX{reinterpret_cast<const uint32_t*>(x) + firstPair, tileRows / 2, 1};
+              addProduct(keys, padded(dim), depth, rowsOfX, right + firstPair * padded(dim), padded(dim),
+                         sums + part.from * padded(dim), padded(dim));
+            };
+            if (dv) add(rounded, r.dOut, E, dv);
+            if (dk) add(ds, r.q, D, dk);
+            if (dQuery)
+              addProduct(D, part.width, pairs(keys), Left<uint32_t>{kPaired + offset / 2 * padded(D), 1, padded(D)},
+                         dsPaired + part.column, tileRows, r.dqT + part.column, tileRows);
+          });
         }
       }
       for (int64_t t = 0; dQuery && t < count; t++) unpackTransposed(tiles[t].tile, tiles[t].dqT, D, factors, dQuery);

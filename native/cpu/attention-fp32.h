@@ -69,29 +69,34 @@ struct Fp32Tiles {
     }
   }
 
-  static void forward(const AttentionParams& p, const Tile& tile, int64_t batch, int64_t kvHead, int64_t from,
-                      int64_t to, void* const* buffers, Workspace work, Partial out) {
+  static void forward(const AttentionParams& p, const QueryTile* tiles, int64_t count, int64_t batch, int64_t kvHead,
+                      int64_t from, int64_t to, void* const* buffers, Workspace work) {
     const int64_t D = p.keyDim, E = p.valueDim;
     float* q = work.take(tileRows * D);
     float* scores = work.take(tileRows * tileKeys);
     float* k = work.take(tileKeys * padded(D));
     float* v = p.valueInKey ? k : work.take(tileKeys * padded(E));
     const int64_t vRow = p.valueInKey ? padded(D) : padded(E);
-    packTransposed(tile, static_cast<const T*>(buffers[0]), D, static_cast<float>(p.scale), q);
-    std::memset(out.o, 0, static_cast<size_t>(tileRows * E) * 4);
-    for (int64_t i = 0; i < tileRows; i++) out.maxima[i] = lowest, out.sums[i] = 0;
+    for (const QueryTile* t = tiles; t < tiles + count; t++) {
+      const Tile& tile = t->tile;
+      const Partial& out = t->out;
+      packTransposed(tile, static_cast<const T*>(buffers[0]), D, static_cast<float>(p.scale), q);
+      std::memset(out.o, 0, static_cast<size_t>(tileRows * E) * 4);
+      for (int64_t i = 0; i < tileRows; i++) out.maxima[i] = lowest, out.sums[i] = 0;
 
-    for (int64_t key = from; key < to; key += tileKeys) {
-      const int64_t keys = smaller(tileKeys, to - key);
-      const auto row = [&](int64_t i) { return (batch * p.keys + key + i) * p.kvHeads + kvHead; };
-      packRows(keys, row, static_cast<const T*>(buffers[1]), D, 1, k);
-      if (!p.valueInKey) packRows(keys, row, static_cast<const T*>(buffers[2]), E, 1, v);
-      product(keys, tile.width, D, Left{k, padded(D), 1}, q, tileRows, zero, To{scores, tileRows});
-      if (tile.isMasked(key, keys))
-        softmaxTile<true>(tile, key, keys, scores, out, E);
-      else
-        softmaxTile<false>(tile, key, keys, scores, out, E);
-      addProduct(E, tile.width, keys, Left{v, 1, vRow}, scores, tileRows, out.o, tileRows);
+      const int64_t end = smaller(to, tile.end);
+      for (int64_t key = larger(from, tile.first); key < end; key += tileKeys) {
+        const int64_t keys = smaller(tileKeys, end - key);
+        const auto row = [&](int64_t i) { return (batch * p.keys + key + i) * p.kvHeads + kvHead; };
+        packRows(keys, row, static_cast<const T*>(buffers[1]), D, 1, k);
+        if (!p.valueInKey) packRows(keys, row, static_cast<const T*>(buffers[2]), E, 1, v);
+        product(keys, tile.width, D, Left{k, padded(D), 1}, q, tileRows, zero, To{scores, tileRows});
+        if (tile.isMasked(key, keys))
+          softmaxTile<true>(tile, key, keys, scores, out, E);
+        else
+          softmaxTile<false>(tile, key, keys, scores, out, E);
+        addProduct(E, tile.width, keys, Left{v, 1, vRow}, scores, tileRows, out.o, tileRows);
+      }
     }
   }
 

@@ -33,6 +33,8 @@ struct Partial {
   float *o, *maxima, *sums;
 };
 
+constexpr int64_t blockTiles = 4;  // row tiles that share a packed tile of keys
+
 // ---- Tiles
 
 // Consecutive rows of one kv head and the keys they see.
@@ -86,10 +88,12 @@ Tile tileAt(const AttentionParams& p, const int32_t* docIds, const int32_t* star
   tile.first = tile.commonEnd = p.keys;
   tile.end = tile.commonFirst = 0;
   Sight sight{p, docIds ? docIds + batch * p.queries : nullptr, start ? start[batch] : -1};
+  int64_t query = firstRow / group, inGroup = firstRow % group;
   for (int64_t i = 0; i < tileRows; i++) {
     tile.from[i] = tile.to[i] = 0;
     if (i >= tile.count) continue;
-    const int64_t query = (firstRow + i) / group, head = kvHead * group + (firstRow + i) % group;
+    if (i > 0 && ++inGroup == group) inGroup = 0, query++;
+    const int64_t head = kvHead * group + inGroup;
     tile.row[i] = (batch * p.queries + query) * p.heads + head;
     tile.statistic[i] = (batch * p.heads + head) * p.queries + query;
     if (query != sight.query) sight.move(query);
@@ -103,6 +107,11 @@ Tile tileAt(const AttentionParams& p, const int32_t* docIds, const int32_t* star
   }
   return tile;
 }
+
+struct QueryTile {
+  Tile tile;
+  Partial out;
+};
 
 HADAL_INLINE IVec sees(const Tile& tile, int64_t column, int64_t key) {
   const IVec from = *reinterpret_cast<const IVec*>(tile.from + column),

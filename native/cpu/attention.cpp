@@ -37,6 +37,12 @@ bool startsFit(const AttentionParams& p, const int32_t* docIds, const int32_t* s
   return true;
 }
 
+// Work is cut into this many items at least, where there are few heads.
+constexpr int64_t leastItems = 8;
+
+// First, last, second, last but one, …: shares of causal work, which grows, come out even.
+HADAL_INLINE int64_t fromBothEnds(int64_t turn, int64_t count) { return turn % 2 ? count - 1 - turn / 2 : turn / 2; }
+
 // ---- Forward
 
 // With a long cache and few tiles, as when one token decodes over latents, a tile's keys are cut into spans, one after the
@@ -54,14 +60,14 @@ HADAL_INLINE bool maySplit(const AttentionParams& p) { return p.keys > p.queries
 
 int64_t partialFloats(const AttentionParams& p) { return tileRows * (p.valueDim + 2); }
 int64_t forwardFloats(const AttentionParams& p) {
-  return partialFloats(p) + withTiles(p.dtype, [&](auto tiles) { return tiles.forwardFloats(p); });
+  return blockTiles * partialFloats(p) + withTiles(p.dtype, [&](auto tiles) { return tiles.forwardFloats(p); });
 }
 int64_t forwardWorkspace(const AttentionParams& p, int threads) {
   const int64_t shared = maySplit(p) ? p.batch * p.kvHeads * tilesOf(p) * spans * partialFloats(p) : 0;
   return (forwardFloats(p) * threads + shared) * 4;
 }
 
-HADAL_INLINE Partial partialAt(const AttentionParams& p, Workspace work) {
+HADAL_INLINE Partial takePartial(const AttentionParams& p, Workspace& work) {
   return {work.take(tileRows * p.valueDim), work.take(tileRows), work.take(tileRows)};
 }
 
@@ -100,31 +106,34 @@ void forward(const AttentionParams& p, void* const* buffers, RunContext& context
   const int32_t* docIds = static_cast<const int32_t*>(buffers[3]);
   const int32_t* start = static_cast<const int32_t*>(buffers[4]);
   if (!startsFit(p, docIds, start, context)) return;
-  const int64_t tileCount = tilesOf(p), count = p.batch * p.kvHeads * tileCount;
+  const int64_t tileCount = tilesOf(p), pairs = p.batch * p.kvHeads;
   int64_t longest = start ? 0 : p.keys;
   for (int64_t b = 0; start && b < p.batch; b++) longest = larger(longest, start[b] + p.queries);
   const bool isSplit = maySplit(p) && isWorthSplitting(p, longest);
   float* workspace = static_cast<float*>(context.workspace);
   const auto threadWork = [&](int thread) { return Workspace{workspace + thread * forwardFloats(p)}; };
-  // body(tile, batch, kv head) of tile `item`. First, last, second, last but one, …: shares of causal tiles, which grow,
-  // come out even.
-  const auto withTile = [&](int64_t item, auto&& body) {
-    const int64_t pair = item / tileCount, turn = item % tileCount, at = turn % 2 ? tileCount - 1 - turn / 2 : turn / 2;
-    const int64_t batch = pair / p.kvHeads, kvHead = pair % p.kvHeads;
-    body(tileAt(p, docIds, start, batch, kvHead, at * tileRows), batch, kvHead);
+  const auto tileOf = [&](int64_t pair, int64_t at) {
+    return tileAt(p, docIds, start, pair / p.kvHeads, pair % p.kvHeads, at * tileRows);
   };
   withTiles(p.dtype, [&](auto tiles) {
     using T = typename decltype(tiles)::Number;
     if (!isSplit) {
-      parallelFor(count, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
-        for (int64_t item = begin; item < end; item++)
-          withTile(item, [&](const Tile& tile, int64_t batch, int64_t kvHead) {
-            Workspace work = threadWork(thread);
-            const Partial whole = partialAt(p, work);
-            work.next += partialFloats(p);
-            tiles.forward(p, tile, batch, kvHead, tile.first, tile.end, buffers, work, whole);
-            finishTile<T>(p, tile, whole, buffers);
-          });
+      const int64_t most = larger(1, smaller(blockTiles, pairs * tileCount / leastItems));
+      const int64_t blocks = (tileCount + most - 1) / most;
+      parallelFor(pairs * blocks, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t item = begin; item < end; item++) {
+          const int64_t pair = item / blocks, firstTile = fromBothEnds(item % blocks, blocks) * most;
+          Workspace work = threadWork(thread);
+          QueryTile block[blockTiles];
+          int64_t count = 0, from = p.keys, to = 0;
+          for (; count < smaller(most, tileCount - firstTile); count++) {
+            block[count] = {tileOf(pair, firstTile + count), takePartial(p, work)};
+            from = smaller(from, block[count].tile.first);
+            to = larger(to, block[count].tile.end);
+          }
+          tiles.forward(p, block, count, pair / p.kvHeads, pair % p.kvHeads, from, to, buffers, work);
+          for (int64_t t = 0; t < count; t++) finishTile<T>(p, block[t].tile, block[t].out, buffers);
+        }
       });
       return;
     }
@@ -134,23 +143,28 @@ void forward(const AttentionParams& p, void* const* buffers, RunContext& context
       const int64_t share = (tile.end - tile.first + spans - 1) / spans;
       return larger(leastSpan, (share + tileKeys - 1) / tileKeys * tileKeys);
     };
+    const auto partialOf = [&](int64_t item, int64_t span) {
+      Workspace part{shared + (item * spans + span) * stride};
+      return takePartial(p, part);
+    };
+    const int64_t count = pairs * tileCount;
     parallelFor(count * spans, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
-      for (int64_t i = begin; i < end; i++)
-        withTile(i / spans, [&](const Tile& tile, int64_t batch, int64_t kvHead) {
-          const int64_t span = spanOrder[i % spans], from = tile.first + span * spanSize(tile);
-          if (span > 0 && from >= tile.end) return;
-          const Partial part = partialAt(p, Workspace{shared + (i / spans * spans + span) * stride});
-          const int64_t to = smaller(from + spanSize(tile), tile.end);
-          tiles.forward(p, tile, batch, kvHead, from, to, buffers, threadWork(thread), part);
-        });
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t item = i / spans, pair = item / tileCount, span = spanOrder[i % spans];
+        const QueryTile part{tileOf(pair, item % tileCount), partialOf(item, span)};
+        const int64_t from = part.tile.first + span * spanSize(part.tile);
+        if (span > 0 && from >= part.tile.end) continue;
+        const int64_t to = smaller(from + spanSize(part.tile), part.tile.end);
+        tiles.forward(p, &part, 1, pair / p.kvHeads, pair % p.kvHeads, from, to, buffers, threadWork(thread));
+      }
     });
-    for (int64_t item = 0; item < count; item++)
-      withTile(item, [&](const Tile& tile, int64_t, int64_t) {
-        const Partial first = partialAt(p, Workspace{shared + item * spans * stride});
-        const int64_t used = (tile.end - tile.first + spanSize(tile) - 1) / spanSize(tile);
-        if (used > 1) joinSpans(p, tile, used, stride, first);
-        finishTile<T>(p, tile, first, buffers);
-      });
+    for (int64_t item = 0; item < count; item++) {
+      const Tile tile = tileOf(item / tileCount, item % tileCount);
+      const Partial first = partialOf(item, 0);
+      const int64_t used = (tile.end - tile.first + spanSize(tile) - 1) / spanSize(tile);
+      if (used > 1) joinSpans(p, tile, used, stride, first);
+      finishTile<T>(p, tile, first, buffers);
+    }
   });
 }
 
@@ -158,7 +172,7 @@ void forward(const AttentionParams& p, void* const* buffers, RunContext& context
 
 // Few heads are cut into ranges of queries, each with its own sums of dk and dv. What is cut depends on sizes only: same bits
 // for any thread count.
-constexpr int64_t leastItems = 8, leastTiles = 2;
+constexpr int64_t leastTiles = 2;  // of queries in a range
 
 HADAL_INLINE int64_t partsOf(const AttentionParams& p) {
   const int64_t pairs = p.batch * p.kvHeads;
@@ -205,8 +219,7 @@ void backward(const AttentionBackwardParams& p, void* const* buffers, RunContext
     };
     parallelFor(pairs * parts, context.threads, 1, [&](int64_t begin, int64_t end, int thread) {
       for (int64_t item = begin; item < end; item++) {
-        // First, last, second, …, as in forward.
-        const int64_t pair = item / parts, turn = item % parts, part = turn % 2 ? parts - 1 - turn / 2 : turn / 2;
+        const int64_t pair = item / parts, part = fromBothEnds(item % parts, parts);
         float* dk = sums + (parts > 1 ? pair * parts + part : thread) * stride;
         std::memset(dk, 0, static_cast<size_t>(stride) * 4);
         const int64_t from = tileCount * part / parts * tileRows, to = tileCount * (part + 1) / parts * tileRows;
