@@ -29,7 +29,10 @@ struct Operand {
 template <class T>
 HADAL_INLINE void loadRow(float* to, const T* from, int64_t stride, int64_t n) {
   if (stride == 1) {
-    forLanes(n, [&](int64_t i, auto part) { store(to + i, part, load(from + i, part)); });
+    forLanes(n, [&](int64_t i, auto part) {
+      prefetch(from + i);
+      store(to + i, part, load(from + i, part));
+    });
   } else if (stride == 0) {
     const Vec x = splat(toFloat(*from));
     forLanes(n, [&](int64_t i, auto part) { store(to + i, part, x); });
@@ -73,6 +76,11 @@ HADAL_INLINE Vec truth(IVec mask) { return select(mask, splat(1.0f), Vec{}); }
 
 HADAL_INLINE Vec geluTanh(Vec x) { return 0.5f * x * (1.0f + tanh(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
 
+HADAL_INLINE Vec geluSlope(Vec x) {  // the derivative of geluTanh
+  const Vec t = tanh(0.7978845608028654f * (x + 0.044715f * x * x * x));
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * (0.7978845608028654f * (1.0f + 0.134145f * x * x));
+}
+
 // `to` may be the memory of an operand.
 HADAL_INLINE void apply(Op op, float* to, const Operand& x, const Operand& y, const Operand& z, int64_t n) {
   // Rows of one table.
@@ -103,6 +111,7 @@ HADAL_INLINE void apply(Op op, float* to, const Operand& x, const Operand& y, co
     case Op::tanh: return unary(to, x, n, [](Vec a) { return tanh(a); });
     case Op::silu: return unary(to, x, n, [](Vec a) { return a * sigmoid(a); });
     case Op::gelu: return unary(to, x, n, [](Vec a) { return geluTanh(a); });
+    case Op::geluSlope: return unary(to, x, n, [](Vec a) { return geluSlope(a); });
     case Op::erf: return unaryScalar(to, x, n, [](float a) { return std::erf(a); });
     case Op::relu: return unary(to, x, n, [](Vec a) { return select(a < 0.0f, Vec{}, a); });
     case Op::sin: return unaryScalar(to, x, n, [](float a) { return std::sin(a); });
@@ -182,6 +191,17 @@ HADAL_INLINE void loadInput(const ElementwiseParams& p, const void* input, int64
   dispatch(p.inputTypes[n], [&](auto zero) { load(static_cast<const decltype(zero)*>(input)); });
 }
 
+// Where elements [at, at + count) of fp32 input n lie one beside the other, else null.
+HADAL_INLINE const float* inPlace(const ElementwiseParams& p, const void* input, int64_t n, bool dense, int64_t at,
+                                  int64_t count) {
+  if (p.inputTypes[n] != DType::fp32) return nullptr;
+  const float* in = static_cast<const float*>(input);
+  if (dense) return in + p.offsets[n] + at;
+  const int64_t inner = p.dims[p.rank - 1], column = at % inner;
+  if (p.strides[n * elementwiseRank + p.rank - 1] != 1 || column + count > inner) return nullptr;
+  return in + walkFrom(p, n, at / inner).offset + column;
+}
+
 // Elements [at, at + n) of the output. Whole vectors of contiguous fp32 are read where they lie, and the last opcode writes
 // them where they belong: an expression of one opcode is then a plain loop over memory.
 template <bool streams>
@@ -198,10 +218,9 @@ HADAL_INLINE void computeTile(const ElementwiseParams& p, void* const* buffers, 
     const uint8_t op = p.code[c++];
     if (op == static_cast<uint8_t>(Op::pushInput)) {
       const int64_t input = p.code[c++];
-      const bool isDirect = isWhole && dense[input] && p.inputTypes[input] == DType::fp32;
-      if (!isDirect) loadInput(p, buffers[input], input, dense[input], at, n, tiles[depth]);
-      operands[depth] = {isDirect ? static_cast<const float*>(buffers[input]) + p.offsets[input] + at : tiles[depth],
-                         -1};
+      const float* from = isWhole ? inPlace(p, buffers[input], input, dense[input], at, n) : nullptr;
+      if (!from) loadInput(p, buffers[input], input, dense[input], at, n, tiles[depth]);
+      operands[depth] = {from ? from : tiles[depth], -1};
       depth++;
     } else if (op == static_cast<uint8_t>(Op::pushConstant)) {
       store(constants[depth], splat(static_cast<float>(p.constants[p.code[c++]])));
@@ -221,14 +240,14 @@ HADAL_INLINE void computeTile(const ElementwiseParams& p, void* const* buffers, 
 void compute(const ElementwiseParams& p, void* const* buffers, int64_t count, RunContext& context) {
   bool dense[elementwiseInputs] = {};
   int64_t bytes = count * bytesOf(p.outputType);
-  bool inPlace = false;
+  bool writesOver = false;
   void* const out = buffers[elementwiseInputs + 1];
   for (int64_t n = 0; n < p.inputs; n++) {
     dense[n] = isDense(p, n);
     if (dense[n]) bytes += count * bytesOf(p.inputTypes[n]);
-    inPlace = inPlace || buffers[n] == out;
+    writesOver = writesOver || buffers[n] == out;
   }
-  streaming(bytes, !inPlace && canStream(out, tile * 2), [&](auto streams) {
+  streaming(bytes, !writesOver && canStream(out, tile * 2), [&](auto streams) {
     parallelFor((count + tile - 1) / tile, context.threads, 16384 / tile, [&](int64_t begin, int64_t end, int) {
       for (int64_t at = begin * tile; at < end * tile; at += tile)
         computeTile<streams.value>(p, buffers, dense, at, count - at < tile ? count - at : tile);

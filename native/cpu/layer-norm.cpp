@@ -17,13 +17,15 @@ void forwardRows(const LayerNormParams& p, void* const* buffers, int64_t begin, 
   for (int64_t row = begin; row < end; row++) {
     const T* x = static_cast<const T*>(buffers[0]) + row * p.dim;
     T* y = static_cast<T*>(buffers[3]) + row * p.dim;
-    Vec total = {};
-    forLanes(p.dim, [&](int64_t i, auto part) { total += load(x + i, part); });
+    const Vec total = sumOver<sumChains<T>>(p.dim, [&](int64_t i, auto part) {
+      prefetch(x + i);
+      return load(x + i, part);
+    });
     const float mean = sum(total) / static_cast<float>(p.dim);
-    Vec squares = {};  // in a second pass: E[x²] − E[x]² would cancel
-    forLanes(p.dim, [&](int64_t i, auto part) {
+    // In a second pass: E[x²] − E[x]² would cancel.
+    const Vec squares = sumOver<sumChains<T>>(p.dim, [&](int64_t i, auto part) {
       const Vec centred = load(x + i, part, mean) - mean;
-      squares += centred * centred;
+      return centred * centred;
     });
     const float rstd = 1.0f / std::sqrt(sum(squares) / static_cast<float>(p.dim) + static_cast<float>(p.eps));
     static_cast<float*>(buffers[4])[row] = mean;
@@ -62,6 +64,7 @@ void backwardRows(const LayerNormParams& p, void* const* buffers, float* dweight
     const float mean = static_cast<const float*>(buffers[3])[row], rstd = static_cast<const float*>(buffers[4])[row];
     Vec sums = {}, dots = {};
     forLanes(p.dim, [&](int64_t i, auto part) {
+      prefetch(dy + i), prefetch(x + i);
       const Vec g = load(dy + i, part), weighted = g * load(weight + i, part);
       const Vec xhat = (load(x + i, part, mean) - mean) * rstd;
       sums += weighted;

@@ -31,7 +31,10 @@ template <class T>
 HADAL_INLINE float reduceRun(Reduction kind, const T* x, int64_t n) {
   Vec totals = splat(start(kind));
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) totals = combine(kind, totals, load(x + i));
+  for (; i + lanes <= n; i += lanes) {
+    prefetch(x + i);
+    totals = combine(kind, totals, load(x + i));
+  }
   float total = kind == Reduction::maximum ? start(kind) : sum(totals);
   if (kind == Reduction::maximum)
     for (int l = 0; l < lanes; l++) total = combine(kind, total, totals[l]);
@@ -63,8 +66,13 @@ void reduceRows(const ReduceParams& p, const T* x, O* out, float* partials, int 
 template <int wide, class T>
 HADAL_INLINE void addRows(Reduction kind, const T* x, int64_t rows, int64_t stride, Vec (&totals)[wide]) {
   for (Vec& total : totals) total = splat(start(kind));
-  for (int64_t r = 0; r < rows; r++)
-    for (int v = 0; v < wide; v++) totals[v] = combine(kind, totals[v], load(x + r * stride + v * lanes));
+  for (int64_t r = 0; r < rows; r++) {
+    const T* row = x + r * stride;
+    for (int v = 0; v < wide; v++) {
+      __builtin_prefetch(row + 8 * stride + v * lanes);
+      totals[v] = combine(kind, totals[v], load(row + v * lanes));
+    }
+  }
 }
 
 // I > 1: vectors run along the inner dim.

@@ -21,10 +21,11 @@ void forwardRows(const RmsNormParams& p, const T* x, const T* residual, const W*
       if constexpr (adds) return rounded<T>(v + load(residual + at + i, part));
       return v;
     };
-    Vec squares = {};
-    forLanes(p.dim, [&](int64_t i, auto part) {
+    const Vec squares = sumOver<sumChains<T>>(p.dim, [&](int64_t i, auto part) {
+      prefetch(x + at + i);
+      if constexpr (adds) prefetch(residual + at + i);
       const Vec v = input(i, part);
-      squares += v * v;
+      return v * v;
     });
     const float r = 1.0f / std::sqrt(sum(squares) / static_cast<float>(p.dim) + static_cast<float>(p.eps));
     rstd[row] = r;
@@ -78,6 +79,8 @@ void backwardRows(const RmsNormParams& p, void* const* buffers, float* partial, 
     const float r = rstd[row];
     Vec dots = {};
     forLanes(p.dim, [&](int64_t i, auto part) {
+      prefetch(dy + i), prefetch(x + i);
+      if constexpr (adds) prefetch(dsum + i);
       const Vec g = load(dy + i, part), xhat = load(x + i, part) * r;
       dots += g * load(weight + i, part) * xhat;
       store(partial + i, part, load(partial + i, part) + g * xhat);

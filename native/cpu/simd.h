@@ -130,6 +130,10 @@ HADAL_INLINE void storePart(T* p, int64_t n, Vec x) {
   for (int64_t i = 0; i < n; i++) p[i] = fromFloat<T>(x[i]);
 }
 
+// Asks for what a loop reads 2 KB later, some hundred instructions ahead at 64 bytes each: processors stop fetching ahead of a
+// loop by themselves at the end of a page, and a row has several streams.
+HADAL_INLINE void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + 2048); }
+
 // ---- Rows: the body is written once and compiled twice, for whole vectors and for a row's last, partly filled one.
 // forLanes(n, [&](int64_t i, auto part) { store(y + i, part, load(x + i, part) * 2.0f); })
 
@@ -272,6 +276,21 @@ HADAL_INLINE void copyShort(void* out, const void* in, int64_t bytes) {
   }
 }
 
+// Σ term(i, part) over a row of n numbers, in `chains` sums beside each other: one alone waits for each addition's latency.
+template <int chains, class Term>
+HADAL_INLINE Vec sumOver(int64_t n, Term&& term) {
+  Vec sums[chains] = {};
+  int64_t i = 0;
+  for (; i + chains * lanes <= n; i += chains * lanes)
+    for (int c = 0; c < chains; c++) sums[c] += term(i + c * lanes, WholeVec{});
+  forLanes(n - i, [&](int64_t j, auto part) { sums[0] += term(i + j, part); });
+  for (int c = 1; c < chains; c++) sums[0] += sums[c];
+  return sums[0];
+}
+// In fp32 memory is slower than one chain; numbers of 16 bits arrive twice as fast.
+template <class T>
+inline constexpr int sumChains = sizeof(T) == 4 ? 1 : 4;
+
 // ---- Shuffles
 
 template <int half, class V, int... i>
@@ -381,10 +400,6 @@ template <bool streams>
 HADAL_INLINE void putTwo(Bf16* p, Vec a, Vec b) {
   put<streams>(reinterpret_cast<float*>(p), WholeVec{}, reinterpret_cast<Vec>(toPairs(a, b)));
 }
-
-// Asks for what a loop reads 2 KB later, some hundred instructions ahead at 64 bytes each: processors stop fetching ahead of a
-// loop by themselves at the end of a page, and a row has several streams.
-HADAL_INLINE void prefetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + 2048); }
 
 // x · 2^n for whole n, rounded once.
 #if defined(__AVX512F__)

@@ -21,7 +21,7 @@ enum class ElementwiseOp : uint8_t {
   equal = 8, less = 9, lessEqual = 10,
   negate = 16, reciprocal = 17, exp = 18, log = 19, sqrt = 20, rsqrt = 21, square = 22, abs = 23, sign = 24,
   sigmoid = 25, tanh = 26, silu = 27, gelu = 28, erf = 29, relu = 30, sin = 31, cos = 32, floor = 33, isFinite = 34,
-  log1p = 35, identity = 36,
+  log1p = 35, identity = 36, geluSlope = 37,
   where = 48,
 };
 // clang-format on
@@ -76,7 +76,7 @@ struct ElementwiseParams {
           return "the code pushes what is not there";
         at++;
       }
-      if ((op > 10 && op < 16) || (op > 36 && op < 48) || op > 48) return "unknown opcode";
+      if ((op > 10 && op < 16) || (op > 37 && op < 48) || op > 48) return "unknown opcode";
       depth += 1 - arity(op);
       if (depth < 1) return "the code takes more numbers than were pushed";
       if (depth > elementwiseStack) return "the code needs a stack deeper than 8";
