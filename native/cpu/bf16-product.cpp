@@ -83,15 +83,21 @@ HADAL_INLINE void packPanel(const Bf16* from, int64_t stride, int64_t depth, int
 
 // A panel of a transposed b: pairs lie side by side in its rows, lanes × lanes of them are transposed at a time.
 HADAL_INLINE void packPanelTransposed(const Bf16* from, int64_t stride, int64_t depth, int64_t columns, uint32_t* to) {
-  for (int64_t k = 0; k < depth; k += 2 * lanes) {
-    const int64_t left = depth - k, pairs = left >= 2 * lanes ? lanes : (left + 1) / 2;
-    for (int64_t j = 0; j < tileColumns; j += lanes) {
-      Vec x[lanes];
-      for (int i = 0; i < lanes; i++)
-        x[i] = j + i < columns ? (Vec)loadBits<WideHVec>(from + (j + i) * stride + k, left) : Vec{};
-      transpose(x);
-      for (int64_t i = 0; i < pairs; i++) storePairs(to + (k / 2 + i) * tileColumns + j, (UVec)x[i]);
-    }
+  const auto block = [&](int64_t k, int64_t j, int64_t count, int64_t left) {
+    Vec x[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; i++)
+      x[i] = i < count ? (Vec)loadBits<WideHVec>(from + (j + i) * stride + k, left) : Vec{};
+    transpose(x);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; i++)
+      if (2 * i < left) storePairs(to + (k / 2 + i) * tileColumns + j, (UVec)x[i]);
+  };
+  for (int64_t j = 0; j < tileColumns; j += lanes) {
+    int64_t k = 0;
+    if (columns - j >= lanes)
+      for (; k + 2 * lanes <= depth; k += 2 * lanes) block(k, j, lanes, 2 * lanes);
+    for (; k < depth; k += 2 * lanes) block(k, j, columns - j, depth - k);
   }
 }
 

@@ -143,8 +143,8 @@ bool onednnWithAddend(const Product& p, int threads) {
   return onednnProduct(sum);
 }
 
-// Ours is the faster one of bf16 factors (10 % where c has 16 bits, else as fast), unless oneDNN multiplies them in tiles of
-// its own (AMX).
+// Ours takes bf16 factors: measured beside oneDNN 2.6 on Zen 5, it is 5 to 20 % faster where c has 16 bits, and at 90 to 105 %
+// where c is fp32, there without a pass for what is added. Not where oneDNN multiplies in tiles of the machine's (AMX).
 HADAL_INLINE bool isOurs(const Product& p) { return bf16ProductTakes(p) && !onednnHasBf16Tiles(); }
 
 bool fp32Product(const Product& p, int threads, void* workspace) {
