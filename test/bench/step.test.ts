@@ -102,7 +102,7 @@ describe('bench step', () => {
     [[], 2, /one of --config and --model/],
     [['--config', 'config.json', '--tokens', 'tokens.bin', '--steps', '9'], 3, /expected 320 token ids.*got 128/],
     [['--config', 'config.json', '--tokens', 'beyond.bin'], 3, /ids from 0 to 279 in beyond\.bin, got 280/],
-    [['--config', 'config.json', '--profile', 'run.json/x'], 1, /write .*run\.json\/x, got/],
+    [['--config', 'config.json', '--profile', 'run.json/x'], 2, /write .*run\.json\/x, got/],
   ])('refuses %j', (args, expected, message) => {
     const { status, stderr } = bench(...args);
     expect(stderr).toMatch(message);
