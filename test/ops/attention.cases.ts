@@ -131,9 +131,12 @@ export const cases: OpCase[] = [
     { B: 1, T: 1, S: 4200, H: 20, G: 1, D: 40, E: 30 },
     { start: [4100], valueInKey: true, forwardOnly: true },
   ),
+  attentionCase('odd head sizes', { B: 1, T: 70, H: 2, G: 1, D: 37, E: 51 }, { causal: true, forwardOnly: true }),
+  attentionCase('wide heads', { B: 1, T: 130, H: 1, G: 1, D: 192, E: 128 }, { causal: true, forwardOnly: true }),
   attentionCase('many keys', { B: 1, T: 2, S: 300, H: 2, G: 2, D: 3, E: 4 }),
   attentionCase('bench', { B: 8, T: 256, H: 8, G: 8, D: 48, E: 32 }, { causal: true, bench: true }),
   attentionCase('bench', { B: 1, T: 1024, H: 8, G: 8, D: 64, E: 64 }, { causal: true, bench: true }),
+  attentionCase('bench', { B: 1, T: 2048, H: 8, G: 8, D: 192, E: 128 }, { causal: true, bench: true }),
   attentionCase(
     'bench, one token over latents',
     { B: 1, T: 1, S: 2048, H: 8, G: 1, D: 80, E: 64 },
