@@ -19,9 +19,9 @@ namespace {
 // 8192 columns are alike).
 constexpr int64_t blockColumns = 2048;
 // e of a chunk takes 16 MiB, half of a last-level cache. At least 256 rows, since each chunk reads the weight and reads and
-// writes its gradient (fp32 products, half as fast, hide that with half the rows); at most 1024 (measured in bf16 at
-// 2048 × 256 × 8192: 256 rows run at 609 GFLOP/s, 512 at 662, 1024 at 703).
-constexpr int64_t chunkBytes = int64_t{1} << 24, mostRows = 1024;
+// writes its gradient (fp32 products, half as fast, hide that with half the rows); at most 512, of which twice as many gain
+// little (measured in bf16 at 2048 × 256 × 8192: 704 GFLOP/s in 15 MB, 768 in 28 MB with 1024 rows).
+constexpr int64_t chunkBytes = int64_t{1} << 24, mostRows = 512;
 
 HADAL_INLINE bool hasBf16Products(const LinearCrossEntropyParams& p) {
   return p.dtypeH == DType::bf16 && p.dtypeW == DType::bf16;

@@ -72,7 +72,7 @@ export const cases: OpCase[] = [
   lossCase('losses of rows', [6, 11, 5], { labelSmoothing: 0.1, zLoss: 0.05 }, 'loss and losses'),
   lossCase('one row', [1, 9, 3], {}),
   lossCase('a vocabulary of one', [3, 1, 4], { zLoss: 0.1 }),
-  // 1024 rows are a chunk, 2048 columns a block.
+  // 512 rows are a chunk, 2048 columns a block.
   lossCase('more rows than a chunk', [1030, 5, 3], { labelSmoothing: 0.1 }),
   lossCase('more columns than a block', [3, 4107, 2], { labelSmoothing: 0.1, zLoss: 0.02 }),
   lossCase('more of both', [1029, 2051, 2], { labelSmoothing: 0.1 }, 'loss and losses', { differentiable: [] }),
