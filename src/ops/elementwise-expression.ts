@@ -35,6 +35,7 @@ export const opcodes = {
   floor: 33,
   isFinite: 34,
   log1p: 35,
+  geluSlope: 37,
   where: 48,
 } as const;
 

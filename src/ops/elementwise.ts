@@ -50,15 +50,16 @@ const rows: Record<ElementwiseName, Row> = {
       return multiply(dy, add(s, multiply(y, subtract(1, s))));
     },
   ],
-  gelu: [
+  gelu: [({ inputs: [x], dy }) => multiply(dy, geluSlope(x as Value))],
+  // u = c · (x + a · x³), t = tanh(u): (1 − t²) · (u′ + x / 2 · (u″ − 2 · t · u′²))
+  geluSlope: [
     ({ inputs: [x], dy }) => {
       const v = x as Value;
-      const t = tanh(multiply(add(v, multiply(multiply(v, square(v)), 0.044715)), geluScale));
-      const inner = multiply(add(multiply(square(v), 3 * 0.044715), 1), geluScale);
-      return multiply(
-        dy,
-        add(multiply(add(t, 1), 0.5), multiply(multiply(v, 0.5), multiply(subtract(1, square(t)), inner))),
-      );
+      const t = tanh(multiply(add(v, multiply(multiply(v, square(v)), geluCubic)), geluScale));
+      const first = multiply(add(multiply(square(v), 3 * geluCubic), 1), geluScale);
+      const second = multiply(v, 6 * geluCubic * geluScale);
+      const inner = add(first, multiply(multiply(v, 0.5), subtract(second, multiply(multiply(t, 2), square(first)))));
+      return multiply(dy, multiply(subtract(1, square(t)), inner));
     },
   ],
   erf: [({ inputs: [x], dy }) => multiply(dy, multiply(exp(negate(square(x as Value))), 2 / Math.sqrt(Math.PI)))],
@@ -75,6 +76,7 @@ const rows: Record<ElementwiseName, Row> = {
 };
 
 const geluScale = Math.sqrt(2 / Math.PI);
+const geluCubic = 0.044715;
 
 /** Name of an elementwise op. */
 export type ElementwiseName = keyof typeof opcodes;
@@ -206,6 +208,8 @@ export const tanh = unary('tanh');
 export const silu = unary('silu');
 /** GELU, the tanh form. Hendrycks & Gimpel 2016, arXiv:1606.08415. */
 export const gelu = unary('gelu');
+/** Derivative of {@link gelu}. */
+export const geluSlope = unary('geluSlope');
 /** Error function. */
 export const erf = unary('erf');
 /** GELU, the exact form: x · Φ(x). */

@@ -3,7 +3,6 @@ import { envFlag } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
 import { printGraph } from '../graph/print.js';
 import { verify } from '../graph/verify.js';
-import { accumulateEarly } from './accumulate-early.js';
 import { foldCasts } from './fold-casts.js';
 import { fuseAddends } from './fuse-addends.js';
 import { fuseElementwise } from './fuse-elementwise.js';
@@ -12,6 +11,7 @@ import { fuseResidualNorm } from './fuse-residual-norm.js';
 import { joinSlices } from './join-slices.js';
 import { narrow } from './narrow.js';
 import { prune } from './prune.js';
+import { schedule } from './schedule.js';
 
 /** A rewrite of a graph that keeps what it computes. */
 export type Pass = (graph: Graph) => Graph;
@@ -38,7 +38,7 @@ export const pipeline: Passes = [
   ['fold-casts', foldCasts],
   ['fuse-addends', fuseAddends],
   ['fuse-elementwise', fuseElementwise],
-  ['accumulate-early', accumulateEarly],
+  ['schedule', schedule],
 ];
 
 /** Runs the passes; `HADAL_VERIFY=1` checks the graph after each, `HADAL_DEBUG=3` prints it. */

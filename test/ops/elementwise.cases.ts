@@ -39,6 +39,14 @@ const unary: Unary[] = [
     ({ x }) => ew.gelu(x as never),
     (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   ],
+  [
+    'geluSlope',
+    ({ x }) => ew.geluSlope(x as never),
+    (x) => {
+      const t = Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
+      return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x);
+    },
+  ],
   ['geluErf', ({ x }) => ew.geluErf(x as never), (x) => 0.5 * x * (1 + erf(x / Math.SQRT2))],
   ['erf', ({ x }) => ew.erf(x as never), erf],
   ['relu', ({ x }) => ew.relu(x as never), (x) => Math.max(x, 0), awayFromZero],
