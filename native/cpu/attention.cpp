@@ -8,7 +8,8 @@
 
 // A kv head's queries are rows (query, head of its group), so that a group shares its keys, also when one token decodes.
 // Tiles are kept transposed, keys × rows: softmax statistics are then plain vectors over rows, and keys and values are used
-// as they lie in memory. Work on one (batch, kv head) is ordered, whatever the thread: same bits for any thread count.
+// as they lie in memory. Sums over one (batch, kv head) are ordered, whatever the thread: same bits for any thread count.
+// This file cuts the work; attention-bf16.h and attention-fp32.h do it, on tiles of attention-tiles.h.
 namespace hadal {
 namespace HADAL_ISA {
 

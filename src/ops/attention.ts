@@ -225,8 +225,8 @@ export interface AttentionOptions {
 }
 
 /**
- * softmax(scale · q·kᵀ) · v, in fp32 inside. A query that sees nothing gets 0. The run fails where start + T, less padding,
- * exceeds S.
+ * softmax(scale · q·kᵀ) · v, in fp32 inside; where the machine multiplies bf16, bf16 stays so and weights are rounded to it.
+ * A query that sees nothing gets 0. The run fails where start + T, less padding, exceeds S.
  *
  * @param q - [B, T, H, D], float
  * @param k - [B, S, G, D], dtype of q; H is a multiple of G: head h reads kv head ⌊h · G/H⌋
