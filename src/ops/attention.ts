@@ -93,10 +93,10 @@ const attentionOp = defineOp<ForwardAttrs, AttentionInputs, [o_BTHE: Value, logs
     const values = byKvHead(valuesOf(k, v, valueDim));
     return [cast(fromGroups(matmul(p, values), heads), q.dtype), reshape(logsumexp, [batch, heads, queries])];
   },
-  cost([q, k, v, docIds, start], [o], { causal, valueDim }) {
+  cost([q, k, v, , start], [o], { causal, valueDim }) {
     const { batch, queries, keys, heads, keyDim } = sizes(q, k, valueDim);
     return {
-      flops: visibleScores(batch * heads * queries * keys, causal, docIds, start) * 2 * (keyDim + valueDim),
+      flops: visibleScores(batch * heads * queries * keys, causal, start) * 2 * (keyDim + valueDim),
       bytesRead: q.bytes + k.bytes + (v?.bytes ?? 0),
       bytesWritten: o.bytes,
     };
@@ -126,10 +126,10 @@ const attentionBackwardOp = defineOp<AttentionAttrs, BackwardInputs, [dq: Value,
       cast(transpose(dv, [0, 2, 1, 3]), v.dtype),
     ];
   },
-  cost([dOut, q, k, v, o, , docIds, start], _, { causal }) {
+  cost([dOut, q, k, v, o, , , start], _, { causal }) {
     const { batch, queries, keys, heads, keyDim, valueDim } = sizesOf(q, k, v);
     return {
-      flops: visibleScores(batch * heads * queries * keys, causal, docIds, start) * 2 * (3 * keyDim + 2 * valueDim),
+      flops: visibleScores(batch * heads * queries * keys, causal, start) * 2 * (3 * keyDim + 2 * valueDim),
       bytesRead: dOut.bytes + q.bytes + k.bytes + v.bytes + o.bytes,
       bytesWritten: q.bytes + k.bytes + v.bytes,
     };
@@ -141,9 +141,9 @@ const attentionBackwardOp = defineOp<AttentionAttrs, BackwardInputs, [dq: Value,
   }),
 });
 
-/** Scores that are computed, by what is known before the run: documents and cache lengths are data. */
-const visibleScores = (scores: number, causal: boolean, docIds: Value | null, start: Value | null) =>
-  causal && !docIds && !start ? scores / 2 : scores;
+/** Scores that are computed at most: documents and cache lengths are data, not known before the run. */
+const visibleScores = (scores: number, causal: boolean, start: Value | null) =>
+  causal && !start ? scores / 2 : scores;
 
 /** k or v as fp32 [B, G, S, …]. */
 const byKvHead = (x_BSGD: Value) => transpose(cast(x_BSGD, 'fp32'), [0, 2, 1, 3]);
