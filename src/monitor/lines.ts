@@ -20,7 +20,8 @@ export function prepareLine({ phase, done, total }: PrepareEvent): string {
 
 /** What is trained, on what, where. */
 export function startLines(event: StartEvent): string[] {
-  const { parameters, activeParameters, trainTokens, heldOutTokens, device, threads, instructionSet, dtype, memory } = event;
+  const { parameters, activeParameters, trainTokens, heldOutTokens, device, threads, instructionSet, dtype, memory } =
+    event;
   const state = memory.parameters + memory.optimizer + memory.gradients;
   return [
     `model  ${formatCount(parameters)} parameters, ${formatCount(activeParameters)} active a token`,
