@@ -205,8 +205,9 @@ class Planner {
     const { node } = output;
     return node.inputs.every((input, i) => {
       if (!input || rootOf(input) !== source) return true;
+      if (input.dtype !== output.dtype) return false;
       return node.op.isElementwise
-        ? sameShape(input.shape, output.shape) && input.dtype === output.dtype
+        ? sameShape(input.shape, output.shape)
         : (node.op.inPlace?.some(([o, n]) => o === output.index && n === i) ?? false);
     });
   }
