@@ -1,6 +1,7 @@
 // Products of groups of rows, one weight matrix a group: the experts of a mixture-of-experts layer.
 // R rows sorted by group, E groups; group e has rows offsets[e] … offsets[e + 1] − 1, known on the device only.
 import { type DType, isFloat } from '../core/dtype.js';
+import { sameShape } from '../core/shape.js';
 import type { Value } from '../graph/graph.js';
 import type { KernelCall, TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
@@ -93,10 +94,11 @@ const weightGradientCall = (a: Value, b: Value, offsets: Value, addend: Value | 
 const weightGradientOp = defineOp<OutputAttrs, [a: Value, b: Value, offsets: Value], [c: Value]>({
   name: 'grouped-matmul-weight-gradient',
   retype,
-  plus: (addend, [a, b, offsets], _, dtype) =>
-    addend.dtype === dtype && addend.shape.length === 3
-      ? groupedMatmulWeightGradientAccumulate(addend, a, b, offsets)
-      : null,
+  plus(addend, [a, b, offsets], _, dtype) {
+    const { shape } = inferWeightGradient('grouped-matmul-weight-gradient', a, b, offsets, dtype);
+    const fits = addend.dtype === dtype && sameShape(addend.shape, shape);
+    return fits ? groupedMatmulWeightGradientAccumulate(addend, a, b, offsets) : null;
+  },
   infer: ([a, b, offsets], { outputDType }) => [
     inferWeightGradient('grouped-matmul-weight-gradient', a, b, offsets, outputDType),
   ],

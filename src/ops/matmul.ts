@@ -124,7 +124,9 @@ const matmulOp = defineOp<MatmulAttrs, [a: Value, b: Value], [c: Value]>({
   plus(addend, [a, b], attrs, outputDType) {
     const { shape } = inferMatmul('matmul', a, b, attrs);
     const fits = sameShape(addend.shape, isRow(addend) ? shape.slice(-1) : shape);
-    return fits ? matmulAccumulateOp.apply([addend, a, b], { ...attrs, outputDType })[0] : null;
+    return fits && isFloat(addend.dtype)
+      ? matmulAccumulateOp.apply([addend, a, b], { ...attrs, outputDType })[0]
+      : null;
   },
   infer: ([a, b], attrs) => [inferMatmul('matmul', a, b, attrs)],
   vjp: ({ inputs: [a, b], gradients: [dy], attrs, needs }) => (dy ? pullBack(a, b, dy, attrs, needs) : [null, null]),

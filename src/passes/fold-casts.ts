@@ -1,5 +1,6 @@
 // A cast that alone reads a result is done by the op that computes it: products give fp32 gradients of 16-bit weights without
 // a second pass over memory, and without the rounding in between.
+import { isFloat } from '../core/dtype.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { castDType } from '../ops/elementwise.js';
 import { rewrite } from './rewrite.js';
@@ -12,8 +13,9 @@ export function foldCasts(graph: Graph): Graph {
   const folded = new Set<Node>();
   for (const node of graph.nodes) {
     const dtype = castDType(node);
-    if (dtype === null) continue;
     let value = node.inputs[0] as Value;
+    // A fraction that is cut off stays off.
+    if (dtype === null || !isFloat(dtype) || !isFloat(value.dtype)) continue;
     let reader = node;
     while (value.node.op.isView && userOf(value) === reader)
       [reader, value] = [value.node, value.node.inputs[0] as Value];

@@ -10,8 +10,9 @@ export function fuseResidualNorm(graph: Graph): Graph {
   const norms = new Set<Node>();
   const isRead = new Set<Value>();
   for (const node of graph.nodes) {
-    const [x] = node.inputs;
-    if (node.op.ofSum && x && !isRead.has(x) && isPlainSum(x) && x.node.predicate === node.predicate) {
+    const [x, ...rest] = node.inputs;
+    const isFirst = x && !isRead.has(x) && !rest.includes(x);
+    if (node.op.ofSum && isFirst && isPlainSum(x) && x.node.predicate === node.predicate) {
       absorbed.add(x.node);
       norms.add(node);
     }

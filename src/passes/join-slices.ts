@@ -1,4 +1,5 @@
 // Gradients of slices that together are the whole are one after the other in memory: instead of a sum of mostly zeros.
+import { sameShape } from '../core/shape.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { addendsOf } from '../ops/elementwise.js';
 import { concat, unsliceOf } from '../ops/shape.js';
@@ -18,7 +19,10 @@ export function joinSlices(graph: Graph): Graph {
     );
 
   return rewrite(graph, (node, { of }) => {
-    const parts = termsOf(node).map((value) => unsliceOf(value.node));
+    const [total] = node.outputs as [Value];
+    const isAlike = ({ shape, dtype, extent }: Value) =>
+      sameShape(shape, total.shape) && dtype === total.dtype && extent === total.extent;
+    const parts = termsOf(node).map((value) => (isAlike(value) ? unsliceOf(value.node) : null));
     const sorted = parts.filter((part) => part !== null).sort((a, b) => a.start - b.start);
     const [first] = sorted;
     if (!first || sorted.length < parts.length) return null;
@@ -27,8 +31,7 @@ export function joinSlices(graph: Graph): Graph {
       if (axis !== first.axis || size !== first.size || start !== end) return null;
       end += x.shape[axis] as number;
     }
-    const [total] = node.outputs as [Value];
-    if (end !== first.size || sorted.some(({ x }) => x.dtype !== total.dtype)) return null;
+    if (end !== first.size) return null;
     return [
       concat(
         sorted.map(({ x }) => of(x)),

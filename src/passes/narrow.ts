@@ -14,11 +14,12 @@ import { rewrite } from './rewrite.js';
 export function narrow(graph: Graph, dtype: DType): Graph {
   const precise = preciseNodes(graph);
   const casts = new Map<Value, Value>();
-  const to = (value: Value, wanted: DType) => {
+  const to = (value: Value, wanted: DType, isShared: boolean) => {
     if (value.dtype === wanted || !isFloat(value.dtype)) return value;
-    if (value.node.op.isSource) return cast(value, wanted);
-    const made = casts.get(value) ?? cast(value, wanted);
-    casts.set(value, made);
+    const known = casts.get(value);
+    if (known) return known;
+    const made = cast(value, wanted);
+    if (isShared && !value.node.op.isSource) casts.set(value, made);
     return made;
   };
   const lowered = rewrite(graph, (node, { graph: target, of }) => {
@@ -29,12 +30,14 @@ export function narrow(graph: Graph, dtype: DType): Graph {
     const wanted = (i: number) => (isNarrow && (op.narrow === 'follow' || op.narrow?.includes(i)) ? dtype : null);
     const typed = now.map((input, i) => {
       if (!input || constantNumber(input) !== null) return input;
-      return to(input, wanted(i) ?? (inputs[i] as Value).dtype);
+      // What may be skipped casts for itself.
+      return to(input, wanted(i) ?? (inputs[i] as Value).dtype, node.predicate === null);
     });
     const retyped = isNarrow ? op.retype?.(attrs, 0, dtype) : null;
     return target.add(op, typed, retyped ?? attrs);
   });
-  for (const [name, value] of graph.outputs) lowered.output(name, to(lowered.outputs.get(name) as Value, value.dtype));
+  for (const [name, value] of graph.outputs)
+    lowered.output(name, to(lowered.outputs.get(name) as Value, value.dtype, true));
   return lowered;
 }
 
