@@ -74,11 +74,17 @@ HADAL_INLINE void binary(float* to, const Operand& x, const Operand& y, int64_t 
 
 HADAL_INLINE Vec truth(IVec mask) { return select(mask, splat(1.0f), Vec{}); }
 
-HADAL_INLINE Vec geluTanh(Vec x) { return 0.5f * x * (1.0f + tanh(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
+// GELU, Hendrycks & Gimpel 2016, arXiv:1606.08415: x (1 + tanh(u)) / 2 = x · sigmoid(2u), u = sqrt(2/π) (x + 0.044715 x³).
+constexpr float geluLinear = 1.5957691216057308f, geluCubic = 0.07135481627159855f;  // of 2u
 
-HADAL_INLINE Vec geluSlope(Vec x) {  // the derivative of geluTanh
-  const Vec t = tanh(0.7978845608028654f * (x + 0.044715f * x * x * x));
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * (0.7978845608028654f * (1.0f + 0.134145f * x * x));
+HADAL_INLINE Vec geluTanh(Vec x) { return x * sigmoid(x * (geluLinear + geluCubic * (x * x))); }
+
+// gate + x · gate · (1 − gate) · (2u)', gate = sigmoid(2u). Beyond ±10 it is 0 or 1; up to there e^(−2u) and what it makes
+// stay finite, and 1 − gate is e^(−2u) · gate, without cancellation.
+HADAL_INLINE Vec geluSlope(Vec given) {
+  const Vec x = min(splat(10.0f), max(splat(-10.0f), given)), square = x * x;  // in this order NaN stays NaN
+  const Vec e = exp(-x * (geluLinear + geluCubic * square)), gate = 1.0f / (1.0f + e);
+  return gate + x * gate * (e * gate) * (geluLinear + 3.0f * geluCubic * square);
 }
 
 // `to` may be the memory of an operand.
@@ -274,6 +280,78 @@ HADAL_INLINE void copyRows(const ElementwiseParams& p, const void* in, void* out
   });
 }
 
+// ---- Transposes: some other dim than the innermost is dense in the input. Tiles of both are moved through registers.
+
+// Columns of a tile of `lanes` rows: a row of them fills a vector.
+template <class T>
+constexpr int64_t tileColumns = 4 / sizeof(T) * lanes;
+
+// to[row · toStride + column] = from[column · fromStride + row]
+HADAL_INLINE void transposeTile(uint32_t* to, int64_t toStride, const uint32_t* from, int64_t fromStride) {
+  Vec x[lanes];
+  for (int i = 0; i < lanes; i++) x[i] = load(reinterpret_cast<const float*>(from + i * fromStride));
+  transpose(x);
+  for (int i = 0; i < lanes; i++) store(reinterpret_cast<float*>(to + i * toStride), x[i]);
+}
+HADAL_INLINE void transposeTile(uint16_t* to, int64_t toStride, const uint16_t* from, int64_t fromStride) {
+  const auto column = [&](int64_t i) { return widen(*reinterpret_cast<const HVec*>(from + i * fromStride)); };
+  Vec x[lanes];  // of pairs of columns
+  for (int i = 0; i < lanes; i++) x[i] = reinterpret_cast<Vec>(column(2 * i) | column(2 * i + 1) << 16);
+  transpose(x);
+  for (int i = 0; i < lanes; i++) store(reinterpret_cast<float*>(to + i * toStride), x[i]);
+}
+
+// The dim that is dense in input 0 where the innermost one is not, or -1.
+HADAL_INLINE int64_t crossedDim(const ElementwiseParams& p) {
+  if (p.strides[p.rank - 1] < 2) return -1;
+  for (int64_t d = 0; d < p.rank - 1; d++)
+    if (p.strides[d] == 1 && p.dims[d] > 1) return d;
+  return -1;
+}
+
+template <class T>
+void copyCrossed(const ElementwiseParams& p, int64_t crossed, const void* in, void* out, int threads) {
+  constexpr int64_t stretch = 16 * tileColumns<T>;  // columns of a share of the work: 1 KB a row
+  const int64_t last = p.rank - 1, rows = p.dims[crossed], columns = p.dims[last], fromStride = p.strides[last];
+  const int64_t rowBlocks = (rows + lanes - 1) / lanes, stretches = (columns + stretch - 1) / stretch;
+  int64_t toStride = 1, outer = 1;
+  for (int64_t d = crossed + 1; d < p.rank; d++) toStride *= p.dims[d];
+  for (int64_t d = 0; d < last; d++) outer *= d == crossed ? 1 : p.dims[d];
+
+  parallelFor(outer * rowBlocks * stretches, threads, 1 + 16384 / (lanes * stretch),
+              [&](int64_t begin, int64_t end, int) {
+                for (int64_t i = begin; i < end; i++) {
+                  const int64_t row = i / stretches % rowBlocks * lanes, start = i % stretches * stretch;
+                  const T* from = static_cast<const T*>(in) + p.offsets[0] + row;
+                  T* to = static_cast<T*>(out) + row * toStride;
+                  int64_t rest = i / stretches / rowBlocks, size = columns;
+                  for (int64_t d = last - 1; d >= 0; d--) {
+                    if (d != crossed) {
+                      from += rest % p.dims[d] * p.strides[d], to += rest % p.dims[d] * size;
+                      rest /= p.dims[d];
+                    }
+                    size *= p.dims[d];
+                  }
+                  const int64_t height = rows - row < lanes ? rows - row : lanes;
+                  const int64_t stop = columns - start < stretch ? columns : start + stretch;
+                  int64_t column = start;
+                  if (height == lanes)
+                    for (; column + tileColumns<T> <= stop; column += tileColumns<T>)
+                      transposeTile(to + column, toStride, from + column * fromStride, fromStride);
+                  for (; column < stop; column++)
+                    for (int64_t r = 0; r < height; r++) to[r * toStride + column] = from[column * fromStride + r];
+                }
+              });
+}
+
+template <class T>
+void copy(const ElementwiseParams& p, const void* in, void* out, int64_t count, int threads) {
+  const int64_t crossed = count == p.size() ? crossedDim(p) : -1;
+  if (crossed >= 0) return copyCrossed<T>(p, crossed, in, out, threads);
+  parallelFor(count, threads, 16384,
+              [&](int64_t begin, int64_t end, int) { copyRows<T>(p, in, out, begin, end - begin); });
+}
+
 void run(const ElementwiseParams& p, void* const* buffers, RunContext& context) {
   int64_t count = p.size();
   if (const auto* extent = static_cast<const int32_t*>(buffers[elementwiseInputs])) {
@@ -283,13 +361,11 @@ void run(const ElementwiseParams& p, void* const* buffers, RunContext& context) 
   }
   const bool copies = p.codeBytes == 2 && p.code[0] == 0 && p.code[1] == 0 && p.inputTypes[0] == p.outputType;
   if (!copies) return compute(p, buffers, count, context);
-  parallelFor(count, context.threads, 16384, [&](int64_t begin, int64_t end, int) {
-    void* out = buffers[elementwiseInputs + 1];
-    if (bytesOf(p.outputType) == 4)
-      copyRows<uint32_t>(p, buffers[0], out, begin, end - begin);
-    else
-      copyRows<uint16_t>(p, buffers[0], out, begin, end - begin);
-  });
+  void* const out = buffers[elementwiseInputs + 1];
+  if (bytesOf(p.outputType) == 4)
+    copy<uint32_t>(p, buffers[0], out, count, context.threads);
+  else
+    copy<uint16_t>(p, buffers[0], out, count, context.threads);
 }
 
 }  // namespace

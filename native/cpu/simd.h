@@ -327,9 +327,15 @@ HADAL_INLINE void transpose(Vec (&x)[lanes]) {
 
 // ---- Arithmetic
 
-HADAL_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }  // a > b ? a : b is one instruction
+HADAL_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
+// The second operand where either is NaN. With AVX-512 GCC 12 makes a comparison and a masked move of a > b ? a : b.
+#if defined(__AVX512F__)
+HADAL_INLINE Vec max(Vec a, Vec b) { return (Vec)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
+HADAL_INLINE Vec min(Vec a, Vec b) { return (Vec)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+#else
 HADAL_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 HADAL_INLINE Vec min(Vec a, Vec b) { return select(a < b, a, b); }
+#endif
 
 // Number i + width of x, for i < width.
 template <int width, int... i>
@@ -413,8 +419,11 @@ HADAL_INLINE Vec scale(Vec x, Vec n) {
 }
 #endif
 
-// e^x to about 1 ulp: x = n ln 2 + r, degree-7 Taylor/minimax of e^r, scaled by 2^n (in two steps without AVX-512: denormals, overflow).
-HADAL_INLINE Vec exp(Vec x) {
+// e^x = 2^n (1 + q) for whole n: x = n ln 2 + r, q = e^r − 1 by its degree-7 polynomial. Good to about 1 ulp; NaN stays NaN.
+struct ExpParts {
+  Vec q, n;
+};
+HADAL_INLINE ExpParts expParts(Vec x) {
   const Vec clamped = min(splat(89.0f), max(splat(-104.0f), x));     // in this order NaN stays NaN
   const Vec shifted = clamped * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to integer
   const Vec n = shifted - 12582912.0f;
@@ -425,16 +434,19 @@ HADAL_INLINE Vec exp(Vec x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return scale(p, n);
+  return {p * (r * r) + r, n};
+}
+HADAL_INLINE Vec exp(Vec x) {  // scaled by 2^n in two steps without AVX-512: denormals, overflow
+  const auto [q, n] = expParts(x);
+  return scale(q + 1.0f, n);
 }
 HADAL_INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
-HADAL_INLINE Vec tanh(Vec x) {  // odd: computed for |x|; small x by series, where 1 - e would cancel
-  const Vec a = select(x < 0.0f, -x, x), e = exp(-2.0f * a), big = (1.0f - e) / (1.0f + e);
-  const Vec s = a * a;
-  const Vec small = a * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * (-0.0539682540f + s * 0.0218694885f))));
-  const Vec y = select(a < 0.25f, small, big);
-  return select(x < 0.0f, -y, y);
+// Odd: m / (−2 − m) for m = e^(−2|x|) − 1, which keeps the small digits of a small x.
+HADAL_INLINE Vec tanh(Vec x) {
+  const UVec sign = UVec{} + 0x80000000u, bits = reinterpret_cast<UVec>(x);
+  const auto [q, n] = expParts(-2.0f * reinterpret_cast<Vec>(bits & ~sign));
+  const Vec power = scale(splat(1.0f), n), m = q * power + (power - 1.0f);
+  return reinterpret_cast<Vec>((reinterpret_cast<UVec>(m / (-2.0f - m)) & ~sign) | (bits & sign));
 }
 
 // Calls body with a value of the storage type of a float dtype: dispatch(p.dtype, [&](auto zero) { using T = decltype(zero); … })

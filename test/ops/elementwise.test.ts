@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
-import { Graph } from '../../src/graph/graph.js';
+import { Graph, type Value } from '../../src/graph/graph.js';
+import * as ew from '../../src/ops/elementwise.js';
 import { add, cast, exp, multiply } from '../../src/ops/elementwise.js';
 import { runPasses } from '../../src/passes/pipeline.js';
 import { describeOp, expectHadalError, runGraph } from '../support/op-case.js';
@@ -46,4 +47,30 @@ it('keeps int32 numbers beyond 2^24 exact when they are only moved', async () =>
     cast(x as never, 'int32'),
   ]);
   expect([...(y as Float64Array)]).toEqual([big, -big]);
+});
+
+it('tanh and GELU keep small numbers, signs, NaN and infinity', async () => {
+  const data = [0, -0, 1e-30, -1e-30, 3e-4, -3e-4, 0.25, -12, 12, 1e30, -1e30, Infinity, -Infinity, Number.NaN];
+  const [tanh, gelu, slope] = await runGraph({ x: { shape: [data.length], dtype: 'fp32', data } }, ({ x }) => [
+    ew.tanh(x as Value),
+    ew.gelu(x as Value),
+    ew.geluSlope(x as Value),
+  ]);
+  data.forEach((given, i) => {
+    const x = Math.fround(given);
+    const want = Math.tanh(x);
+    if (Number.isNaN(x) || x === 0) expect(tanh?.[i]).toBe(want);
+    else expect(Math.abs((tanh?.[i] as number) / want - 1), `tanh ${x}`).toBeLessThan(3e-7);
+  });
+  const at = (x: number) => data.findIndex((v) => Object.is(v, x));
+  expect([0, 1e30, -1e30, Infinity, Number.NaN].map((x) => gelu?.[at(x)])).toEqual([
+    0,
+    Math.fround(1e30),
+    -0,
+    Infinity,
+    Number.NaN,
+  ]);
+  expect((gelu?.[at(-1e-30)] as number) / -5e-31).toBeCloseTo(1, 6);
+  expect([0, 12, 1e30, Infinity, Number.NaN].map((x) => slope?.[at(x)])).toEqual([0.5, 1, 1, 1, Number.NaN]);
+  for (const x of [-12, -1e30, -Infinity]) expect(Math.abs(slope?.[at(x)] as number), `slope ${x}`).toBeLessThan(1e-30);
 });

@@ -92,7 +92,9 @@ export const cases: OpCase[] = [
   transposed([1, 7, 1, 3], [3, 2, 1, 0]),
   transposed([2, 1, 2, 1, 2, 3], [5, 1, 3, 0, 4, 2]),
   transposed([0, 3], [1, 0]),
-  { ...transposed([130, 67], [1, 0]), differentiable: [] },
+  { ...transposed([130, 67], [1, 0]), differentiable: [] }, // whole tiles and what is left of both dims
+  { ...transposed([3, 64, 48], [0, 2, 1]), differentiable: [] },
+  { ...transposed([2, 33, 3, 20], [3, 2, 0, 1]), differentiable: [] },
   sliced([7], 0, 2, 5),
   sliced([4, 6], 1, 1, 6),
   sliced([4, 6], 0, 3, 4),

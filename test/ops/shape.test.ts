@@ -30,6 +30,14 @@ describe('shape ops', () => {
     ]);
   });
 
+  it('copy int32 bit by bit in tiles', async () => {
+    const data = Array.from({ length: 35 * 34 }, (_, i) => 2 ** 30 + i);
+    const [y] = await runGraph({ x: { shape: [35, 34], dtype: 'int32', data } }, ({ x }) => [
+      transpose(x as Value, [1, 0]),
+    ]);
+    expect([...(y as Float64Array)]).toEqual(data.map((_, i) => 2 ** 30 + (i % 35) * 34 + Math.floor(i / 35)));
+  });
+
   it('do nothing where nothing changes', () => {
     const x = new Graph().input('x', [2, 3], 'fp32');
     for (const same of [
