@@ -45,11 +45,19 @@ describe('random programs', () => {
     );
   });
 
-  it('do so after all passes', async () => {
+  it('do so after all passes, which found what they fuse', async () => {
+    const found = new Set<string>();
+    const passed: Planner = (graph, threads) => {
+      const planned = compile(graph, threads);
+      for (const { op } of planned.instructions) found.add(op);
+      return planned;
+    };
     await fc.assert(
-      fc.asyncProperty(seeds, (seed) => check(randomProgram(new Rng(seed)), compile)),
+      fc.asyncProperty(seeds, (seed) => check(randomProgram(new Rng(seed)), passed)),
       { numRuns: 250 },
     );
+    const fused = ['matmul-accumulate', 'add-rms-norm', 'concat', 'fused-elementwise'];
+    expect([...found]).toEqual(expect.arrayContaining(fused));
   });
 
   it('do so where every value is an output as well, which needs no reuse of memory', async () => {
