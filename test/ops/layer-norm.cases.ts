@@ -1,13 +1,29 @@
-import { layerNorm } from '../../src/ops/layer-norm.js';
+import { addLayerNorm, layerNorm } from '../../src/ops/layer-norm.js';
 import type { OpCase } from '../support/op-case.js';
 
-function layerNormCase(
-  R: number,
-  D: number,
-  { scale = 1, offset = 0, fp32Weight = false, bench = false } = {},
-): OpCase {
+type Options = { scale?: number; offset?: number; fp32Weight?: boolean } & Partial<OpCase>;
+
+const eps = 1e-5;
+
+function normalise(x: Float64Array, weight: Float64Array, bias: Float64Array, r: (x: number) => number): Float64Array {
+  const D = weight.length;
+  const y = new Float64Array(x.length);
+  for (let row = 0; row < x.length / D; row++) {
+    const values = x.subarray(row * D, (row + 1) * D);
+    const mean = r(values.reduce((total, v) => r(total + v), 0) / D);
+    const centred = values.map((v) => r(v - mean));
+    const variance = r(centred.reduce((total, v) => r(total + r(v * v)), 0) / D);
+    const rstd = r(1 / r(Math.sqrt(r(variance + eps))));
+    centred.forEach((v, i) => {
+      y[row * D + i] = r(r(r(v * rstd) * weight[i]!) + bias[i]!);
+    });
+  }
+  return y;
+}
+
+function layerNormCase(R: number, D: number, given: Options = {}): OpCase {
+  const { scale = 1, offset = 0, fp32Weight = false, ...rest } = given;
   const dtype = fp32Weight ? 'fp32' : 'float';
-  const eps = 1e-5;
   return {
     name: `R${R} D${D} scale ${scale} offset ${offset}${fp32Weight ? ' fp32 weight' : ''}`,
     inputs: {
@@ -16,21 +32,25 @@ function layerNormCase(
       bias: { shape: [D], dtype },
     },
     build: ({ x, weight, bias }) => layerNorm(x!, weight!, bias!, eps),
-    reference({ x, weight, bias }, r) {
-      const y = new Float64Array(R * D);
-      for (let row = 0; row < R; row++) {
-        const values = x!.subarray(row * D, (row + 1) * D);
-        const mean = r(values.reduce((total, v) => r(total + v), 0) / D);
-        const centred = values.map((v) => r(v - mean));
-        const variance = r(centred.reduce((total, v) => r(total + r(v * v)), 0) / D);
-        const rstd = r(1 / r(Math.sqrt(r(variance + eps))));
-        centred.forEach((v, i) => {
-          y[row * D + i] = r(r(r(v * rstd) * weight![i]!) + bias![i]!);
-        });
-      }
-      return [y];
+    reference: ({ x, weight, bias }, r) => [normalise(x!, weight!, bias!, r)],
+    ...rest,
+  };
+}
+
+function addLayerNormCase(R: number, D: number, { fp32Weight = false, ...rest }: Options = {}): OpCase {
+  const weighted = layerNormCase(R, D, { fp32Weight });
+  return {
+    name: `residual ${weighted.name}`,
+    inputs: { ...weighted.inputs, residual: { shape: [R, D] } },
+    build({ x, residual, weight, bias }) {
+      const [y, , , sum] = addLayerNorm(x!, residual!, weight!, bias!, eps);
+      return [y, sum];
     },
-    ...(bench && { bench }),
+    reference({ x, residual, weight, bias }, r) {
+      const sum = x!.map((v, i) => r(v + residual![i]!));
+      return [normalise(sum, weight!, bias!, r), sum];
+    },
+    ...rest,
   };
 }
 
@@ -42,5 +62,9 @@ export const cases: OpCase[] = [
   layerNormCase(4, 9, { fp32Weight: true }),
   layerNormCase(3, 20, { scale: 1e-2 }), // where eps counts
   layerNormCase(3, 21, { offset: 4 }), // E[x²] − E[x]² would cancel
+  addLayerNormCase(5, 7),
+  addLayerNormCase(3, 64),
+  addLayerNormCase(2, 133, { fp32Weight: true }),
+  addLayerNormCase(0, 8),
   layerNormCase(2048, 1024, { bench: true }),
 ];
