@@ -29,6 +29,7 @@ const stateSchema = z.object({
   /** Same bits are promised for these only. */
   threads: z.number().int().positive(),
   instructionSet: z.string(),
+  dtype: z.enum(['fp32', 'bf16']).default('fp32'), // what checkpoints are of that do not say it
 });
 
 /** What a checkpoint knows beside the tensors. */

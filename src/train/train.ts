@@ -141,6 +141,7 @@ class Run {
       cursor: undefined as never, // the loader's, set in openLoader()
       threads: device.threads,
       instructionSet: loadAddon().features().isa,
+      dtype: stepper.config.dtype,
     };
   }
 
@@ -152,13 +153,14 @@ class Run {
       ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message))
       : null;
     if (found) {
-      const { threads, instructionSet } = this.state;
-      if (found.threads !== threads || found.instructionSet !== instructionSet) {
+      const { threads, instructionSet, dtype } = this.state;
+      const bitsOf = (state: TrainState) => `${state.threads} threads on ${state.instructionSet}, ${state.dtype}`;
+      if (bitsOf(found) !== bitsOf(this.state)) {
         notes.push(
-          `the checkpoint was made with ${found.threads} threads on ${found.instructionSet}, this run has ${threads} on ${instructionSet}: it goes on, but not bit for bit`,
+          `the checkpoint was made with ${bitsOf(found)}, this run has ${bitsOf(this.state)}: it goes on, but not bit for bit`,
         );
       }
-      this.state = { ...found, threads, instructionSet };
+      this.state = { ...found, threads, instructionSet, dtype };
     } else if (this.source) {
       await loadParameters(this.source, stepper.tensors);
     } else {

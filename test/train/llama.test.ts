@@ -1,4 +1,4 @@
-// The Llama family through whole runs: from random weights, resumed, and on from a directory that was saved.
+// The Llama family and GPT-2 through whole runs in either number format, also where `auto` would not take it: from random weights, resumed, and on from a directory that was saved.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
@@ -21,12 +21,14 @@ const dense = {
 const configs = {
   llama: { ...dense, model_type: 'llama', attention_bias: true, mlp_bias: true },
   qwen2: { ...dense, model_type: 'qwen2', tie_word_embeddings: true },
+  gpt2: { model_type: 'gpt2', vocab_size: 280, n_positions: 64, n_embd: 24, n_layer: 2, n_head: 2 },
 };
+const dtypes = ['fp32', 'bf16'] as const;
 
-it.each(Object.entries(configs))(
-  '%s learns, resumes to the same bits, and goes on from what was saved',
-  async (_, config) => {
-    const common = { model: { config }, steps: 12, checkpoint: { every: 4, keep: 9 } };
+it.each(Object.values(configs).flatMap((config) => dtypes.map((dtype) => ({ config, dtype }))))(
+  '$config.model_type in $dtype learns, resumes to the same bits, and goes on from what was saved',
+  async ({ config, dtype }) => {
+    const common = { model: { config }, dtype, steps: 12, checkpoint: { every: 4, keep: 9 } };
     const whole = folder.options(common);
     const events = await runAll(whole);
     const [first, last] = [eventsOf(events, 'evaluation')[0], eventsOf(events, 'evaluation').at(-1)];
@@ -41,7 +43,7 @@ it.each(Object.entries(configs))(
     expect(JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8'))).toMatchObject(config);
     const generation = { eos_token_id: [3, 9], temperature: 0.6 };
     writeFileSync(join(directory, 'generation_config.json'), JSON.stringify(generation));
-    const tune = folder.options({ model: { directory }, steps: 2 });
+    const tune = folder.options({ model: { directory }, dtype, steps: 2 });
     const tuned = await runAll(tune);
     const kept = readFileSync(join(tune.out, 'checkpoints/step-00000002/generation_config.json'), 'utf8');
     expect(JSON.parse(kept)).toEqual(generation);

@@ -24,7 +24,9 @@ async function interrupted(options: TrainOptions, steps: readonly number[]) {
 describe('a resumed run equals one that was not interrupted', () => {
   const accumulating = { batch: 4, gradAccumulationSteps: 2 };
   const changes: Record<string, Partial<TrainOptions>> = {
-    'with experts and a prediction module': {},
+    'with experts and a prediction module': { dtype: 'fp32' },
+    'in bf16': { dtype: 'bf16' },
+    'in bf16 with gradient accumulation': { dtype: 'bf16', ...accumulating },
     'with gradient accumulation': accumulating,
     'beyond an epoch': { batch: 24, seqLen: 64, data: { sources: [] } },
   };
@@ -119,19 +121,23 @@ describe('resume', () => {
     expect(metricsOf(options.out).map(({ step }) => step)).toEqual([0, 1, 2, 2]);
   });
 
-  it('is told that another number of threads or instruction set gives other bits', async () => {
-    const options = folder.options({ ...every, steps: 3 });
+  it('is told that another number of threads, instruction set or number format gives other bits', async () => {
+    const options = folder.options({ ...every, steps: 3, dtype: 'fp32' });
     await runUntil(options, (event) => event.type === 'checkpoint');
     const events = await runUntil({ ...options, resume: true, threads: 1 }, ({ type }) => type === 'start');
     expect(eventsOf(events, 'start')[0]?.notes).toEqual([
       expect.stringMatching(/made with 2 threads.*this run has 1.*not bit for bit/),
+    ]);
+    const other = await runUntil({ ...options, resume: true, dtype: 'bf16' }, ({ type }) => type === 'start');
+    expect(eventsOf(other, 'start')[0]?.notes).toEqual([
+      expect.stringMatching(/made with 2 threads.*, fp32, this run has 2.*, bf16: .*not bit for bit/),
     ]);
     const path = join(options.out, 'checkpoints/step-00000002');
     const state = JSON.parse(readFileSync(join(path, 'state.json'), 'utf8'));
     writeFileSync(join(path, 'state.json'), JSON.stringify({ ...state, instructionSet: 'neon' }));
     await writeManifest(path);
     const elsewhere = await runUntil({ ...options, resume: true }, ({ type }) => type === 'start');
-    expect(eventsOf(elsewhere, 'start')[0]?.notes).toEqual([expect.stringMatching(/on neon, this run/)]);
+    expect(eventsOf(elsewhere, 'start')[0]?.notes).toEqual([expect.stringMatching(/on neon, fp32, this run/)]);
   });
 });
 
