@@ -59,7 +59,7 @@ function gradientCase(
   counts: readonly number[],
   m: number,
   n: number,
-  { outputDType, accumulates = false }: { outputDType?: DType; accumulates?: boolean } = {},
+  { outputDType, accumulates = false }: { outputDType?: 'fp32'; accumulates?: boolean } = {},
   extra: Partial<OpCase> = {},
 ): OpCase {
   const offsets = offsetsOf(counts);
@@ -71,7 +71,7 @@ function gradientCase(
       a: { shape: [rows, m] },
       b: { shape: [rows, n] },
       offsets: { shape: [counts.length + 1], dtype: 'int32', values: (_, i) => offsets[i] as number },
-      ...(accumulates && { addend }),
+      ...(accumulates ? { addend } : {}),
     },
     build: ({ a, b, offsets, addend }) =>
       addend

@@ -18,8 +18,8 @@ import { Rng } from './rng.js';
 
 export interface CaseInput {
   shape: number[];
-  /** 'fp32' stays fp32 in every dtype; 'float' follows the dtype under test. */
-  dtype?: 'float' | 'fp32' | 'int32';
+  /** 'float' follows the dtype under test; others stay what they are. */
+  dtype?: 'float' | DType;
   /** Default: normal(0, 1). */
   values?: (rng: Rng, index: number) => number;
 }
