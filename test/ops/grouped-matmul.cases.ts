@@ -1,4 +1,3 @@
-import type { DType } from '../../src/core/dtype.js';
 import type { Value } from '../../src/graph/graph.js';
 import {
   groupedMatmul,
