@@ -1,5 +1,5 @@
 // `npm run bench`: times every kernel on shapes of a training step and on shapes that no cache holds.
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { Command } from 'commander';
@@ -8,7 +8,7 @@ import { openDevice } from '../src/runtime/device.js';
 import { type BenchDType, benchDTypes } from './support/bench-case.js';
 import { loadFamilies } from './support/families.js';
 import { measurePeaks } from './support/machine.js';
-import { type BenchReport, compareLines } from './support/report.js';
+import { compareLines, readReport } from './support/report.js';
 import { runBenches } from './support/run-benches.js';
 
 interface Flags {
@@ -21,7 +21,7 @@ interface Flags {
   compare?: string;
 }
 
-const flags = new Command('npm run bench --')
+const program = new Command('npm run bench --')
   .description('Times kernels alone: medians, their spread, rates, and shares of what this machine was measured to do.')
   .option('--op <text>', 'only families and kernels whose name contains it')
   .option('--shape <text>', 'only shapes whose description contains it')
@@ -30,10 +30,13 @@ const flags = new Command('npm run bench --')
   .option('--seconds <n>', 'time that a shape is given, beyond five runs', numberBetween(0, 3600), 0.3)
   .option('--out <file>', 'where the JSON goes', 'bench/results/latest.json')
   .option('--compare <file>', 'print ratios to an older JSON')
-  .parse()
-  .opts<Flags>();
+  .parse();
+const flags = program.opts<Flags>();
 
-const older = flags.compare === undefined ? null : (JSON.parse(await readFile(flags.compare, 'utf8')) as BenchReport);
+const older =
+  flags.compare === undefined
+    ? null
+    : await readReport(flags.compare).catch((error: Error) => program.error(`error: ${error.message}`));
 using device = openDevice('cpu', { threads: flags.threads });
 const report = await runBenches(device, await loadFamilies(flags.op), {
   ...flags,

@@ -1,4 +1,5 @@
 // What a bench of kernels leaves: a table, a JSON file, and ratios to an older one.
+import { readFile } from 'node:fs/promises';
 import type { Machine, Peaks } from './machine.js';
 import type { Measurement } from './measure.js';
 
@@ -6,6 +7,17 @@ export interface BenchReport {
   machine: Machine;
   peaks: Peaks;
   results: Measurement[];
+}
+
+/** What `npm run bench` wrote earlier. @throws Error naming the file when it is nothing of the kind */
+export async function readReport(path: string): Promise<BenchReport> {
+  try {
+    const report = JSON.parse(await readFile(path, 'utf8')) as Partial<BenchReport> | null;
+    if (report?.machine && Array.isArray(report.results)) return report as BenchReport;
+  } catch (error) {
+    throw new Error(`expected a JSON of an earlier bench in ${path}: ${(error as Error).message}`);
+  }
+  throw new Error(`expected a JSON of an earlier bench in ${path}, got another`);
 }
 
 const percent = (share: number) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;

@@ -148,4 +148,10 @@ it('the program writes a report and compares it', () => {
   const second = bench(...args, '--out', out, '--compare', older);
   expect(second.stdout).toMatch(/old ms +ms +ratio\nsoftmax .* [\d.]+$/m);
   expect(bench('--dtype', 'fp64').stderr).toMatch(/fp64/);
+  for (const broken of ['{', '{}', 'null']) {
+    writeFileSync(older, broken);
+    const { stderr, status } = bench('--compare', older);
+    expect(stderr, broken).toMatch(/^error: expected a JSON of an earlier bench in .*older\.json.*\n$/);
+    expect(status).toBe(1);
+  }
 }, 120_000);
