@@ -1,6 +1,7 @@
+import type { DType } from '../../src/core/dtype.js';
 import type { Value } from '../../src/graph/graph.js';
 import { type MatmulOptions, matmul, matmulAccumulate } from '../../src/ops/matmul.js';
-import type { CaseInput, OpCase } from '../support/op-case.js';
+import type { OpCase } from '../support/op-case.js';
 
 type Data = Record<string, Float64Array>;
 
