@@ -10,6 +10,7 @@
 // Bytes: unpermute-backward reads T·D + R·D, writes R·D; the others read and write T·D and R·D once.
 #pragma once
 #include "core/kernel.h"
+#include "core/sizes.h"
 
 namespace hadal {
 namespace {
@@ -37,10 +38,9 @@ struct PermuteParams {
   DType dtype;
 
   const char* check() const {
-    int64_t size;
     if (tokens < 0 || topK < 1 || dim < 1) return "expected tokens >= 0, topK >= 1 and dim >= 1";
-    if (__builtin_mul_overflow(tokens, topK, &size) || size > INT32_MAX) return "expected fewer than 2^31 pairs";
-    if (__builtin_mul_overflow(size * 4, dim, &size)) return "expected tokens * topK * dim to fit in 64 bits";
+    if (!sizeFits(tokens, topK, dim, 4)) return "expected tokens * topK * dim to fit in 56 bits";
+    if (pairs() > INT32_MAX) return "expected fewer than 2^31 pairs";
     if (!isFloat(dtype)) return "expected a float dtype";
     return nullptr;
   }

@@ -45,6 +45,9 @@ describe('runKernel', () => {
     const { k: _, ...withoutK } = params;
     await refused(run('matmul', { ...withoutK, depth: 3 }, []), 'HADAL_ERR_NATIVE', /no 'k', an unknown 'depth'/);
     await refused(run('matmul', { ...params, k: -1 }, []), 'HADAL_ERR_NATIVE', /\[matmul\] expected sizes/);
+    // 2^32 · 2^32 is 0 in 64 bits, and the divisor of a thread's share.
+    const wide = { tokens: 0, topK: 2 ** 32, dim: 2 ** 32, dtype: 'fp32' };
+    await refused(run('unpermute', wide, [null, null, null, null]), 'HADAL_ERR_NATIVE', /fit in 56 bits/);
     await refused(run('matmul', params, [a, b, c]), 'HADAL_ERR_SHAPE', /5 buffers \(a, b, addend, extent, c\), got 3/);
     await refused(
       run('matmul', params, [a, b.subarray(1), null, null, c]),
