@@ -19,6 +19,7 @@ namespace {
 // and multiplies two: a step of 14 loads and 24 products waits for neither.
 constexpr int tileRows = 12;
 constexpr int tileColumns = 2 * lanes;
+static_assert(!hasPairProducts || tileRows <= lanes);  // a vector holds a pair of each row
 
 // Depth of a block, in pairs. All of up to 4096 terms are summed in registers where rows of a are read in place. Packed rows
 // (weight gradients, over all tokens) are better off with a panel of b and a tile of a that fit in a first-level cache of

@@ -24,9 +24,10 @@ inline constexpr int lanes = 8;
 inline constexpr int lanes = 4;
 #endif
 
-typedef float Vec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+// Aligned as 16-bit numbers are, which are also read and written in pairs.
+typedef float Vec __attribute__((vector_size(lanes * 4), aligned(2), may_alias));
 typedef int32_t IVec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
-typedef uint32_t UVec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef uint32_t UVec __attribute__((vector_size(lanes * 4), aligned(2), may_alias));
 typedef uint16_t HVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
 typedef Fp16 FVec __attribute__((vector_size(lanes * 2), aligned(2), may_alias));
 
