@@ -91,7 +91,10 @@ function stepContenders(flags: readonly string[], { python, compile, instruction
   const heldBack: Contender = {
     ...{ name: 'hadal fp32, AVX2', program: 'hadal', dtype: 'fp32', isHeldBack: true },
     // oneDNN looks at the machine, not at HADAL_ISA.
-    ...{ command: [...hadal, 'fp32'], env: { HADAL_ISA: 'avx2', ONEDNN_MAX_CPU_ISA: 'AVX2', DNNL_MAX_CPU_ISA: 'AVX2' } },
+    ...{
+      command: [...hadal, 'fp32'],
+      env: { HADAL_ISA: 'avx2', ONEDNN_MAX_CPU_ISA: 'AVX2', DNNL_MAX_CPU_ISA: 'AVX2' },
+    },
   };
   const theirs = (['fp32', 'bf16'] as const).flatMap((dtype): Contender[] => [
     { name: `PyTorch ${dtype}`, program: 'PyTorch', dtype, command: [...pytorch, dtype] },
