@@ -11,12 +11,23 @@
 
 #include <dnnl.hpp>
 
+#include "core/registry.h"
+
 namespace hadal {
 
 namespace {
 
+// oneDNN chooses its own code; where ours is held back by HADAL_ISA, so is oneDNN's.
+void holdBack() {
+  if (chosenIsa() == Isa::avx512) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core);
+  if (chosenIsa() == Isa::avx2) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+  if (chosenIsa() == Isa::portable) dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+}
+
+// Asked before anything else is.
 bool switchedOff() {
   static const bool off = [] {
+    holdBack();
     const char* value = std::getenv("HADAL_NO_ONEDNN");
     return value && *value && std::strcmp(value, "0") != 0;
   }();
@@ -109,6 +120,7 @@ bool onednnTakes(DType a, DType b) noexcept {
 }
 
 bool onednnHasBf16Tiles() noexcept {
+  if (switchedOff()) return false;
   static const bool hasTiles =
       (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
   return hasTiles && onednnTakes(DType::bf16, DType::bf16);

@@ -19,7 +19,7 @@ import type { BenchStepFlags } from './bench.js';
 import { abortOnInterrupt } from './interrupt.js';
 import { printJson, printLine } from './output.js';
 import { progressLine } from './progress-line.js';
-import { writeProfile } from './write-profile.js';
+import { requireProfilePath, writeProfile } from './write-profile.js';
 
 const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
 // The terms that PyTorch's side does not have weigh nothing; they are computed all the same.
@@ -39,6 +39,7 @@ interface StepMeasurement {
 /** Trains on random tokens, or given ones, and prints what it took. */
 export async function benchStep(flags: BenchStepFlags): Promise<void> {
   const dtype = flags.dtype === 'auto' ? bestDType() : flags.dtype;
+  await requireProfilePath(flags.profile);
   const { measured, times, threads } = await measure({ ...flags, dtype });
   const lines = flags.profile === undefined ? [] : await writeProfile(flags.profile, times, threads);
   if (flags.json) {

@@ -15,7 +15,7 @@ import { invocation, quoted } from './invocation.js';
 import { printJson } from './output.js';
 import type { TrainFlags } from './train.js';
 import { trainConfigFrom } from './train-config.js';
-import { writeProfile } from './write-profile.js';
+import { requireProfilePath, writeProfile } from './write-profile.js';
 
 /** Trains, shows it, samples from the result. @throws HadalError what `train` throws */
 export async function runTrain(flags: TrainFlags): Promise<void> {
@@ -24,6 +24,7 @@ export async function runTrain(flags: TrainFlags): Promise<void> {
   const stream = json ? process.stderr : process.stdout;
   const write = (line: string): void => void stream.write(`${line}\n`);
   const config = await trainConfigFrom(flags, (file) => write(`config ${file}`));
+  await requireProfilePath(flags.profile);
   const end = await runShown(config, { stream, json, profile: flags.profile });
   if (!end) return;
   using signal = abortOnInterrupt(() => {});

@@ -6,6 +6,11 @@ import { chromeTrace } from '../runtime/chrome-trace.js';
 import type { InstructionTime } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
 
+/** Refuses a path that cannot be written, before anything is computed. @throws HadalError HADAL_ERR_IO */
+export async function requireProfilePath(path: string | undefined): Promise<void> {
+  if (path !== undefined) await writeFileAtomic(path, '[]\n');
+}
+
 /** Writes a step's trace. @returns lines for people: by op, by module, and where the trace is */
 export async function writeProfile(
   path: string,

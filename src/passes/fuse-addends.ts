@@ -34,7 +34,11 @@ export function fuseAddends(graph: Graph): Graph {
     const [output] = node.outputs as [Value];
     const given = inputs.map((input) => input && of(input));
     const made = op.plus?.(of(found.addend), given, attrs, output.dtype);
-    if (made) return [made];
+    if (made) {
+      // In profiles the time is the product's.
+      made.node.scope = found.product.node.scope;
+      return [made];
+    }
     const [plain] = target.add(op, given, attrs);
     return target.add(
       node.op,

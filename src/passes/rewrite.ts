@@ -30,7 +30,7 @@ export function rewrite(
     const outputs = made ?? copy(node, graph, of);
     for (let id = before; id < graph.nodes.length; id++) {
       const copied = graph.nodes[id] as Node;
-      copied.scope = node.scope;
+      copied.scope ||= node.scope;
       copied.predicate = node.predicate && of(node.predicate);
       copied.queue = node.queue;
     }

@@ -1,6 +1,6 @@
 // `hadal bench step` on given weights and tokens, and `--profile` of both commands that train.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -57,6 +57,13 @@ describe('train --profile', () => {
       return readFileSync(join(dir, run, 'checkpoints', last, 'model.safetensors'), 'base64');
     };
     expect(weights('profiled')).toBe(weights('plain'));
+  });
+
+  it('refuses a path that cannot be written, before the run begins', () => {
+    const { status, stderr } = hadal(...train, 'refused', '--profile', 'config.json/train.json');
+    expect(status).toBe(2);
+    expect(stderr).toMatch(/config\.json/);
+    expect(existsSync(join(dir, 'refused'))).toBe(false);
   });
 });
 
