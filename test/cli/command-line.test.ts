@@ -140,7 +140,7 @@ describe('inspect, doctor, bench, tokenizer', () => {
   });
 
   it('inspect --json has counts and memory', () => {
-    const { stdout } = hadal('inspect', config, '--batch', '2', '--seq', '64', '--json');
+    const { stdout } = hadal('inspect', config, '--batch', '2', '--seq', '64', '--dtype', 'fp32', '--json');
     expect(jsonLines(stdout)[0]).toMatchObject({
       family: 'deepseek_v3',
       seqLen: 64,
