@@ -64,8 +64,8 @@ void reduceRows(const ReduceParams& p, const T* x, O* out, float* partials, int 
 
 // `wide` vectors of columns at once: rows are then read in whole cache lines, and additions do not wait for each other.
 template <int wide, class T>
-HADAL_INLINE void addRows(Reduction kind, const T* x, int64_t rows, int64_t stride, Vec (&totals)[wide]) {
-  for (Vec& total : totals) total = splat(start(kind));
+HADAL_INLINE void addRows(Reduction kind, const T* x, int64_t rows, int64_t stride, Vec* totals) {
+  for (int v = 0; v < wide; v++) totals[v] = splat(start(kind));
   for (int64_t r = 0; r < rows; r++) {
     const T* row = x + r * stride;
     for (int v = 0; v < wide; v++) {
@@ -89,7 +89,7 @@ void reduceColumns(const ReduceParams& p, const T* x, O* out, int threads) {
       O* to = out + o * p.inner + column;
       if (left >= width) {
         Vec totals[wide];
-        addRows(kind, from, p.reduced, p.inner, totals);
+        addRows<wide>(kind, from, p.reduced, p.inner, totals);
         for (int v = 0; v < wide; v++) store(to + v * lanes, totals[v] * scale);
         continue;
       }
