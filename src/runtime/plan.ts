@@ -7,6 +7,7 @@ import { invariant } from '../core/errors.js';
 import { type Shape, sameShape } from '../core/shape.js';
 import type { Graph, Node, Queue, Value } from '../graph/graph.js';
 import type { Cost, KernelCall } from '../graph/op.js';
+import { reads, rootOf } from '../graph/reads.js';
 import { elementwiseCall } from '../ops/elementwise-expression.js';
 import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, type PlannedInstruction } from './encode.js';
@@ -388,17 +389,6 @@ class Planner {
     this.#workspaceBytes = Math.max(this.#workspaceBytes, workspaceBytes);
     this.#infos.push({ ...info, queue });
   }
-}
-
-function reads(node: Node): Value[] {
-  const extents = node.outputs.map((output) => (output.extent && output.extent.node !== node ? output.extent : null));
-  return [...node.inputs, ...extents, node.predicate].filter((value): value is Value => value !== null);
-}
-
-function rootOf(value: Value): Value {
-  let root = value;
-  while (root.node.op.isView) root = root.node.inputs[0] as Value;
-  return root;
 }
 
 function defaultCost(node: Node): Cost {

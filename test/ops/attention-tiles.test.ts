@@ -16,15 +16,9 @@ import { relativeNorm } from '../support/compare.js';
 import { lowerAll } from '../support/lower-all.js';
 import { runGraph } from '../support/op-case.js';
 import { Rng } from '../support/rng.js';
+import type { Sizes } from './attention.cases.js';
 
-interface Sizes {
-  B: number;
-  T: number;
-  S?: number;
-  H: number;
-  G: number;
-  D: number;
-  E: number;
+interface TileCase extends Sizes {
   causal?: boolean;
   docIds?: number[];
   start?: number[];
@@ -34,7 +28,7 @@ const normals = (seed: string, count: number) => {
   const rng = new Rng(seed);
   return Float32Array.from({ length: count }, () => rng.normal());
 };
-const shapesOf = ({ B, T, S = T, H, G, D, E }: Sizes) => ({
+const shapesOf = ({ B, T, S = T, H, G, D, E }: TileCase) => ({
   q: [B, T, H, D],
   k: [B, S, G, D],
   v: [B, S, G, E],
@@ -42,7 +36,7 @@ const shapesOf = ({ B, T, S = T, H, G, D, E }: Sizes) => ({
 });
 
 /** Output and the gradients of q, k and v, in fp32. */
-function build(values: Record<string, Value>, { D, causal = true }: Sizes, dtype: DType): Value[] {
+function build(values: Record<string, Value>, { D, causal = true }: TileCase, dtype: DType): Value[] {
   const [q, k, v] = [values.q!, values.k!, values.v!].map((x) => cast(x, dtype)) as [Value, Value, Value];
   const { docIds = null, start = null } = values;
   const y = attention(q, k, v, { causal, scale: 1 / Math.sqrt(D), docIds, start });
@@ -54,7 +48,7 @@ const documents = (...runs: [length: number, id: number][]) =>
   runs.flatMap(([length, id]) => new Array<number>(length).fill(id));
 
 describe('attention over tiles follows its lowered form', () => {
-  const table: [string, Sizes][] = [
+  const table: [string, TileCase][] = [
     ['odd head sizes', { B: 1, T: 130, H: 3, G: 3, D: 37, E: 51 }],
     ['wide heads, one of them', { B: 1, T: 300, H: 1, G: 1, D: 192, E: 128 }],
     ['heads of 96 and 64', { B: 2, T: 129, H: 2, G: 2, D: 96, E: 64 }],

@@ -1,7 +1,8 @@
 import { attention } from '../../src/ops/attention.js';
 import type { CaseInput, OpCase } from '../support/op-case.js';
 
-interface Sizes {
+/** Batch, queries, keys where they differ, heads, kv heads, sizes of keys and values. */
+export interface Sizes {
   B: number;
   T: number;
   S?: number;
