@@ -24,6 +24,14 @@ Napi::Value StorageHandle::bytes(const Napi::CallbackInfo& info) {
 
 void StorageHandle::dispose(const Napi::CallbackInfo&) { storage_.reset(); }
 
+Napi::Value storageBytes(const Napi::CallbackInfo& info) {
+  const StorageBytes inUse = Storage::inUse();
+  auto bytes = Napi::Object::New(info.Env());
+  bytes["live"] = static_cast<double>(inUse.live);
+  bytes["peak"] = static_cast<double>(inUse.peak);
+  return bytes;
+}
+
 Napi::Function defineStorage(Napi::Env env) {
   return StorageHandle::DefineClass(env, "Storage",
                                     {StorageHandle::InstanceMethod<&StorageHandle::dispose>("dispose"),

@@ -2,16 +2,37 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
+
 namespace hadal {
+
+namespace {
+
+std::atomic<int64_t> live{0}, peak{0};
+
+void count(int64_t bytes) {
+  const int64_t now = live.fetch_add(bytes) + bytes;
+  int64_t before = peak.load();
+  while (now > before && !peak.compare_exchange_weak(before, now)) {
+  }
+}
+
+}  // namespace
 
 std::shared_ptr<Storage> Storage::allocate(int64_t bytes) {
   constexpr int64_t page = 4096;
   const int64_t mapped = bytes <= 0 ? page : (bytes + page - 1) / page * page;
   void* data = mmap(nullptr, static_cast<size_t>(mapped), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return nullptr;
+  count(mapped);
   return std::shared_ptr<Storage>(new Storage(data, bytes, mapped));
 }
 
-Storage::~Storage() { munmap(data_, static_cast<size_t>(mapped_)); }
+Storage::~Storage() {
+  munmap(data_, static_cast<size_t>(mapped_));
+  count(-mapped_);
+}
+
+StorageBytes Storage::inUse() { return {live.load(), peak.load()}; }
 
 }  // namespace hadal

@@ -5,11 +5,17 @@
 
 namespace hadal {
 
+// Bytes of all blocks of the process, in whole pages: now, and the most there ever were.
+struct StorageBytes {
+  int64_t live, peak;
+};
+
 class Storage {
  public:
   // Null when the system refuses.
   static std::shared_ptr<Storage> allocate(int64_t bytes);
   ~Storage();
+  static StorageBytes inUse();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 

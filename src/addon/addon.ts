@@ -76,6 +76,8 @@ export interface Addon {
   features(): { isa: string; onednn: string };
   /** Bytes beyond a multiple of 64 at which an array's memory begins. */
   misalignment(array: NodeJS.TypedArray): number;
+  /** Bytes of all Storages of the process, in whole pages: now, and the most there ever were. */
+  storageBytes(): { live: number; peak: number };
   shutdown(): void;
 }
 
