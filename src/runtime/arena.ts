@@ -12,10 +12,16 @@ export class Arena {
   /** In use, by offset. */
   readonly #blocks: Block[] = [];
   #peakBytes = 0;
+  #atPeak: readonly Block[] = [];
 
   /** The most memory that was ever needed. */
   get peakBytes(): number {
     return this.#peakBytes;
+  }
+
+  /** What was in use when that was first so. */
+  get atPeak(): readonly Block[] {
+    return this.#atPeak;
   }
 
   allocate(bytes: number): Block {
@@ -36,7 +42,10 @@ export class Arena {
     const before = this.#blocks[at - 1];
     const block = { offset: before ? before.offset + before.bytes : 0, bytes: size };
     this.#blocks.splice(at, 0, block);
-    this.#peakBytes = Math.max(this.#peakBytes, block.offset + size);
+    if (block.offset + size > this.#peakBytes) {
+      this.#peakBytes = block.offset + size;
+      this.#atPeak = [...this.#blocks];
+    }
     return block;
   }
 

@@ -37,6 +37,8 @@ export interface Plan {
   arenaBytes: number;
   /** The largest workspace of one instruction, part of arenaBytes. */
   workspaceBytes: number;
+  /** What the arena holds where it is fullest; activations: all that is neither of the others, and holes. */
+  atPeak: Record<'activations' | 'gradients' | 'workspace', number>;
   /** State slots, then outputs (which are slots of their own). */
   slots: TensorSpec[];
   inputs: TensorSpec[];
@@ -85,6 +87,8 @@ class Planner {
   readonly #instructions: PlannedInstruction[] = [];
   readonly #infos: InstructionInfo[] = [];
   readonly #arena = new Arena();
+  readonly #workspaces = new Set<Block>();
+  readonly #gradients = new Set<Block>();
   #workspaceBytes = 0;
   readonly #users = new Map<Value, Node[]>();
   /** Where results must be after the run: updates in their slots, outputs in slots of their own. */
@@ -114,12 +118,21 @@ class Planner {
       constants: joinBytes(this.#constants, this.#constantBytes),
       arenaBytes: this.#arena.peakBytes,
       workspaceBytes: this.#workspaceBytes,
+      atPeak: this.#atPeak(),
       slots: this.#slots,
       inputs: this.#inputs,
       outputs: this.#outputs,
       instructions: this.#infos,
       threads: this.#threads,
     };
+  }
+
+  #atPeak(): Plan['atPeak'] {
+    const { atPeak, peakBytes } = this.#arena;
+    const bytesOfThose = (blocks: ReadonlySet<Block>) =>
+      atPeak.reduce((sum, block) => sum + (blocks.has(block) ? block.bytes : 0), 0);
+    const [gradients, workspace] = [bytesOfThose(this.#gradients), bytesOfThose(this.#workspaces)];
+    return { activations: peakBytes - gradients - workspace, gradients, workspace };
   }
 
   #findUsers(): void {
@@ -250,10 +263,21 @@ class Planner {
       const call = node.op.kernel(node.inputs, node.outputs, node.attrs);
       this.#takeOverBuffers(node, call);
       this.#instruct(node, call);
+      this.#noteGradients(node);
     }
     for (const home of this.#freeAfter.get(node.id) ?? []) {
       if (home.block) this.#arena.free(home.block);
       home.block = null;
+    }
+  }
+
+  /** Gradients are what an update of a slot of their shape reads. */
+  #noteGradients(node: Node): void {
+    const updated = node.outputs.filter((output) => this.#home(output).place.space === 'slot');
+    for (const input of updated.length > 0 ? node.inputs : []) {
+      if (!input || !updated.some(({ shape }) => sameShape(shape, input.shape))) continue;
+      const { block } = this.#home(input);
+      if (block) this.#gradients.add(block);
     }
   }
 
@@ -385,6 +409,7 @@ class Planner {
       waits: [...waits],
     });
     // A workspace on another queue is in use until the program ends.
+    if (workspace) this.#workspaces.add(workspace);
     if (workspace && queue === 'compute') this.#arena.free(workspace);
     this.#workspaceBytes = Math.max(this.#workspaceBytes, workspaceBytes);
     this.#infos.push({ ...info, queue });

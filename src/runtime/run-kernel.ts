@@ -77,6 +77,7 @@ export async function runKernel(
     constants: new Uint8Array(),
     arenaBytes: workspaceBytes,
     workspaceBytes,
+    atPeak: { activations: 0, gradients: 0, workspace: workspaceBytes },
     slots,
     inputs,
     outputs: [],

@@ -6,6 +6,7 @@ import { defineOp } from '../../src/ops/define-op.js';
 import { add, exp, multiply, negate, square, tanh } from '../../src/ops/elementwise.js';
 import { elementwiseCall, opcodes } from '../../src/ops/elementwise-expression.js';
 import { linearCrossEntropy } from '../../src/ops/linear-cross-entropy.js';
+import { sum } from '../../src/ops/reduce.js';
 import { rmsNorm } from '../../src/ops/rms-norm.js';
 import { fill } from '../../src/ops/sources.js';
 import { compile } from '../../src/runtime/compile.js';
@@ -208,6 +209,18 @@ describe('memory', () => {
     graph.output('loss', loss);
     // Neither gradients nor the losses of rows: the scale and a workspace.
     expect(plan(graph, 1).arenaBytes).toBe(plan(graph, 1).workspaceBytes + 64);
+  });
+
+  it('tells what it holds where it is fullest', () => {
+    const graph = new Graph();
+    const [x, w] = [graph.input('x', [64, 128], 'fp32'), graph.slot('w', [128], 'fp32')];
+    const gradient = sum(negate(x), [0]);
+    graph.update('w', add(w, gradient));
+    const { arenaBytes, workspaceBytes, atPeak } = plan(graph, 2);
+    const workspace = Math.ceil(workspaceBytes / 64) * 64;
+    expect(workspace).toBeGreaterThan(0);
+    expect(atPeak).toEqual({ activations: 64 * 128 * 4, gradients: 512, workspace });
+    expect(arenaBytes).toBe(64 * 128 * 4 + 512 + workspace);
   });
 
   it('holds a constant once', () => {
