@@ -7,6 +7,23 @@ import { cast } from '../ops/elementwise.js';
 import { constantNumber } from '../ops/elementwise-expression.js';
 import { rewrite } from './rewrite.js';
 
+/** A number format of the computation; fp8: products of rows with weights in fp8, everything else in bf16. */
+export type PrecisionDType = 'fp32' | 'bf16' | 'fp16' | 'fp8';
+
+/** What is computed in which number format. Plain data. */
+export interface Precision {
+  dtype: PrecisionDType;
+  /** Layers that are computed otherwise, by pattern of their path; later entries win. */
+  layers: readonly { match: string; dtype: PrecisionDType }[];
+  fp8: {
+    /** What a tile's numbers are divided by: its largest / 448, or the next power of two. */
+    scale: 'float' | 'power-of-two';
+  };
+}
+
+/** One number format for all layers. */
+export const uniformPrecision = (dtype: PrecisionDType): Precision => ({ dtype, layers: [], fp8: { scale: 'float' } });
+
 /**
  * Gives a forward graph activations of `dtype`. State stays as it is: each use of a weight casts it anew, so that the
  * gradients of its uses are summed in fp32. Outputs keep their dtypes.

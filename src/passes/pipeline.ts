@@ -9,7 +9,7 @@ import { fuseElementwise } from './fuse-elementwise.js';
 import { fuseLatentHeads } from './fuse-latent-heads.js';
 import { fuseResidualNorm } from './fuse-residual-norm.js';
 import { joinSlices } from './join-slices.js';
-import { narrow } from './narrow.js';
+import { narrow, type Precision } from './narrow.js';
 import { prune } from './prune.js';
 import { schedule } from './schedule.js';
 
@@ -25,9 +25,9 @@ const forwardFusions: Passes = [
   ['prune', prune],
 ];
 
-/** Runs the passes of a graph that is yet to be differentiated. @param dtype - of its activations */
-export function runForwardPasses(traced: Graph, dtype: DType): Graph {
-  const narrowing: Passes = dtype === 'fp32' ? [] : [['narrow', (graph) => narrow(graph, dtype)]];
+/** Runs the passes of a graph that is yet to be differentiated. */
+export function runForwardPasses(traced: Graph, { dtype }: Precision): Graph {
+  const narrowing: Passes = dtype === 'fp32' ? [] : [['narrow', (graph) => narrow(graph, dtype as DType)]];
   return runPasses(traced, [...narrowing, ...forwardFusions]);
 }
 

@@ -13,6 +13,7 @@ import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
 import { type AdamwConfig, applyAdamw } from '../optim/adamw.js';
 import { clipScale, globalNorm } from '../optim/clipping.js';
+import { uniformPrecision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
 import { copiedSlots, readWorkingCopies, refreshWorkingCopies, workingCopyPrefix } from '../passes/working-copies.js';
 import { languageModelLoss, lossScales, plus } from './losses.js';
@@ -46,7 +47,7 @@ interface Terms {
 /** Traces one program of an update. */
 export function traceStep(model: Model, config: StepConfig, part: StepPart): Graph {
   const parameters = parametersOf(model);
-  const forward = runForwardPasses(traceForward(model, config), config.dtype);
+  const forward = runForwardPasses(traceForward(model, config), uniformPrecision(config.dtype));
   const copies = copiedSlots(forward);
   if (part === 'apply') {
     const graph = new Graph();
@@ -70,7 +71,9 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
 
 /** Traces what makes the 16-bit copies of weights that steps and evaluations read. */
 export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
-  return refreshWorkingCopies(copiedSlots(runForwardPasses(traceForward(model, config), config.dtype)));
+  return refreshWorkingCopies(
+    copiedSlots(runForwardPasses(traceForward(model, config), uniformPrecision(config.dtype))),
+  );
 }
 
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>) =>
@@ -156,5 +159,5 @@ export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' |
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
   const scales = { main: fill(graph, [1], 1), mtp: [], balance: fill(graph, [1], 0) };
   graph.output('loss', languageModelLoss(output, inputs, scales, { labelSmoothing: 0, zLoss: 0 }).main);
-  return readWorkingCopies(runForwardPasses(graph, config.dtype));
+  return readWorkingCopies(runForwardPasses(graph, uniformPrecision(config.dtype)));
 }
