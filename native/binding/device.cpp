@@ -68,16 +68,24 @@ void DeviceHandle::shutdownFromScript(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value DeviceHandle::post(Task* task) {
+  return post(task, [this, task] {
+    task->result = task->work();
+    task->work = nullptr;  // lets go of storages and programs here
+    deliver(task);
+  });
+}
+
+void DeviceHandle::deliver(Task* task) {
+  task->delivered = true;
+  callback_.NonBlockingCall(task);
+}
+
+Napi::Value DeviceHandle::post(Task* task, std::function<void()> work) {
   task->kept.push_back(Napi::Persistent(Value()));
   const Napi::Promise promise = task->promise.Promise();
   if (pending_.empty()) callback_.Ref(Env());
   pending_.insert(task);
-  executor_->post([this, task] {
-    task->result = task->work();
-    task->work = nullptr;  // lets go of storages and programs here
-    task->delivered = true;
-    callback_.NonBlockingCall(task);
-  });
+  executor_->post(std::move(work));
   return promise;
 }
 
@@ -152,7 +160,8 @@ Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript
     throw Napi::RangeError::New(env, "[native] the copy lies outside the tensor");
   auto task = std::make_unique<Task>(env);
   task->kept.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
-  task->work = [storage, at = static_cast<int64_t>(offset), bytes, toScript] {
+  task->work = [executor = executor_.get(), storage, at = static_cast<int64_t>(offset), bytes, toScript] {
+    if (!toScript) executor->awaitCopyOf(*storage);
     char* native = static_cast<char*>(storage->data()) + at;
     if (bytes.size == 0) return StepResult{};  // an empty array has no address
     if (toScript) {
@@ -165,6 +174,31 @@ Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript
   return post(task.release());
 }
 
+Napi::Value DeviceHandle::snapshot(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
+  if (!info[0].IsArray() || !info[1].IsArray())
+    throw Napi::TypeError::New(env, "[native] expected lists of storages and of arrays");
+  const auto storages = info[0].As<Napi::Array>(), targets = info[1].As<Napi::Array>();
+  if (storages.Length() != targets.Length())
+    throw Napi::TypeError::New(env, "[native] expected as many arrays as storages");
+  auto task = std::make_unique<Task>(env);
+  std::vector<BlockCopy> copies;
+  for (uint32_t i = 0; i < storages.Length(); i++) {
+    const auto& storage = unwrap<StorageHandle>(storages.Get(i))->storage();
+    const Napi::Value target = targets.Get(i);
+    const Bytes bytes = bytesOf(target, "the array to copy to");
+    if (static_cast<int64_t>(bytes.size) != storage->bytes())
+      throw Napi::RangeError::New(env, "[native] expected an array of the tensor's size");
+    copies.push_back({storage, bytes.data});
+    task->kept.push_back(Napi::Persistent(target.As<Napi::Object>()));
+  }
+  Task* posted = task.release();
+  return post(posted, [this, posted, executor = executor_.get(), copies = std::move(copies)] {
+    executor->snapshot(copies, [this, posted] { deliver(posted); });
+  });
+}
+
 Napi::Value DeviceHandle::threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), executor_ ? executor_->threads() : 0);
 }
@@ -174,6 +208,7 @@ Napi::Function defineDevice(Napi::Env env) {
                                    {DeviceHandle::InstanceMethod<&DeviceHandle::run>("run"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::read>("read"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::snapshot>("snapshot"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::shutdownFromScript>("shutdown"),
                                     DeviceHandle::InstanceAccessor<&DeviceHandle::threads>("threads")});
 }

@@ -17,6 +17,9 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   // in order with the steps.
   Napi::Value read(const Napi::CallbackInfo& info) { return transfer(info, true); }
   Napi::Value write(const Napi::CallbackInfo& info) { return transfer(info, false); }
+  // snapshot(storages: Storage[], targets: TypedArray[]) → Promise<void>: copies whole storages as they are after the
+  // steps posted before, while later ones go on.
+  Napi::Value snapshot(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
   // Ends the step in progress and joins; what was not done is rejected.
   void shutdownFromScript(const Napi::CallbackInfo& info);
@@ -25,7 +28,11 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
 
  private:
   struct Task;
+  // Runs the task's work on the executor thread and delivers its result.
   Napi::Value post(Task* task);
+  // The same for work that sees to the delivery itself.
+  Napi::Value post(Task* task, std::function<void()> work);
+  void deliver(Task* task);
   Napi::Value transfer(const Napi::CallbackInfo& info, bool toScript);
   static void settle(Napi::Env env, Napi::Function, DeviceHandle* device, Task* task);
   using Callback = Napi::TypedThreadSafeFunction<DeviceHandle, Task, &DeviceHandle::settle>;

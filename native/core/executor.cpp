@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 
 #include "core/affinity.h"
 
@@ -58,6 +59,11 @@ void TaskThread::waitFor(uint64_t task) {
   finished_.wait(lock, [&] { return finishedCount_ >= task || (stopping_ && !running_); });
 }
 
+bool TaskThread::isDone(uint64_t task) {
+  std::lock_guard lock(mutex_);
+  return finishedCount_ >= task;
+}
+
 void TaskThread::stop() {
   std::deque<std::function<void()>> dropped;  // destroyed outside the lock
   {
@@ -94,6 +100,7 @@ Executor::Executor(int threads, std::vector<int> processors)
       // Made by the compute thread, whose binding they would share.
       communication_([processors] { allowProcessors(processors); }),
       copy_([processors] { allowProcessors(processors); }),
+      snapshot_([processors] { allowProcessors(processors); }),
       compute_([threads, processors] {
         giveWayBetweenKernels();
         omp_set_dynamic(0);
@@ -111,11 +118,38 @@ void Executor::shutdown() {
   cancelled_ = true;
   communication_.stop();
   copy_.stop();
+  snapshot_.stop();
   compute_.stop();
+}
+
+void Executor::snapshot(const std::vector<BlockCopy>& copies, std::function<void()> done) {
+  for (const BlockCopy& copy : copies)
+    copying_[copy.from.get()] = snapshot_.post([copy] {
+      if (copy.from->bytes() > 0) std::memcpy(copy.to, copy.from->data(), static_cast<size_t>(copy.from->bytes()));
+    });
+  lastCopy_ = snapshot_.post(std::move(done));
+}
+
+void Executor::awaitCopyOf(const Storage& block) {
+  const auto found = copying_.find(&block);
+  if (found == copying_.end()) return;
+  snapshot_.waitFor(found->second);
+  copying_.erase(found);
+}
+
+void Executor::awaitCopiesOfWritten(const ScheduleEntry& entry, const Instruction& instruction) {
+  if (copying_.empty()) return;
+  const BufferList list = instruction.kernel->contract->buffers(instruction.params);
+  for (uint32_t i = 0; i < instruction.bufferCount; i++) {
+    const BufferRef& ref = entry.program->buffers(instruction)[i];
+    if (ref.space == Space::slot && list.items[i].access != Access::in)
+      awaitCopyOf(*entry.bindings.slots[static_cast<size_t>(ref.index)]);
+  }
 }
 
 StepResult Executor::run(const std::vector<ScheduleEntry>& schedule, void* arena, bool profile) {
   StepResult result;
+  if (!copying_.empty() && snapshot_.isDone(lastCopy_)) copying_.clear();
   for (size_t i = 0; i < schedule.size() && result.error.empty() && !result.cancelled; i++) {
     runEntry(schedule[i], arena, profile, result);
     if (!result.error.empty()) result.failedEntry = static_cast<int64_t>(i);
@@ -154,12 +188,14 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
       if (other.queue) other.queue->waitFor(other.task);
     }
     if (instruction.queue != QueueId::compute) {
+      awaitCopiesOfWritten(entry, instruction);
       TaskThread& queue = instruction.queue == QueueId::copy ? copy_ : communication_;
       started[i] = {&queue, queue.post([&, i] { note(runInstruction(entry, instructions[i], arena), i); })};
       if (profile) result.instructionMs.push_back(0);
       continue;
     }
     const auto begin = Clock::now();
+    awaitCopiesOfWritten(entry, instruction);
     note(runInstruction(entry, instruction, arena), i);
     if (profile)
       result.instructionMs.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());

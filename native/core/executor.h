@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "core/program.h"
@@ -21,6 +22,7 @@ class TaskThread {
   // Returns the task's number, or 0 when the thread is stopping and takes no more.
   uint64_t post(std::function<void()> task);
   void waitFor(uint64_t task);
+  bool isDone(uint64_t task);
   // Drops what has not begun and joins.
   void stop();
 
@@ -41,6 +43,12 @@ struct ScheduleEntry {
   Bindings bindings;
 };
 
+// A block whose contents are wanted as they are now, and where they go: at least as many bytes.
+struct BlockCopy {
+  std::shared_ptr<Storage> from;
+  void* to;
+};
+
 struct StepResult {
   bool cancelled = false;
   std::string error;  // empty when the step ended well
@@ -59,16 +67,26 @@ class Executor {
   void post(std::function<void()> task) { compute_.post(std::move(task)); }
   // To be called on the executor thread.
   StepResult run(const std::vector<ScheduleEntry>& schedule, void* arena, bool profile);
+  // Copies blocks as they are now, while later steps go on reading them: an instruction that writes one waits until its
+  // copy is made. `done` is called on the copies' own thread after the last. To be called on the executor thread.
+  void snapshot(const std::vector<BlockCopy>& copies, std::function<void()> done);
+  // Waits until no copy reads the block any more. To be called on the executor thread.
+  void awaitCopyOf(const Storage& block);
   // Ends the step in progress between two instructions and joins all threads. Idempotent.
   void shutdown();
 
  private:
   void runEntry(const ScheduleEntry& entry, void* arena, bool profile, StepResult& result);
+  void awaitCopiesOfWritten(const ScheduleEntry& entry, const Instruction& instruction);
   std::string runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena);
 
   int threads_;
   std::atomic<bool> cancelled_{false};
   TaskThread communication_, copy_;
+  TaskThread snapshot_;  // not copy_: what a step waits for does not queue behind a second's worth of copies
+  // Which task of snapshot_ copies a block; used by the compute thread alone.
+  std::unordered_map<const Storage*, uint64_t> copying_;
+  uint64_t lastCopy_ = 0;
   TaskThread compute_;
 };
 
