@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
+import { systemText } from './system-file.js';
 
 /** Processors that this process may use: those that it may run on, and no more than a container's share of time allows. */
 export function usableProcessors(): number {
@@ -16,22 +16,14 @@ export function usableProcessors(): number {
  * @returns Infinity where nothing limits it
  */
 export function timeShare(groups: string, root: string): number {
-  const group = /^0::(\/.*)$/m.exec(textOf(groups))?.[1];
+  const group = /^0::(\/.*)$/m.exec(systemText(groups))?.[1];
   if (group === undefined) return Number.POSITIVE_INFINITY;
   let share = Number.POSITIVE_INFINITY;
   for (let at = group; ; at = dirname(at)) {
-    const [quota, period] = textOf(join(root, at, 'cpu.max'))
+    const [quota, period] = systemText(join(root, at, 'cpu.max'))
       .split(' ')
       .map(Number);
     if (quota && period) share = Math.min(share, quota / period);
     if (at === '/') return share;
-  }
-}
-
-function textOf(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }
