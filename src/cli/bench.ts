@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { PrecisionDType } from '../passes/narrow.js';
 import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
 
 /** Flags of `hadal bench step`. */
@@ -8,7 +9,7 @@ export interface BenchStepFlags extends CommonFlags {
   tokens?: string;
   batch: number;
   seq: number;
-  dtype: 'auto' | 'fp32' | 'bf16';
+  dtype: 'auto' | PrecisionDType;
   threads?: number;
   pinThreads?: boolean;
   steps: number;
@@ -29,7 +30,12 @@ export function registerBench(program: Command): void {
     .option('--tokens <file>', 'token ids to train on, little-endian int32, row after row (default: random)')
     .option('--batch <n>', 'rows a step', wholeNumber(1), 8)
     .option('--seq <n>', 'tokens a row', wholeNumber(2), 256)
-    .option('--dtype <name>', 'number format of the computation', oneOf(['auto', 'fp32', 'bf16']), 'fp32')
+    .option(
+      '--dtype <name>',
+      'number format of the computation',
+      oneOf(['auto', 'fp32', 'bf16', 'fp16', 'fp8']),
+      'fp32',
+    )
     .option('--threads <n>', 'threads (default: the processors that the process may use)', wholeNumber(1))
     .option('--pin-threads', 'bind each of them to a processor of its own (Linux)')
     .option('--steps <n>', 'steps that are timed', wholeNumber(1), 10)

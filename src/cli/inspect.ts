@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
+import type { PrecisionDType } from '../passes/narrow.js';
 import type { Inspection } from '../train/inspect.js';
+import type { TrainOptions } from '../train/options.js';
 import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
 import { presets } from './presets/presets.js';
 
@@ -7,7 +9,7 @@ interface InspectFlags extends CommonFlags {
   batch?: number;
   seq?: number;
   threads?: number;
-  dtype?: 'auto' | 'fp32' | 'bf16';
+  dtype?: 'auto' | PrecisionDType;
   plan: boolean;
 }
 
@@ -28,8 +30,8 @@ export function registerInspect(program: Command): void {
     .option('--threads <n>', 'threads that workspaces are planned for', wholeNumber(1))
     .option(
       '--dtype <name>',
-      'number format that memory is planned for: auto, fp32 or bf16',
-      oneOf(['auto', 'fp32', 'bf16']),
+      'number format that memory is planned for: auto, fp32, bf16, fp16 or fp8',
+      oneOf(['auto', 'fp32', 'bf16', 'fp16', 'fp8']),
     )
     .option('--no-plan', 'only count: the plan of a large model takes a while')
     .action(inspectModel);
@@ -43,7 +45,7 @@ async function inspectModel(target: string, { batch, seq, threads, dtype, plan, 
   const preset = Object.hasOwn(presets, target) ? presets[target as keyof typeof presets]() : null;
   const model = preset && 'config' in preset.model ? preset.model.config : await checkedPath(target);
   const seqLen = seq ?? preset?.seqLen;
-  const rows = batch ?? (preset ? preset.batch / (preset.gradAccumulationSteps ?? 1) : 1);
+  const rows = batch ?? (preset ? microRows(preset) : 1);
   const found = await inspect(model, {
     batch: rows,
     ...(plan ? {} : { plan }),
@@ -56,6 +58,11 @@ async function inspectModel(target: string, { batch, seq, threads, dtype, plan, 
   }
   if (json) printJson(found);
   else for (const line of await inspectionLines(found)) printLine(line);
+}
+
+/** Rows of a preset's micro-batch; 1 where it leaves them to the machine. */
+function microRows({ batch, gradAccumulationSteps = 1 }: Omit<TrainOptions, 'out'>): number {
+  return batch === 'auto' || gradAccumulationSteps === 'auto' ? 1 : batch / gradAccumulationSteps;
 }
 
 /** @throws HadalError HADAL_ERR_USAGE for what is neither a file nor nearly one */

@@ -19,6 +19,7 @@ function source(name: string, summary: string, schema: z.ZodType): string {
 
 function typeText(schema: JsonSchema, indent = ''): string {
   const { type, anyOf, items, enum: values, properties } = schema;
+  if (schema.const !== undefined) return `'${schema.const}'`;
   if (values) return values.map((value) => `'${value}'`).join(' | ');
   if (anyOf) return anyOf.map((option) => typeText(option as JsonSchema, indent)).join(' | ');
   if (Array.isArray(type)) return type.map((one) => typeText({ type: one }, indent)).join(' | ');

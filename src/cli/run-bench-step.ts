@@ -10,10 +10,12 @@ import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
 import { countModel } from '../models/inspect.js';
 import type { Model } from '../models/model.js';
+import type { PrecisionDType } from '../passes/narrow.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type InstructionTime, openDevice } from '../runtime/device.js';
 import { profileRows } from '../runtime/profile.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
+import { defaultStepConfig } from '../train/step-config.js';
 import { planPrograms, Stepper } from '../train/stepper.js';
 import type { BenchStepFlags } from './bench.js';
 import { abortOnInterrupt } from './interrupt.js';
@@ -21,7 +23,6 @@ import { printJson, printLine } from './output.js';
 import { progressLine } from './progress-line.js';
 import { requireProfilePath, writeProfile } from './write-profile.js';
 
-const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
 // The terms that PyTorch's side does not have weigh nothing; they are computed all the same.
 const weights = { lr: 3e-4, mtpWeight: 0.3, balanceWeight: 0, routerBiasSpeed: 0 };
 
@@ -56,7 +57,7 @@ export async function benchStep(flags: BenchStepFlags): Promise<void> {
 }
 
 async function measure(
-  flags: BenchStepFlags & { dtype: 'fp32' | 'bf16' },
+  flags: BenchStepFlags & { dtype: PrecisionDType },
 ): Promise<{ measured: StepMeasurement; times: readonly InstructionTime[]; threads: number }> {
   const { batch, seq, threads = usableProcessors(), pinThreads = false, steps, warmup, seed, dtype } = flags;
   const { model, source } = await modelOf(flags);
@@ -66,7 +67,7 @@ async function measure(
       `[bench] expected --seq of at most ${model.maxPositions} for this model, got ${seq}`,
     );
   }
-  const step = { batch, seqLen: seq, labelSmoothing: 0, zLoss: 0, dtype, clipNorm: 1, adamw };
+  const step = defaultStepConfig({ batch, seqLen: seq }, dtype);
   const count = warmup + steps + (flags.profile === undefined ? 0 : 1);
   const rowsOf = await rowSource(flags, model.vocabSize, count);
   using signal = abortOnInterrupt(() => {});

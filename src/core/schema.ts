@@ -9,3 +9,9 @@ export const count = z
 
 /** A whole number from 0 on. */
 export const countOrZero = z.number().int().nonnegative();
+
+/** From 0 up to, but not, 1. */
+export const share = z.number().min(0).lt(1);
+
+/** 0 or more. */
+export const weight = z.number().nonnegative();

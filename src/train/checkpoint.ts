@@ -3,18 +3,19 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
+import type { DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { shown } from '../core/expectation.js';
 import { parseJson } from '../core/json.js';
 import type { DataCursor } from '../data/batch.js';
-import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
+import { type DirectoryContents, saveContents } from '../formats/directory-contents.js';
 import { withFileErrors } from '../formats/file-error.js';
-import { verifyManifest, writeManifest } from '../formats/manifest.js';
-import { openTensorDirectory } from '../formats/safetensors.js';
-import { writeTensorDirectory } from '../formats/safetensors-writer.js';
+import { verifyManifest } from '../formats/manifest.js';
+import { openTensorDirectory, type SafetensorsDType } from '../formats/safetensors.js';
 import type { Model } from '../models/model.js';
+import type { Snapshot } from '../runtime/snapshot.js';
 import type { Tensor } from '../runtime/tensor.js';
-import { formatOf, type ModelFilesOptions, readPart, writeModelFiles } from '../session/model-directory.js';
+import { dataOnDevice, type ModelFilesOptions, modelContents } from '../session/model-directory.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
@@ -29,35 +30,51 @@ const stateSchema = z.object({
   /** Same bits are promised for these only. */
   threads: z.number().int().positive(),
   instructionSet: z.string(),
-  dtype: z.enum(['fp32', 'bf16']).default('fp32'), // what checkpoints are of that do not say it
+  dtype: z.enum(['fp32', 'bf16', 'fp16', 'fp8']).default('fp32'), // what checkpoints are of that do not say it
 });
 
 /** What a checkpoint knows beside the tensors. */
 export type TrainState = z.output<typeof stateSchema>;
+
+/** How state is written in a file. */
+const formats: Record<DType, SafetensorsDType> = { fp32: 'F32', bf16: 'BF16', fp16: 'F16', int32: 'I32', uint8: 'U8' };
+
+/** The tensors that a checkpoint holds. */
+export const savedTensors = ({ parameters, stateSlots, tensors }: Stepper): Tensor[] =>
+  [...parameters.keys(), ...stateSlots].map((name) => tensors.get(name) as Tensor);
+
+/**
+ * What a checkpoint's directory holds: the model, the state of its training, and where that stands.
+ *
+ * @param snapshot - what is saved; unless given, the tensors as they are when they are written
+ */
+export function checkpointContents(
+  stepper: Stepper,
+  state: TrainState,
+  beside: ModelFilesOptions,
+  snapshot?: Snapshot,
+): DirectoryContents {
+  const dataOf = snapshot ? snapshot.data.bind(snapshot) : dataOnDevice;
+  const { texts, tensors } = modelContents(stepper.model, stepper.tensors, { ...beside, dataOf });
+  const optimizer = stepper.stateSlots.map((name) => {
+    const tensor = stepper.tensors.get(name) as Tensor;
+    const { dtype, shape } = tensor;
+    return { name, dtype: formats[dtype], shape, data: dataOf(tensor, { shape, offset: 0 }) };
+  });
+  return {
+    texts: { ...texts, 'state.json': `${JSON.stringify(state, null, 2)}\n` },
+    tensors: { ...tensors, optimizer },
+  };
+}
 
 /** Writes a checkpoint; returns its size in bytes. @throws HadalError HADAL_ERR_IO */
 export async function saveCheckpoint(
   path: string,
   stepper: Stepper,
   state: TrainState,
-  beside: Pick<ModelFilesOptions, 'tokenizer' | 'generation'>,
+  beside: ModelFilesOptions,
 ): Promise<number> {
-  return withAtomicDirectory(path, async (temporary) => {
-    await writeModelFiles(temporary, stepper.model, stepper.tensors, beside);
-    const optimizer = stepper.optimizerSlots.map((name) => {
-      const tensor = stepper.tensors.get(name) as Tensor;
-      return {
-        name,
-        dtype: formatOf(tensor),
-        shape: tensor.shape,
-        data: () => readPart(tensor, { shape: tensor.shape, offset: 0 }),
-      };
-    });
-    await writeTensorDirectory(temporary, optimizer, { name: 'optimizer' });
-    await writeFileAtomic(join(temporary, 'state.json'), `${JSON.stringify(state, null, 2)}\n`);
-    const { files } = await writeManifest(temporary);
-    return files.reduce((sum, { bytes }) => sum + bytes, 0);
-  });
+  return saveContents(path, checkpointContents(stepper, state, beside));
 }
 
 /**
@@ -112,10 +129,10 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
   }
   await loadParameters(source, stepper.tensors);
   await using optimizer = await openTensorDirectory(path, { name: 'optimizer' });
-  for (const name of stepper.optimizerSlots) {
+  for (const name of stepper.stateSlots) {
     const tensor = stepper.tensors.get(name) as Tensor;
     const entry = optimizer.tensors.get(name);
-    if (!entry || entry.byteLength !== tensor.bytes || entry.dtype !== formatOf(tensor)) {
+    if (!entry || entry.byteLength !== tensor.bytes || entry.dtype !== formats[tensor.dtype]) {
       throw new HadalError(
         'HADAL_ERR_CHECKPOINT',
         `[checkpoint] ${path} expected optimizer state '${name}' of ${tensor.bytes} bytes, found ${entry ? `${entry.byteLength}` : 'none'}`,

@@ -2,11 +2,14 @@
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { type Problem, problemLines, problemsOf } from '../core/problems.js';
-import { count, countOrZero } from '../core/schema.js';
+import { count, countOrZero, share, weight } from '../core/schema.js';
 import { dataSchema } from '../data/data-config.js';
+import { memorySchema } from './memory-schema.js';
+import { milestonesSchema, optimizerSchema } from './optimizer-schema.js';
+import { precisionSchema } from './precision-schema.js';
+import { watchSchema } from './watch-schema.js';
 
-const share = z.number().min(0).lt(1);
-const weight = z.number().nonnegative();
+const scheduled = z.union([weight, milestonesSchema.min(1)]);
 
 const modelSchema = z.union(
   [
@@ -28,32 +31,18 @@ const modelSchema = z.union(
   { error: 'either { config } or { directory }' },
 );
 
-const optimizerSchema = z.strictObject({
-  lr: z.number().positive().default(1e-3).describe('Learning rate after warm-up, the highest of the run.'),
-  minLrRatio: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.1)
-    .describe('Learning rate at the end of the cosine, as a share of `lr`.'),
-  warmupSteps: countOrZero.default(20).describe('Updates during which the learning rate rises from 0 to `lr`.'),
-  beta1: share.default(0.9).describe('Decay of the running mean of gradients, an update.'),
-  beta2: share.default(0.95).describe('Decay of the running mean of squared gradients, an update.'),
-  eps: z.number().positive().default(1e-8).describe('Added to the root of the squared mean, against division by zero.'),
-  weightDecay: weight
-    .default(0.1)
-    .describe('Decoupled weight decay of matrices, times the learning rate; norms and biases have none.'),
-  clipNorm: z.number().positive().default(1).describe('Gradients of a greater global L2 norm are scaled down to it.'),
-});
-
 const lossSchema = z.strictObject({
   labelSmoothing: share.default(0).describe('Share of the target probability that is spread over the vocabulary.'),
   zLoss: weight.default(0).describe('Weight of the squared log-normalizer of the logits, which keeps them small.'),
-  mtpWeight: weight.default(0.3).describe('λ: weight of the mean multi-token-prediction loss.'),
+  mtpWeight: scheduled
+    .default(0.3)
+    .describe('λ: weight of the mean multi-token-prediction loss; or a list of values from shares of the run on.'),
   balanceWeight: weight.default(1e-4).describe('α: weight of the sequence-wise balance loss of the experts.'),
-  routerBiasSpeed: weight
+  routerBiasSpeed: scheduled
     .default(1e-3)
-    .describe("γ: how far an expert's routing bias moves an update, towards equal load."),
+    .describe(
+      "γ: how far an expert's routing bias moves an update, towards equal load; or a list of values from shares of the run on.",
+    ),
 });
 
 const evaluationSchema = z.strictObject({
@@ -64,6 +53,16 @@ const evaluationSchema = z.strictObject({
 const checkpointSchema = z.strictObject({
   every: countOrZero.default(0).describe('Updates between checkpoints; 0: only at the end.'),
   keep: count.default(2).describe('Newest checkpoints that are kept; older ones are deleted.'),
+  best: countOrZero.default(0).describe('So many more are kept: those of the lowest held-out loss.'),
+  background: z
+    .boolean()
+    .default(true)
+    .describe('Save from a snapshot while training goes on; false: training waits until the checkpoint stands.'),
+});
+
+const batchRampSchema = z.strictObject({
+  from: count.describe('Rows of the first update.'),
+  steps: count.describe('Updates until there are `batch` rows, in equal steps of whole micro-batches.'),
 });
 
 /** Schema of a whole training configuration. Reference pages and the published JSON schema are made from it. */
@@ -78,26 +77,44 @@ export const trainSchema = z.strictObject({
       'Run directory: checkpoints, metrics, the resolved configuration. The command line counts on: `runs/<name>-1`, `-2`, …',
     ),
   steps: count.describe('Updates of the whole run.'),
-  batch: count.describe('Rows an update.'),
+  batch: z
+    .union([count, z.literal('auto')])
+    .describe('Rows an update; `auto`: 80 % of the most that one micro-batch has room for in memory.'),
   seqLen: count.describe('Tokens a row.'),
-  gradAccumulationSteps: count
+  gradAccumulationSteps: z
+    .union([count, z.literal('auto')])
     .default(1)
-    .describe("An update's rows are computed in so many equal parts, whose gradients are summed; divides `batch`."),
-  optimizer: optimizerSchema.prefault({}).describe('AdamW and its schedule: linear warm-up, then a cosine.'),
+    .describe(
+      "An update's rows are computed in so many equal parts, whose gradients are summed; divides `batch`. `auto`: as few as memory has room for.",
+    ),
+  batchRamp: batchRampSchema.nullable().default(null).describe('Updates of fewer rows at the beginning; null: none.'),
+  activationCheckpointing: z
+    .union([
+      z.enum(['none', 'selective', 'sqrt', 'auto']),
+      z.strictObject({ every: count.describe('Layers between two whose input is kept.') }),
+    ])
+    .default('none')
+    .describe(
+      'What of the forward pass is computed once more in the backward pass instead of being kept: nothing, all but what products made, all but the input of every k-th or √n-th layer, or (`auto`) as little as the memory budget asks for. Results are the same, bit for bit.',
+    ),
+  memory: memorySchema.prefault({}).describe('What the run may take.'),
+  optimizer: optimizerSchema.prefault({}).describe('The optimizer, the schedule of its learning rate, and clipping.'),
   loss: lossSchema.prefault({}).describe('Weights of the terms of the loss.'),
   evaluation: evaluationSchema.prefault({}).describe('Loss on held-out text.'),
   checkpoint: checkpointSchema.prefault({}).describe('When the run is saved.'),
+  watch: watchSchema.prefault({}).describe('What is measured beside the loss, and what happens when it goes wrong.'),
   seed: countOrZero
     .max(2 ** 31 - 1)
     .default(0)
     .describe('Seed of weights and data order: the same seed, the same run.'),
   device: z.enum(['auto', 'cpu']).default('auto').describe('Where to compute; `auto`: the best device there is.'),
   dtype: z
-    .enum(['auto', 'fp32', 'bf16'])
+    .enum(['auto', 'fp32', 'bf16', 'fp16', 'fp8'])
     .default('auto')
     .describe(
-      'Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32. Weights, moments, gradients of weights, statistics, routing and loss are fp32 always.',
+      'Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32; `fp8`: bf16 whose linear products are rounded as DeepSeek-V3 does, emulated. Weights, gradients of weights, statistics, routing and loss are fp32 always.',
     ),
+  precision: precisionSchema.prefault({}).describe('Exceptions to `dtype`, and how 16-bit floats are kept in range.'),
   threads: count
     .nullable()
     .default(null)
@@ -129,8 +146,21 @@ export function resolveTrainConfig(
 }
 
 /** What no field can tell alone. */
-function problemsAcross({ batch, gradAccumulationSteps }: TrainConfig): Problem[] {
-  if (batch % gradAccumulationSteps === 0) return [];
-  const text = `field 'gradAccumulationSteps' expected a divisor of batch ${batch}, got ${gradAccumulationSteps}`;
-  return [{ path: ['gradAccumulationSteps'], text }];
+function problemsAcross({ batch, gradAccumulationSteps, batchRamp, optimizer }: TrainConfig): Problem[] {
+  const { shape, milestones } = optimizer.schedule;
+  const ofRamp =
+    batchRamp && batch !== 'auto' && batchRamp.from > batch ? [`at most batch ${batch}`, batchRamp.from] : null;
+  const ofParts =
+    typeof batch === 'number' && typeof gradAccumulationSteps === 'number' && batch % gradAccumulationSteps !== 0
+      ? [`a divisor of batch ${batch}`, gradAccumulationSteps]
+      : null;
+  const ofSteps =
+    shape === 'step' && milestones.length === 0 ? ["milestones, since its shape is 'step'", 'none'] : null;
+  const problem = (path: string[], found: readonly unknown[] | null): Problem[] =>
+    found ? [{ path, text: `field '${path.join('.')}' expected ${found[0]}, got ${found[1]}` }] : [];
+  return [
+    ...problem(['gradAccumulationSteps'], ofParts),
+    ...problem(['batchRamp', 'from'], ofRamp),
+    ...problem(['optimizer', 'schedule', 'milestones'], ofSteps),
+  ];
 }

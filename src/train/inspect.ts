@@ -8,8 +8,10 @@ import { withFileErrors } from '../formats/file-error.js';
 import { modelFromConfig } from '../models/families.js';
 import { countModel, type ModelCounts } from '../models/inspect.js';
 import type { Model } from '../models/model.js';
+import type { PrecisionDType } from '../passes/narrow.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { isGguf, openModelSource } from '../session/model-source.js';
+import { defaultStepConfig } from './step-config.js';
 import { planMemory, planPrograms } from './stepper.js';
 
 /** Bytes by kind that training takes, planned before anything is allocated. */
@@ -19,7 +21,7 @@ export interface TrainingMemory {
   seqLen: number;
   threads: number;
   /** Number format of the computation. */
-  dtype: 'fp32' | 'bf16';
+  dtype: PrecisionDType;
   /** With their copies in 16 bits, where it is bf16. */
   parameters: number;
   gradients: number;
@@ -45,7 +47,7 @@ export interface InspectOptions {
   /** Threads that kernels' workspaces are planned for; the machine's processors unless given. */
   threads?: number;
   /** Number format of the computation; 'auto' (default): what this machine trains fastest in. */
-  dtype?: 'auto' | 'fp32' | 'bf16';
+  dtype?: 'auto' | PrecisionDType;
   /** Whether to plan a step for `memory`, which needs the native binary; unless given, where that loads. */
   plan?: boolean;
 }
@@ -93,15 +95,7 @@ async function planned(
   model: Model,
   sizes: Pick<TrainingMemory, 'batch' | 'seqLen' | 'threads' | 'dtype'>,
 ): Promise<TrainingMemory> {
-  const step = {
-    batch: sizes.batch,
-    seqLen: sizes.seqLen,
-    labelSmoothing: 0,
-    zLoss: 0,
-    dtype: sizes.dtype,
-    clipNorm: 1,
-    adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
-  };
+  const step = defaultStepConfig(sizes, sizes.dtype);
   const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: false });
   const { parameters, optimizer, arena } = planMemory(model, plans);
   const gradients = optimizer / 2;

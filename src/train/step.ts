@@ -6,17 +6,18 @@ import { gradients } from '../autodiff/gradients.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { batchInputs, type Model, parametersOf } from '../models/model.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
-import { add, cast, finite, multiply, sign, subtract } from '../ops/elementwise.js';
+import { add, cast, divide, finite, lessEqual, multiply, sign, subtract } from '../ops/elementwise.js';
 import { mean, sum } from '../ops/reduce.js';
 import { expertCounts } from '../ops/router.js';
 import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
-import { type AdamwConfig, applyAdamw } from '../optim/adamw.js';
-import { clipScale, globalNorm } from '../optim/clipping.js';
-import { uniformPrecision } from '../passes/narrow.js';
+import { type ClipConfig, clip, rememberNorm } from '../optim/clipping.js';
+import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
+import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
+import type { Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
-import { copiedSlots, readWorkingCopies, refreshWorkingCopies, workingCopyPrefix } from '../passes/working-copies.js';
-import { languageModelLoss, lossScales, plus } from './losses.js';
+import { copiedSlots, readWorkingCopies, refreshWorkingCopies } from '../passes/working-copies.js';
+import { type LossScales, languageModelLoss, lossScales, plus } from './losses.js';
 
 /** Which program of an update's schedule. */
 export type StepPart = 'whole' | 'first' | 'next' | 'apply';
@@ -29,10 +30,26 @@ export interface StepConfig {
   labelSmoothing: number;
   zLoss: number;
   /** Of activations and of the copies of weights that products read; the parameters themselves are fp32. */
-  dtype: 'fp32' | 'bf16';
-  clipNorm: number;
-  adamw: AdamwConfig;
+  precision: Precision;
+  /** How gradients are kept within the range of fp16; null: where nothing is computed in it. */
+  lossScale: LossScaleConfig | null;
+  clip: ClipConfig;
+  optimizer: OptimizerConfig;
+  /** What of the forward pass is computed once more in the backward pass. */
+  activationCheckpointing: 'none' | 'selective' | 'sqrt' | 'auto' | { every: number };
 }
+
+/** What 'metrics' holds, in this order. */
+export const metricNames = [
+  'main',
+  'mtp',
+  'balance',
+  'gradNorm',
+  'clippedNorm',
+  'isSound',
+  'allFinite',
+  'lossScale',
+] as const;
 
 /** What a micro-batch contributes to an update; also the slots that sum it, by name. */
 type Contribution = Map<string, Value>;
@@ -47,7 +64,7 @@ interface Terms {
 /** Traces one program of an update. */
 export function traceStep(model: Model, config: StepConfig, part: StepPart): Graph {
   const parameters = parametersOf(model);
-  const forward = runForwardPasses(traceForward(model, config), uniformPrecision(config.dtype));
+  const forward = runForwardPasses(traceForward(model, config), config.precision);
   const copies = copiedSlots(forward);
   if (part === 'apply') {
     const graph = new Graph();
@@ -71,9 +88,7 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
 
 /** Traces what makes the 16-bit copies of weights that steps and evaluations read. */
 export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
-  return refreshWorkingCopies(
-    copiedSlots(runForwardPasses(traceForward(model, config), uniformPrecision(config.dtype))),
-  );
+  return refreshWorkingCopies(copiedSlots(runForwardPasses(traceForward(model, config), config.precision)));
 }
 
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>) =>
@@ -87,7 +102,8 @@ function traceForward(model: Model, config: StepConfig): Graph {
     dropoutKey: graph.input('key', [2], 'int32'),
   };
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
-  const { main, mtp, balance } = languageModelLoss(output, inputs, lossScales(graph, model.mtpDepth), config);
+  const scales = scaledUp(lossScales(graph, model.mtpDepth), config.lossScale && readLossScale(graph));
+  const { main, mtp, balance } = languageModelLoss(output, inputs, scales, config);
   const zero = fill(graph, [1], 0);
   graph.output('main', main);
   graph.output('mtp', mtp.reduce<Value | null>(plus, null) ?? zero);
@@ -97,6 +113,17 @@ function traceForward(model: Model, config: StepConfig): Graph {
     graph.output(`load/${layer}`, load);
   }
   return graph;
+}
+
+/**
+ * Loss scaling begins with the scales of the terms, not with the loss: gradients that are made within the forward pass are
+ * scaled then, too.
+ */
+function scaledUp(scales: LossScales, factor: Value | null): LossScales {
+  if (!factor) return scales;
+  const { main, mtp, balance } = scales;
+  const times = (scale: Value) => multiply(scale, factor);
+  return { main: times(main), mtp: mtp.map(times), balance: times(balance) };
 }
 
 /** Backward through a forward graph, whose outputs become the micro-batch's contribution. */
@@ -115,7 +142,7 @@ function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>): Con
   ]);
 }
 
-/** Clip, check that all is finite, update, report. A gradient that is not finite changes nothing. */
+/** Clip, check that all is finite, update, report. A gradient that is not finite changes nothing but the loss scale. */
 function applyUpdate(
   graph: Graph,
   parameters: ReadonlyMap<string, Parameter>,
@@ -127,18 +154,22 @@ function applyUpdate(
   const grads = trainable.map(({ name }) => summed.get(`gradient/${name}`) as Value);
   const loads = [...summed].filter(([name]) => name.startsWith('load/'));
 
-  const gradNorm = globalNorm(grads);
-  const gradScale = clipScale(gradNorm, config.clipNorm);
-  const isSound = finite(gradNorm);
+  const lossScale = config.lossScale && readLossScale(graph);
+  const clipped = clip(graph, grads, lossScale, config.clip);
+  const allFinite = finite(clipped.norm);
+  const isSound = multiply(allFinite, lessEqual(clipped.norm, graph.input('skipAbove', [1], 'fp32')));
   graph.predicated(cast(isSound, 'int32'), () => {
-    const rates = { lr: graph.input('lr', [1], 'fp32'), gradScale };
-    applyAdamw(graph, trainable, grads, rates, config.adamw, ({ name }) =>
-      copies.has(name) ? workingCopyPrefix + name : null,
-    );
+    const rates = { lr: graph.input('lr', [1], 'fp32'), gradScale: clipped.scale };
+    applyOptimizer(graph, trainable, clipped.grads, rates, config.optimizer, copies);
     for (const [name, load] of loads) balanceRouter(graph, parameters, name.slice('load/'.length), load);
+    rememberNorm(graph, clipped.norm, config.clip);
   });
+  if (config.lossScale) updateLossScale(graph, allFinite, config.lossScale);
 
-  graph.output('metrics', concat([summed.get('losses') as Value, gradNorm, isSound], 0));
+  const terms = summed.get('losses') as Value;
+  const losses = lossScale ? divide(terms, lossScale) : terms;
+  const report = [losses, clipped.norm, clipped.clippedNorm, isSound, allFinite, lossScale ?? fill(graph, [1], 1)];
+  graph.output('metrics', concat(report, 0));
   for (const [name, load] of loads) graph.output(name, load);
 }
 
@@ -153,11 +184,11 @@ function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>,
 }
 
 /** Evaluation: the summed cross-entropy of the main head. */
-export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' | 'seqLen' | 'dtype'>): Graph {
+export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' | 'seqLen' | 'precision'>): Graph {
   const graph = new Graph();
   const inputs = batchInputs(graph, config.batch, config.seqLen, 0);
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
   const scales = { main: fill(graph, [1], 1), mtp: [], balance: fill(graph, [1], 0) };
   graph.output('loss', languageModelLoss(output, inputs, scales, { labelSmoothing: 0, zLoss: 0 }).main);
-  return readWorkingCopies(runForwardPasses(graph, uniformPrecision(config.dtype)));
+  return readWorkingCopies(runForwardPasses(graph, config.precision));
 }

@@ -7,13 +7,14 @@ import type { Batch } from '../data/batch.js';
 import { WorkerPool } from '../data/worker-pool.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
-import { momentSlots, updatesSlot } from '../optim/adamw.js';
+import { lossScaleSlot } from '../optim/loss-scale.js';
+import type { Precision } from '../passes/narrow.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
 import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
 import type { Plan, TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
-import type { StepConfig, StepPart } from './step.js';
+import { metricNames, type StepConfig, type StepPart } from './step.js';
 
 /** What varies from update to update. */
 export interface UpdateInputs {
@@ -27,6 +28,8 @@ export interface UpdateInputs {
   /** Key of the update's random numbers. */
   seed: number;
   step: number;
+  /** Updates whose gradients have a greater norm are left out; default: none. */
+  skipAbove?: number;
 }
 
 /** What an update tells. */
@@ -35,8 +38,14 @@ export interface UpdateResult {
   loss: number;
   mtpLoss: number | null;
   balanceLoss: number | null;
+  /** Global norm of the gradients, before and after clipping. */
   gradNorm: number;
+  clippedNorm: number;
   skipped: boolean;
+  /** Whether a gradient was not finite. */
+  overflowed: boolean;
+  /** What the loss was multiplied with; null without loss scaling. */
+  lossScale: number | null;
   /** Busiest expert's load over the mean, the worst layer's. */
   expertImbalance: number | null;
   times: InstructionTime[];
@@ -72,7 +81,7 @@ export class Planning implements AsyncDisposable {
 
   async #plan(model: Model, step: StepConfig, { threads, accumulates }: PlanOptions): Promise<Plans> {
     const parts: StepPart[] = accumulates ? ['first', 'next', 'apply'] : ['whole'];
-    const copies = step.dtype === 'fp32' ? [] : (['working-copies'] as const);
+    const copies = isNarrowed(step.precision) ? (['working-copies'] as const) : [];
     const plans: Plans = {};
     for (const program of ['initialization', ...copies, 'evaluation', ...parts] as const) {
       const task: CompileTask = { model: model.toHuggingFace(), program, step, threads };
@@ -86,6 +95,9 @@ export class Planning implements AsyncDisposable {
     return this.#pool[Symbol.asyncDispose]();
   }
 }
+
+const isNarrowed = ({ dtype, layers }: Precision): boolean =>
+  [{ dtype }, ...layers].some((one) => one.dtype !== 'fp32');
 
 /** Plans the programs of a run off the main thread. */
 export async function planPrograms(model: Model, step: StepConfig, options: PlanOptions): Promise<Plans> {
@@ -105,17 +117,41 @@ export function planMemory(model: Model, plans: Plans): MemoryPlan {
     );
   return {
     parameters: bytes(parametersOf(model).values()) + bytes(slots(workingCopyPrefix).values()),
-    optimizer: bytes(slots('adam.').values()),
+    optimizer: bytes(stateSlots(model, plans).values()),
     gradients: bytes(slots('gradient/').values()),
     arena: Math.max(0, ...Object.values(plans).map((plan) => plan.arenaBytes)),
   };
 }
+
+/** Slots of what programs update beside the parameters: moments, counters, the loss scale. Checkpoints hold them. */
+export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> {
+  const parameters = parametersOf(model);
+  const found = new Map<string, TensorSpec>();
+  for (const { slots, outputs } of [plans.whole, plans.first, plans.next, plans.apply].filter(
+    (plan) => plan !== undefined,
+  )) {
+    const made = new Set(outputs.map(({ name }) => name));
+    for (const spec of slots) {
+      const { name } = spec;
+      if (!parameters.has(name) && !made.has(name) && !isPassing(name)) found.set(name, spec);
+    }
+  }
+  return found;
+}
+
+/** Sums of one update, and what is made from the parameters. */
+const isPassing = (name: string): boolean =>
+  name === 'losses' || ['gradient/', 'load/', workingCopyPrefix].some((prefix) => name.startsWith(prefix));
+
+type Metrics = Record<(typeof metricNames)[number], number>;
 
 /** A model in training. Owns its tensors. */
 export class Stepper implements Disposable {
   readonly parameters: ReadonlyMap<string, Parameter>;
   /** Parameters, moments, counters and sums, by slot name. */
   readonly tensors = new Map<string, Tensor>();
+  /** Names of the slots that a checkpoint holds beside the parameters. */
+  readonly stateSlots: readonly string[];
   readonly #programs: Partial<Record<CompileTask['program'], Program>> = {};
 
   constructor(
@@ -125,6 +161,7 @@ export class Stepper implements Disposable {
     plans: Plans,
   ) {
     this.parameters = parametersOf(model);
+    this.stateSlots = [...stateSlots(model, plans).keys()];
     for (const [name, plan] of Object.entries(plans)) {
       const program = device.load(plan);
       this.#programs[name as CompileTask['program']] = program;
@@ -134,16 +171,15 @@ export class Stepper implements Disposable {
     }
   }
 
-  /** Names of the slots that a checkpoint holds beside the parameters. */
-  get optimizerSlots(): string[] {
-    const moments = [...this.parameters.values()]
-      .filter(({ trainable }) => trainable)
-      .flatMap(({ name }) => momentSlots(name));
-    return [...moments, updatesSlot];
+  /** Gives state that does not begin with zeros its beginning. To be called once, before it is loaded or used. */
+  async begin(): Promise<void> {
+    const { lossScale } = this.config;
+    if (lossScale) await this.#tensor(lossScaleSlot).write(Float32Array.of(lossScale.initial));
   }
 
   /** Fills the parameters with their random beginning. */
   async initialize(seed: number): Promise<void> {
+    await this.begin();
     await this.device.run([this.#entry('initialization', { key: Int32Array.of(seed, 0) })]);
     await this.refreshWorkingCopies();
   }
@@ -159,7 +195,7 @@ export class Stepper implements Disposable {
    * @throws HadalError HADAL_ERR_RUN naming op and layer when the data do not fit the model
    */
   async update(window: readonly Batch[], inputs: UpdateInputs, { profile = false } = {}): Promise<UpdateResult> {
-    const { lr, mtpWeight, balanceWeight, routerBiasSpeed } = inputs;
+    const { lr, mtpWeight, balanceWeight, routerBiasSpeed, skipAbove = Number.POSITIVE_INFINITY } = inputs;
     const total = (count: (batch: Batch) => number) =>
       Math.max(
         1,
@@ -179,7 +215,7 @@ export class Stepper implements Disposable {
       balanceScale: one(balanceScale),
       ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
     };
-    const hyper = { lr: one(lr), routerBiasSpeed: one(routerBiasSpeed) };
+    const hyper = { lr: one(lr), routerBiasSpeed: one(routerBiasSpeed), skipAbove: one(skipAbove) };
     const micro = (batch: Batch, i: number) => ({
       ...batchArrays(batch),
       ...scales,
@@ -194,13 +230,16 @@ export class Stepper implements Disposable {
           ];
     const times = await this.device.run(schedule, { profile });
 
-    const [main = 0, mtp = 0, balance = 0, gradNorm = 0, finite = 0] = await this.#tensor('metrics').toFloat32();
+    const metrics = await this.#metrics();
     return {
-      loss: main,
-      mtpLoss: depth > 0 && mtpWeight > 0 ? mtp / mtpWeight : null,
-      balanceLoss: routers > 0 && balanceWeight > 0 ? balance / balanceWeight : null,
-      gradNorm,
-      skipped: finite === 0,
+      loss: metrics.main,
+      mtpLoss: depth > 0 && mtpWeight > 0 ? metrics.mtp / mtpWeight : null,
+      balanceLoss: routers > 0 && balanceWeight > 0 ? metrics.balance / balanceWeight : null,
+      gradNorm: metrics.gradNorm,
+      clippedNorm: metrics.clippedNorm,
+      skipped: metrics.isSound === 0,
+      overflowed: metrics.allFinite === 0,
+      lossScale: this.config.lossScale && metrics.lossScale,
       expertImbalance: await this.#expertImbalance(),
       times,
     };
@@ -210,6 +249,11 @@ export class Stepper implements Disposable {
   async evaluate(batch: Batch): Promise<number> {
     await this.device.run([this.#entry('evaluation', batchArrays(batch))]);
     return (await this.#tensor('loss').toFloat32())[0] as number;
+  }
+
+  async #metrics(): Promise<Metrics> {
+    const numbers = await this.#tensor('metrics').toFloat32();
+    return Object.fromEntries(metricNames.map((name, i) => [name, numbers[i]])) as Metrics;
   }
 
   async #expertImbalance(): Promise<number | null> {

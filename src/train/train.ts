@@ -10,7 +10,7 @@ import { DataLoader, evalBatches } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepared.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
-import { cosineLr } from '../optim/schedule.js';
+import { learningRate, microBatches, valueAt } from '../optim/schedule.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type Device, type InstructionTime, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
@@ -18,10 +18,12 @@ import { loadParameters, type ModelSource, openModelSource } from '../session/mo
 import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
+import { sized } from './fit.js';
 import type { TrainOptions } from './options.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
 import type { StepConfig } from './step.js';
+import { type SizedConfig, stepConfigOf } from './step-config.js';
 import { type MemoryPlan, Planning, type Plans, planMemory, Stepper, type UpdateResult } from './stepper.js';
 
 /** What a caller may hand to {@link train}. */
@@ -45,7 +47,7 @@ export async function* train(
   options: TrainOptions,
   { signal, onProfile }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
-  const config = resolveTrainConfig(options);
+  const config = sized(resolveTrainConfig(options));
   const { model, source } = await modelOf(config);
   checkLengths(config, model);
   await requireSources(config);
@@ -56,7 +58,7 @@ export async function* train(
   });
   using directory = await RunDirectory.open(config.out, { resume: config.resume });
   const dtype = config.dtype === 'auto' ? bestDType() : config.dtype;
-  const step = stepConfig(config, dtype);
+  const step = stepConfigOf(config, dtype);
   const { prepared, heldOut, plans } = yield* prepareAndPlan(config, model, step, device.threads, signal);
   const memory = planMemory(model, plans);
   refuseWhatCannotFit(memory, config);
@@ -91,7 +93,7 @@ export async function* train(
 
 /** Data and programs, made at the same time: the first step is not to wait for both. */
 async function* prepareAndPlan(
-  config: TrainConfig,
+  config: SizedConfig,
   model: Model,
   step: StepConfig,
   threads: number,
@@ -123,7 +125,7 @@ class Run {
   readonly #began = performance.now();
 
   constructor(
-    readonly config: TrainConfig,
+    readonly config: SizedConfig,
     readonly directory: RunDirectory,
     readonly stepper: Stepper,
     readonly device: Device,
@@ -141,7 +143,7 @@ class Run {
       cursor: undefined as never, // the loader's, set in openLoader()
       threads: device.threads,
       instructionSet: loadAddon().features().isa,
-      dtype: stepper.config.dtype,
+      dtype: stepper.config.precision.dtype,
     };
   }
 
@@ -149,6 +151,7 @@ class Run {
   async load(): Promise<string[]> {
     const { config, stepper, directory } = this;
     const notes: string[] = [];
+    await stepper.begin();
     const found = config.resume
       ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message))
       : null;
@@ -227,14 +230,23 @@ class Run {
   async #update(loader: DataLoader): Promise<StepEvent> {
     const { config, state, stepper } = this;
     const begin = performance.now();
+    const progress = state.step / config.steps;
+    const rows = { batch: config.batch, micro: stepper.config.batch };
+    const parts = microBatches(config.batchRamp, rows, state.step);
     const window: Batch[] = [];
-    while (window.length < config.gradAccumulationSteps) window.push(await loader.next());
-    const lr = cosineLr({ ...config.optimizer, steps: config.steps }, state.step);
+    while (window.length < parts) window.push(await loader.next());
+    const lr = learningRate({ ...config.optimizer, steps: config.steps }, state.step);
+    const { balanceWeight, mtpWeight, routerBiasSpeed } = config.loss;
+    const weights = {
+      balanceWeight,
+      mtpWeight: valueAt(mtpWeight, progress),
+      routerBiasSpeed: valueAt(routerBiasSpeed, progress),
+    };
     const isWatched = envFlag('HADAL_DEBUG') >= 2;
     const onProfile = ++this.#updates === 3 || state.step + 1 === config.steps ? this.onProfile : undefined;
     const result = await stepper.update(
       window,
-      { ...config.loss, lr, seed: config.seed, step: state.step },
+      { ...weights, lr, seed: config.seed, step: state.step },
       { profile: isWatched || onProfile !== undefined },
     );
     const table = () => `${profileTable(result.times)}\n\n${profileTable(result.times, 'module')}`;
@@ -328,7 +340,7 @@ async function modelOf({ model: given }: TrainConfig): Promise<{ model: Model; s
 }
 
 /** Memory is known before the first step, so a run that cannot fit ends here. */
-function refuseWhatCannotFit({ parameters, optimizer, gradients, arena }: MemoryPlan, config: TrainConfig): void {
+function refuseWhatCannotFit({ parameters, optimizer, gradients, arena }: MemoryPlan, config: SizedConfig): void {
   const needed = parameters + optimizer + gradients + arena;
   const free = freemem();
   if (needed <= free) return;
@@ -348,20 +360,4 @@ function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
       `[train] field 'seqLen' expected at most ${maxPositions} (the model's positions), got ${seqLen}`,
     );
   }
-}
-
-function stepConfig(
-  { batch, gradAccumulationSteps, seqLen, loss, optimizer }: TrainConfig,
-  dtype: StepConfig['dtype'],
-): StepConfig {
-  const { beta1, beta2, eps, weightDecay, clipNorm } = optimizer;
-  return {
-    batch: batch / gradAccumulationSteps,
-    seqLen,
-    labelSmoothing: loss.labelSmoothing,
-    zLoss: loss.zLoss,
-    dtype,
-    clipNorm,
-    adamw: { beta1, beta2, eps, weightDecay },
-  };
 }

@@ -6,6 +6,7 @@ import { batchFromRows } from '../../dist/data/batch.js';
 import { randomUint32 } from '../../dist/data/shuffle.js';
 import { modelFromConfig } from '../../dist/models/families.js';
 import { openDevice } from '../../dist/runtime/device.js';
+import { defaultStepConfig } from '../../dist/train/step-config.js';
 import { planPrograms, Stepper } from '../../dist/train/stepper.js';
 
 const deepseek = {
@@ -73,8 +74,7 @@ function windowOf(step, mtpDepth) {
 
 async function curveOf(config) {
   const model = modelFromConfig(config);
-  const adamw = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
-  const step = { batch: 2, seqLen, labelSmoothing: 0.05, zLoss: 1e-4, dtype: 'fp32', clipNorm: 1, adamw };
+  const step = { ...defaultStepConfig({ batch: 2, seqLen }, 'fp32'), labelSmoothing: 0.05, zLoss: 1e-4 };
   const device = openDevice('cpu', { threads });
   const stepper = new Stepper(device, model, step, await planPrograms(model, step, { threads, accumulates: true }));
   await stepper.initialize(1);

@@ -1,7 +1,9 @@
 import { batchFromRows } from '../../src/data/batch.js';
 import { modelFromConfig } from '../../src/models/families.js';
+import type { PrecisionDType } from '../../src/passes/narrow.js';
 import { openDevice } from '../../src/runtime/device.js';
 import type { StepConfig } from '../../src/train/step.js';
+import { defaultStepConfig } from '../../src/train/step-config.js';
 import { planPrograms, Stepper, type UpdateInputs } from '../../src/train/stepper.js';
 import { Rng } from '../support/rng.js';
 
@@ -32,15 +34,8 @@ export const tinyConfig = {
 
 export const tinyModel = () => modelFromConfig(tinyConfig);
 
-export const stepConfig = (batch: number, seqLen: number, dtype: StepConfig['dtype'] = 'fp32'): StepConfig => ({
-  batch,
-  seqLen,
-  labelSmoothing: 0,
-  zLoss: 0,
-  dtype,
-  clipNorm: 1,
-  adamw: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 },
-});
+export const stepConfig = (batch: number, seqLen: number, dtype: PrecisionDType = 'fp32'): StepConfig =>
+  defaultStepConfig({ batch, seqLen }, dtype);
 
 export const updateInputs = (step: number, change: Partial<UpdateInputs> = {}): UpdateInputs => ({
   lr: 3e-3,

@@ -1,0 +1,21 @@
+// The configuration's `memory`.
+import { z } from 'zod';
+
+const offloadSchema = z.strictObject({
+  optimizer: z.boolean().default(false).describe('Whether moments lie in a file.'),
+  parameters: z.boolean().default(false).describe('Whether weights lie in a file, read a layer ahead.'),
+  directory: z
+    .string()
+    .nullable()
+    .default(null)
+    .describe('Where the file is, on a fast disk; it is gone when the run ends. Null: the run directory.'),
+});
+
+/** Schema of `memory`. */
+export const memorySchema = z.strictObject({
+  budget: z
+    .union([z.number().positive(), z.string()])
+    .default('auto')
+    .describe('Bytes the process may take, as a number or such as `12GiB`; `auto`: what the machine has free.'),
+  offload: offloadSchema.prefault({}).describe('State that lies in a memory-mapped file instead of in memory.'),
+});

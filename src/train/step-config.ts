@@ -1,0 +1,43 @@
+// What of a run's configuration its programs are traced from.
+import type { PrecisionDType } from '../passes/narrow.js';
+import { type TrainConfig, trainSchema } from './config.js';
+import type { StepConfig } from './step.js';
+
+/** A configuration whose automatic sizes are decided. */
+export type SizedConfig = TrainConfig & { batch: number; gradAccumulationSteps: number };
+
+type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing';
+
+/** @param dtype - what `dtype: 'auto'` came to */
+export function stepConfigOf(
+  config: Pick<SizedConfig, Chosen | 'batch' | 'gradAccumulationSteps' | 'seqLen' | 'steps'>,
+  dtype: PrecisionDType,
+): StepConfig {
+  const { batch, gradAccumulationSteps, seqLen, loss, precision, optimizer, activationCheckpointing, steps } = config;
+  const { layers, fp8Scale, lossScale } = precision;
+  const { clipNorm, clipValue, adaptiveClip, lr, minLrRatio, warmupSteps, warmupShare, schedule, ...how } = optimizer;
+  const usesFp16 = [{ dtype }, ...layers].some((one) => one.dtype === 'fp16');
+  return {
+    batch: batch / gradAccumulationSteps,
+    seqLen,
+    labelSmoothing: loss.labelSmoothing,
+    zLoss: loss.zLoss,
+    precision: { dtype, layers, fp8: { scale: fp8Scale } },
+    lossScale: usesFp16 ? lossScale : null,
+    clip: { norm: clipNorm, value: clipValue, adaptive: adaptiveClip },
+    optimizer: { ...how, steps },
+    activationCheckpointing,
+  };
+}
+
+/** What steps of rows are traced from where nothing else is said. */
+export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype: PrecisionDType): StepConfig {
+  const { loss, precision, optimizer, activationCheckpointing } = trainSchema.shape;
+  const config = {
+    loss: loss.parse(undefined),
+    precision: precision.parse(undefined),
+    optimizer: optimizer.parse(undefined),
+    activationCheckpointing: activationCheckpointing.parse(undefined),
+  };
+  return stepConfigOf({ ...config, ...rows, gradAccumulationSteps: 1, steps: 1 }, dtype);
+}
