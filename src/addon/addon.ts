@@ -28,6 +28,8 @@ export interface NativeDevice {
   run(schedule: NativeScheduleEntry[], arena: NativeStorage, profile: boolean): Promise<Float64Array | undefined>;
   read(storage: NativeStorage, offset: number, target: NodeJS.TypedArray): Promise<void>;
   write(storage: NativeStorage, offset: number, source: NodeJS.TypedArray): Promise<void>;
+  /** Copies whole storages as they are after what was called before, while what is called later goes on. */
+  snapshot(storages: NativeStorage[], targets: NodeJS.TypedArray[]): Promise<void>;
   shutdown(): void;
 }
 

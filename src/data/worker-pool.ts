@@ -27,7 +27,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** Calls the exported function `name`. @throws what it threw; HadalError with its code */
-  async run<T>(name: string, task: unknown, transferList: MessagePort[] = []): Promise<T> {
+  async run<T>(name: string, task: unknown, transferList: (MessagePort | ArrayBuffer)[] = []): Promise<T> {
     const result = (await this.pool.run(task, { name, transferList })) as WorkerResult<T>;
     if ('value' in result) return result.value;
     throw new HadalError(result.error.code, result.error.message);

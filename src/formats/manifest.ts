@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
@@ -31,8 +31,37 @@ export async function sha256OfFile(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Writes `manifest.json` over all files below `dir`, itself excluded. @throws HadalError HADAL_ERR_IO */
-export async function writeManifest(dir: string): Promise<Manifest> {
+async function sumOfFile(path: string): Promise<{ bytes: number; sha256: string }> {
+  const { size } = await withFileErrors(`read ${path}`, () => stat(path));
+  return { bytes: size, sha256: await sha256OfFile(path) };
+}
+
+/** Checksums of files, computed while these are written: what was hashed is what was meant to be in them. */
+export class WrittenSums {
+  readonly #sums = new Map<string, { bytes: number; hash: Hash }>();
+
+  /** To be told what is written to which file, in order. */
+  readonly add = (path: string, data: Uint8Array): void => {
+    const sum = this.#sums.get(path) ?? { bytes: 0, hash: createHash('sha256') };
+    sum.bytes += data.byteLength;
+    sum.hash.update(data);
+    this.#sums.set(path, sum);
+  };
+
+  /** Of a file that was told of. */
+  get(path: string): { bytes: number; sha256: string } | undefined {
+    const sum = this.#sums.get(path);
+    return sum && { bytes: sum.bytes, sha256: sum.hash.copy().digest('hex') };
+  }
+}
+
+/**
+ * Writes `manifest.json` over all files below `dir`, itself excluded.
+ *
+ * @param written - sums of files that need not be read for it
+ * @throws HadalError HADAL_ERR_IO
+ */
+export async function writeManifest(dir: string, written = new WrittenSums()): Promise<Manifest> {
   const entries = await withFileErrors(`read ${dir}`, () => readdir(dir, { recursive: true, withFileTypes: true }));
   const paths = entries
     .filter((entry) => entry.isFile())
@@ -42,8 +71,7 @@ export async function writeManifest(dir: string): Promise<Manifest> {
   const files: Manifest['files'] = [];
   for (const path of paths) {
     const full = join(dir, path);
-    const { size } = await withFileErrors(`read ${full}`, () => stat(full));
-    files.push({ path: path.split(sep).join('/'), bytes: size, sha256: await sha256OfFile(full) });
+    files.push({ path: path.split(sep).join('/'), ...(written.get(full) ?? (await sumOfFile(full))) });
   }
   await writeFileAtomic(join(dir, manifestName), `${JSON.stringify({ files }, null, 2)}\n`);
   return { files };

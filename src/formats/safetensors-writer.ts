@@ -13,43 +13,52 @@ export interface TensorToWrite {
   readonly data: Uint8Array | (() => Promise<Uint8Array>);
 }
 
+/** Told what is written to which file, in order. */
+export type OnWrite = (path: string, data: Uint8Array) => void;
+
+/** Written at a time: a little, since whoever listens to writing does so in between. */
+const chunkBytes = 1 << 22;
+
 const byteLengthOf = ({ dtype, shape }: TensorToWrite): number => sizeOf(shape) * safetensorsDTypes[dtype];
 
 /**
  * Writes one safetensors file, whole or not at all. Tensors lie in the reference writer's order (widest element type
  * first, then by name), which keeps each aligned to its element.
  *
- * @param metadata - `{ format: 'pt' }` unless given, which `transformers` asks for
+ * @param onWrite - told what is written
  * @throws HadalError HADAL_ERR_SHAPE when data and shape disagree or a name comes twice; HADAL_ERR_IO
  */
 export async function writeSafetensors(
   path: string,
   tensors: Iterable<TensorToWrite>,
-  metadata: Readonly<Record<string, string>> = { format: 'pt' },
+  onWrite?: OnWrite,
 ): Promise<void> {
   const sorted = [...tensors].sort(
     (a, b) => safetensorsDTypes[b.dtype] - safetensorsDTypes[a.dtype] || (a.name < b.name ? -1 : 1),
   );
-  const header = encodeHeader(sorted, metadata, path);
+  const header = encodeHeader(sorted, path);
   await withAtomicFile(path, async (handle) => {
-    await handle.writeFile(header);
+    const write = async (data: Uint8Array): Promise<void> => {
+      for (let at = 0; at < data.byteLength; at += chunkBytes) {
+        const chunk = data.subarray(at, at + chunkBytes);
+        onWrite?.(path, chunk);
+        await handle.writeFile(chunk);
+      }
+    };
+    await write(header);
     for (const tensor of sorted) {
       const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
       if (data.byteLength !== byteLengthOf(tensor)) {
         const expected = `${byteLengthOf(tensor)} bytes for '${tensor.name}' ${tensor.dtype} ${formatShape(tensor.shape)}`;
         throw new HadalError('HADAL_ERR_SHAPE', `[safetensors] expected ${expected}, got ${data.byteLength}`);
       }
-      await handle.writeFile(data);
+      await write(data);
     }
   });
 }
 
-function encodeHeader(
-  tensors: readonly TensorToWrite[],
-  metadata: Readonly<Record<string, string>>,
-  path: string,
-): Uint8Array {
-  const entries = new Map<string, unknown>([['__metadata__', metadata]]);
+function encodeHeader(tensors: readonly TensorToWrite[], path: string): Uint8Array {
+  const entries = new Map<string, unknown>([['__metadata__', { format: 'pt' }]]); // `transformers` asks for it
   let end = 0;
   for (const tensor of tensors) {
     if (entries.has(tensor.name)) {
@@ -78,21 +87,23 @@ function encodeHeader(
  *
  * @param options.maxShardBytes - 5 GB unless given; a larger tensor gets a shard of its own
  * @param options.name - `model` unless given
+ * @param options.onWrite - told what is written to the safetensors files
+ * @throws HadalError as {@link writeSafetensors}
  */
 export async function writeTensorDirectory(
   dir: string,
   tensors: Iterable<TensorToWrite>,
-  options: { maxShardBytes?: number; name?: string; metadata?: Readonly<Record<string, string>> } = {},
+  options: { maxShardBytes?: number; name?: string; onWrite?: OnWrite | undefined } = {},
 ): Promise<void> {
-  const { maxShardBytes = 5e9, name = 'model', metadata } = options;
+  const { maxShardBytes = 5e9, name = 'model', onWrite } = options;
   const shards = splitIntoShards(tensors, maxShardBytes);
-  if (shards.length <= 1) return writeSafetensors(join(dir, `${name}.safetensors`), shards[0] ?? [], metadata);
+  if (shards.length <= 1) return writeSafetensors(join(dir, `${name}.safetensors`), shards[0] ?? [], onWrite);
   const weightMap: Record<string, string> = {};
   const number = (n: number): string => String(n).padStart(5, '0');
   for (const [i, shard] of shards.entries()) {
     const file = `${name}-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
     for (const tensor of shard) weightMap[tensor.name] = file;
-    await writeSafetensors(join(dir, file), shard, metadata);
+    await writeSafetensors(join(dir, file), shard, onWrite);
   }
   const totalBytes = shards.flat().reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
   const index = { metadata: { total_size: totalBytes }, weight_map: weightMap };

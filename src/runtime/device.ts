@@ -4,6 +4,7 @@ import { HadalError } from '../core/errors.js';
 import { usableProcessors } from '../core/processors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { InstructionInfo, Plan, TensorSpec } from './plan.js';
+import { Snapshot } from './snapshot.js';
 import { Tensor } from './tensor.js';
 
 /** A planned program, ready to run on its device. */
@@ -130,6 +131,11 @@ export class Device implements Disposable {
       const place = info ? ` (op '${info.op}'${info.scope ? ` in ${info.scope}` : ''})` : '';
       throw this.refusal(error, place);
     }
+  }
+
+  /** Copies tensors as they are now, while later steps go on. @throws HadalError HADAL_ERR_MEMORY @internal */
+  snapshot(tensors: Iterable<Tensor>): Snapshot {
+    return new Snapshot(this, tensors);
   }
 
   /** What the native side refused, as an error of ours. @internal */

@@ -8,8 +8,9 @@ import { HadalError } from '../core/errors.js';
 import { parseJson } from '../core/json.js';
 import { formatShape, type Shape, sameShape, sizeOf } from '../core/shape.js';
 import { loadTokenizer } from '../data/tokenizer.js';
-import { withAtomicDirectory, writeFileAtomic } from '../formats/atomic-file.js';
+import { withAtomicDirectory } from '../formats/atomic-file.js';
 import { dequantizeFp8Blocks, fromFloat32, toFloat32 } from '../formats/convert.js';
+import { type DirectoryContents, writeContents } from '../formats/directory-contents.js';
 import { withFileErrors } from '../formats/file-error.js';
 import {
   openTensorDirectory,
@@ -17,7 +18,7 @@ import {
   type TensorEntry,
   type TensorFiles,
 } from '../formats/safetensors.js';
-import { type TensorToWrite, writeTensorDirectory } from '../formats/safetensors-writer.js';
+import type { TensorToWrite } from '../formats/safetensors-writer.js';
 import { modelFromConfig } from '../models/families.js';
 import { configText } from '../models/hugging-face-config.js';
 import { type Model, parametersOf } from '../models/model.js';
@@ -139,55 +140,60 @@ export interface TokenizerFiles {
   readonly configJson: string | undefined;
 }
 
-/** Options of {@link writeModelFiles}. */
+/** Options of {@link saveModelDirectory}. */
 export interface ModelFilesOptions {
   tokenizer?: TokenizerFiles | null;
   generation?: GenerationConfig | null;
-  /** A file's limit, above which shards are written; 5 GB unless given. */
-  maxShardBytes?: number;
 }
 
 /**
  * Writes a directory that `transformers` opens. It appears whole or not at all, and must not exist yet or be empty.
  *
  * @param tensors - by the names of `parametersOf(model)`, all of them; read one part at a time
+ * @param options.maxShardBytes - a file's limit, above which shards are written; 5 GB unless given
  * @throws HadalError HADAL_ERR_IO
  */
 export async function saveModelDirectory(
   dir: string,
   model: Model,
   tensors: ReadonlyMap<string, Tensor>,
-  options: ModelFilesOptions = {},
+  { maxShardBytes, ...options }: ModelFilesOptions & { maxShardBytes?: number } = {},
 ): Promise<void> {
-  await withAtomicDirectory(dir, (temporary) => writeModelFiles(temporary, model, tensors, options));
+  const contents = modelContents(model, tensors, options);
+  await withAtomicDirectory(dir, (temporary) => writeContents(temporary, contents, { maxShardBytes }));
 }
 
-/** Like {@link saveModelDirectory}, into a directory that exists: for one that holds more than the model. */
-export async function writeModelFiles(
-  dir: string,
+/** How the numbers of a part of a tensor are had when they are to be written. */
+export type DataOf = (tensor: Tensor, part: Omit<ParameterPart, 'name'>) => TensorToWrite['data'];
+
+/** Read when their turn comes. */
+export const dataOnDevice: DataOf = (tensor, part) => () => readPart(tensor, part);
+
+/** What a directory holds that `transformers` opens. @param tensors - as of {@link saveModelDirectory} */
+export function modelContents(
   model: Model,
   tensors: ReadonlyMap<string, Tensor>,
-  { tokenizer = null, generation = null, maxShardBytes }: ModelFilesOptions = {},
-): Promise<void> {
+  { tokenizer = null, generation = null, dataOf = dataOnDevice }: ModelFilesOptions & { dataOf?: DataOf } = {},
+): DirectoryContents {
   const parameters = [...parametersOf(model).values()];
   const first = tensorOf(tensors, parameters[0] as Parameter);
   const config = { ...model.toHuggingFace(), dtype: onDisk[first.dtype]?.config };
-  await writeFileAtomic(join(dir, 'config.json'), configText(config));
-  if (generation) await writeFileAtomic(join(dir, 'generation_config.json'), configText(generation));
-  if (tokenizer) await writeFileAtomic(join(dir, 'tokenizer.json'), tokenizer.json);
-  if (tokenizer?.configJson !== undefined) {
-    await writeFileAtomic(join(dir, 'tokenizer_config.json'), tokenizer.configJson);
-  }
-  const files = parameters.flatMap((parameter) => toWrite(parameter, tensorOf(tensors, parameter)));
-  await writeTensorDirectory(dir, files, maxShardBytes === undefined ? {} : { maxShardBytes });
+  const texts = {
+    'config.json': configText(config),
+    ...(generation && { 'generation_config.json': configText(generation) }),
+    ...(tokenizer && { 'tokenizer.json': tokenizer.json }),
+    ...(tokenizer?.configJson !== undefined && { 'tokenizer_config.json': tokenizer.configJson }),
+  };
+  const toModel = parameters.flatMap((parameter) => toWrite(parameter, tensorOf(tensors, parameter), dataOf));
+  return { texts, tensors: { model: toModel } };
 }
 
-function toWrite(parameter: Parameter, tensor: Tensor): TensorToWrite[] {
+function toWrite(parameter: Parameter, tensor: Tensor, dataOf: DataOf): TensorToWrite[] {
   const entry = ({ name, shape, offset }: ParameterPart) => ({
     name,
     dtype: formatOf(tensor),
     shape,
-    data: () => readPart(tensor, { shape, offset }),
+    data: dataOf(tensor, { shape, offset }),
   });
   const copies = parameter.copies.map((name) => entry({ name, shape: parameter.shape, offset: 0 }));
   return [...parameter.parts.map(entry), ...copies];

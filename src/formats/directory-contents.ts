@@ -1,0 +1,57 @@
+// What is to be written into a directory, as data: it can be made in one thread and written in another.
+import { mkdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { withAtomicDirectory, writeFileAtomic } from './atomic-file.js';
+import { WrittenSums, writeManifest } from './manifest.js';
+import { type OnWrite, type TensorToWrite, writeTensorDirectory } from './safetensors-writer.js';
+
+/** Files of a directory. */
+export interface DirectoryContents {
+  /** Texts by path. */
+  readonly texts: Readonly<Record<string, string>>;
+  /** Tensors by the path of their safetensors file, without its ending: `model`, `optimizer`, `ema/model`. */
+  readonly tensors: Readonly<Record<string, readonly TensorToWrite[]>>;
+}
+
+/** The same contents in a folder of the directory. */
+export function contentsIn(folder: string, { texts, tensors }: DirectoryContents): DirectoryContents {
+  const moved = <T>(files: Readonly<Record<string, T>>) =>
+    Object.fromEntries(Object.entries(files).map(([path, file]) => [`${folder}/${path}`, file]));
+  return { texts: moved(texts), tensors: moved(tensors) };
+}
+
+/**
+ * Writes contents into a directory that exists.
+ *
+ * @param options.maxShardBytes - as of {@link writeTensorDirectory}
+ * @throws HadalError as {@link writeTensorDirectory}
+ */
+export async function writeContents(
+  dir: string,
+  { texts, tensors }: DirectoryContents,
+  { maxShardBytes, onWrite }: { maxShardBytes?: number | undefined; onWrite?: OnWrite } = {},
+): Promise<void> {
+  for (const [path, text] of Object.entries(texts)) await writeFileAtomic(join(dir, path), text);
+  for (const [path, list] of Object.entries(tensors)) {
+    const file = join(dir, path);
+    await mkdir(dirname(file), { recursive: true });
+    const limit = maxShardBytes === undefined ? {} : { maxShardBytes };
+    await writeTensorDirectory(dirname(file), list, { ...limit, name: basename(file), onWrite });
+  }
+}
+
+/**
+ * Makes a directory of these contents and a manifest of their checksums. It appears whole or not at all, and must not
+ * exist yet or be empty.
+ *
+ * @returns bytes of the files
+ * @throws HadalError as {@link writeTensorDirectory}
+ */
+export async function saveContents(dir: string, contents: DirectoryContents): Promise<number> {
+  return withAtomicDirectory(dir, async (temporary) => {
+    const sums = new WrittenSums();
+    await writeContents(temporary, contents, { onWrite: sums.add });
+    const { files } = await writeManifest(temporary, sums);
+    return files.reduce((sum, { bytes }) => sum + bytes, 0);
+  });
+}
