@@ -35,16 +35,17 @@ export function startLines(event: StartEvent): string[] {
 
 /** Numbers of a step, the most important first. @param etaMs - time to go; null: not known yet */
 export function stepFields(event: StepEvent, etaMs: number | null): string[] {
-  const { loss, tokensPerSecond, expertImbalance, gradNorm, mtpLoss, lr } = event;
+  const { loss, tokensPerSecond, expertImbalance, gradNorm, mtpLoss, lr, lossScale } = event;
   return [
     `loss ${loss.toFixed(4)}`,
     `${formatInteger(tokensPerSecond)} tokens/s`,
     ...(etaMs === null ? [] : [`ETA ${formatDuration(etaMs)}`]),
     ...(expertImbalance === null ? [] : [`balance ${expertImbalance.toFixed(2)}`]),
-    ...(event.skipped ? ['SKIPPED: gradient not finite'] : []),
+    ...(event.skipped ? [event.overflowed ? 'SKIPPED: gradient not finite' : 'SKIPPED by a rule'] : []),
     ...(mtpLoss === null ? [] : [`mtp ${mtpLoss.toFixed(4)}`]),
     `norm ${gradNorm.toFixed(2)}`,
     `lr ${lr.toExponential(1)}`,
+    ...(lossScale === null ? [] : [`scale ${lossScale}`]),
   ];
 }
 
@@ -62,6 +63,8 @@ export function lastingLines(event: TrainEvent): string[] {
       return [evaluationLine(event)];
     case 'checkpoint':
       return [`saved  ${event.path} (${formatBytes(event.bytes)})`];
+    case 'warning':
+      return [`warn   step ${formatInteger(event.step)}: ${event.message}`];
     case 'end':
       return endLines(event);
     default:

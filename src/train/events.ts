@@ -44,9 +44,15 @@ export interface StepEvent {
   /** Sequence-wise balance loss before its weight; null without experts. */
   balanceLoss: number | null;
   lr: number;
+  /** Global norm of the gradients, before and after clipping. */
   gradNorm: number;
-  /** The gradient was not finite: nothing was updated. */
+  clippedNorm: number;
+  /** Nothing was updated: the gradient was not finite, or a rule left it out. */
   skipped: boolean;
+  /** The gradient was not finite. */
+  overflowed: boolean;
+  /** What the loss was multiplied with; null without loss scaling. */
+  lossScale: number | null;
   /** Busiest expert's load over the mean load, the worst layer's; 1 is perfect balance; null without experts. */
   expertImbalance: number | null;
   tokensPerSecond: number;
@@ -64,12 +70,20 @@ export interface EvaluationEvent {
   tokens: number;
 }
 
-/** A checkpoint is on disk, whole. */
+/** A checkpoint is on disk, whole. It may come some updates after the one that it was made of. */
 export interface CheckpointEvent {
   type: 'checkpoint';
+  /** Updates that it holds. */
   step: number;
   path: string;
   bytes: number;
+}
+
+/** Something is wrong that the run survives. */
+export interface WarningEvent {
+  type: 'warning';
+  step: number;
+  message: string;
 }
 
 /** The run is over. The last event. */
@@ -89,4 +103,11 @@ export interface EndEvent {
 }
 
 /** What `train` yields. */
-export type TrainEvent = PrepareEvent | StartEvent | StepEvent | EvaluationEvent | CheckpointEvent | EndEvent;
+export type TrainEvent =
+  | PrepareEvent
+  | StartEvent
+  | StepEvent
+  | EvaluationEvent
+  | CheckpointEvent
+  | WarningEvent
+  | EndEvent;
