@@ -112,6 +112,8 @@ export function tensorboardListener(): { listen: TrainListener } & Disposable {
         add('train/balance_loss', event.balanceLoss);
         add('train/lr', event.lr);
         add('train/grad_norm', event.gradNorm);
+        add('train/clipped_norm', event.clippedNorm);
+        add('train/loss_scale', event.lossScale);
         add('train/expert_imbalance', event.expertImbalance);
         add('speed/tokens_per_second', event.tokensPerSecond);
         add('speed/step_ms', event.stepMs);

@@ -161,6 +161,8 @@ describe('plain log', () => {
   });
 
   it('writes skipped steps at once', () => {
-    expect(logged([step(), step({ step: 2, skipped: true })])[1]).toContain('SKIPPED');
+    expect(logged([step(), step({ step: 2, skipped: true })])[1]).toContain('SKIPPED by a rule');
+    const overflowed = step({ step: 2, skipped: true, overflowed: true, lossScale: 16384 });
+    expect(logged([step(), overflowed])[1]).toMatch(/SKIPPED: gradient not finite.*scale 16384/);
   });
 });
