@@ -19,9 +19,12 @@ import { scalar, zerosLike } from '../ops/sources.js';
 export function gradients(loss: Value, wrt: readonly Value[]): Value[] {
   if (loss.size !== 1)
     throw new HadalError('HADAL_ERR_SHAPE', `[gradients] expected a loss of one element, got ${loss.type}`);
-  const seed = reshape(cast(scalar(loss.node.graph, 1), loss.dtype), loss.shape);
-  const found = pullBack(new Map([[loss, seed]]), wrt);
-  return wrt.map((value) => found.get(value) ?? zerosLike(value));
+  const { graph } = loss.node;
+  return graph.differentiating(() => {
+    const seed = reshape(cast(scalar(graph, 1), loss.dtype), loss.shape);
+    const found = pullBack(new Map([[loss, seed]]), wrt);
+    return wrt.map((value) => found.get(value) ?? zerosLike(value));
+  });
 }
 
 /**

@@ -44,6 +44,8 @@ export class Node {
   /** int32 [1]: the node runs only where it is not 0; else slots that its outputs update keep their content. */
   predicate: Value | null = null;
   queue: Queue = 'compute';
+  /** Whether differentiation made it: it runs when the forward values that it reads could be computed once more. */
+  isBackward = false;
 
   constructor(
     readonly graph: Graph,
@@ -75,6 +77,7 @@ export class Graph {
   #scope = '';
   #predicate: Value | null = null;
   #queue: Queue = 'compute';
+  #isBackward = false;
 
   /** Applies an op; returns its outputs. */
   add<A extends object, I extends Inputs, O extends Outputs>(op: OpDefinition<A, I, O>, inputs: I, attrs: A): O {
@@ -93,6 +96,7 @@ export class Graph {
     node.scope = this.#scope;
     node.predicate = this.#predicate;
     node.queue = this.#queue;
+    node.isBackward = this.#isBackward;
     this.nodes.push(node);
     return node.outputs as unknown as O;
   }
@@ -153,6 +157,17 @@ export class Graph {
       return body();
     } finally {
       [this.#scope, this.#predicate, this.#queue] = outer;
+    }
+  }
+
+  /** Nodes added by `body` are part of a backward pass. */
+  differentiating<T>(body: () => T): T {
+    const outer = this.#isBackward;
+    this.#isBackward = true;
+    try {
+      return body();
+    } finally {
+      this.#isBackward = outer;
     }
   }
 

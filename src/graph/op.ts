@@ -81,6 +81,14 @@ export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Ou
   plus?(addend: Value, inputs: I, attrs: A, dtype: DType): Value | null;
   /** This op where its first input is a + b: its outputs, and the sum, in one pass over memory. */
   ofSum?(a: Value, b: Value, inputs: I, attrs: A): { outputs: readonly Value[]; sum: Value };
+  /**
+   * How the outputs are computed anew from one of them, bit for bit, by what reads that `output` and these `inputs` alone.
+   */
+  readonly restore?: {
+    readonly output: number;
+    readonly inputs: readonly number[];
+    apply(kept: Value, inputs: I, attrs: A): readonly Value[];
+  };
   /** Pairs [output, input]: the output may take over the input's buffer when nobody else needs it. */
   readonly inPlace?: readonly (readonly [output: number, input: number])[];
 }

@@ -73,6 +73,11 @@ const addLayerNormOp = defineOp<
     const total = add(x, residual);
     return [...layerNormOp.apply([total, weight, bias], attrs), total];
   },
+  restore: {
+    output: 3,
+    inputs: [2, 3],
+    apply: (total, [, , weight, bias], attrs) => [...layerNormOp.apply([total, weight, bias], attrs), total],
+  },
   cost: ([x, residual, weight], [y, , , total]) => ({
     flops: 9 * x.size,
     bytesRead: x.bytes + residual.bytes + 2 * weight.bytes,

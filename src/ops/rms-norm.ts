@@ -70,6 +70,11 @@ const addRmsNormOp = defineOp<
     const total = add(x, residual);
     return [...rmsNormOp.apply([total, weight], attrs), total];
   },
+  restore: {
+    output: 2,
+    inputs: [2],
+    apply: (total, [, , weight], attrs) => [...rmsNormOp.apply([total, weight], attrs), total],
+  },
   cost: ([x, residual, weight], [y, , total]) => ({
     flops: 5 * x.size,
     bytesRead: x.bytes + residual.bytes + weight.bytes,

@@ -11,6 +11,7 @@ import { fuseResidualNorm } from './fuse-residual-norm.js';
 import { joinSlices } from './join-slices.js';
 import { narrow, type Precision } from './narrow.js';
 import { prune } from './prune.js';
+import { type Kept, recompute } from './recompute.js';
 import { schedule } from './schedule.js';
 
 /** A rewrite of a graph that keeps what it computes. */
@@ -31,15 +32,23 @@ export function runForwardPasses(traced: Graph, { dtype }: Precision): Graph {
   return runPasses(traced, [...narrowing, ...forwardFusions]);
 }
 
-/** Every pass over a whole graph, in order. */
-export const pipeline: Passes = [
+/** What makes other nodes of a whole graph's, in order. */
+export const fusions: Passes = [
   ['join-slices', joinSlices],
   ...forwardFusions,
   ['fold-casts', foldCasts],
   ['fuse-addends', fuseAddends],
   ['fuse-elementwise', fuseElementwise],
+];
+
+/** What decides which nodes run when. @param kept - forward values that backward reads as they were */
+export const ordering = (kept: Kept): Passes => [
+  ['recompute', (graph) => recompute(graph, kept)],
   ['schedule', schedule],
 ];
+
+/** Every pass over a whole graph, in order. */
+export const pipeline: Passes = [...fusions, ...ordering(() => true)];
 
 /** Runs the passes; `HADAL_VERIFY=1` checks the graph after each, `HADAL_DEBUG=3` prints it. */
 export function runPasses(traced: Graph, passes = pipeline): Graph {

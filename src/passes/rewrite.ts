@@ -33,6 +33,7 @@ export function rewrite(
       copied.scope ||= node.scope;
       copied.predicate = node.predicate && of(node.predicate);
       copied.queue = node.queue;
+      copied.isBackward ||= node.isBackward;
     }
     for (const [i, output] of node.outputs.entries()) map.set(output, outputs[i] as Value);
   }

@@ -1,15 +1,52 @@
 import { debug } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
-import { runPasses } from '../passes/pipeline.js';
+import { fusions, ordering, runPasses } from '../passes/pipeline.js';
+import type { Kept } from '../passes/recompute.js';
+import { recomputeCandidates } from '../passes/recompute-candidates.js';
+import { keptBy, type RecomputePolicy } from '../passes/recompute-policy.js';
 import { type Plan, plan } from './plan.js';
 
-/** Passes, then the memory plan. */
-export function compile(graph: Graph, threads: number): Plan {
+/** What a graph is compiled for. */
+export interface CompileOptions {
+  /** Forward values that backward computes again instead of reading them; default: none. */
+  recompute?: RecomputePolicy | { withinBytes: number };
+}
+
+/**
+ * Passes, then the memory plan.
+ *
+ * @param options - `recompute: { withinBytes }`: the least recomputation whose plan's arena is no larger; the smallest plan
+ *   there is where none is
+ */
+export function compile(graph: Graph, threads: number, { recompute = 'none' }: CompileOptions = {}): Plan {
   const begin = performance.now();
-  const planned = plan(runPasses(graph), threads);
+  const fused = runPasses(graph, fusions);
+  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept)), threads);
+  let planned: Plan;
+  if (typeof recompute === 'object' && 'withinBytes' in recompute)
+    planned = planWithin(recomputeCandidates(fused), recompute.withinBytes, planKept);
+  else {
+    const kept = keptBy(fused, recompute);
+    planned = planKept((value) => kept.has(value));
+  }
   debug(1, () => {
     const ms = (performance.now() - begin).toFixed(0);
     return `compiled ${graph.nodes.length} nodes to ${planned.instructions.length} instructions, arena ${(planned.arenaBytes / 2 ** 20).toFixed(1)} MiB, in ${ms} ms`;
   });
   return planned;
+}
+
+/** The first plan that fits; candidates recompute ever more. */
+function planWithin(candidates: readonly Kept[], bytes: number, planKept: (kept: Kept) => Plan): Plan {
+  let best = planKept(candidates[0] as Kept);
+  let [low, high] = [1, best.arenaBytes <= bytes ? 0 : candidates.length - 1];
+  while (low <= high) {
+    const middle = Math.floor((low + high) / 2);
+    const planned = planKept(candidates[middle] as Kept);
+    const fits = planned.arenaBytes <= bytes;
+    if (fits || planned.arenaBytes < best.arenaBytes) best = planned;
+    if (fits) high = middle - 1;
+    else low = middle + 1;
+  }
+  return best;
 }
