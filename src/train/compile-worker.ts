@@ -13,17 +13,25 @@ export interface CompileTask {
   program: StepPart | 'evaluation' | 'initialization' | 'working-copies';
   step: StepConfig;
   threads: number;
+  /**
+   * Bytes the program's arena may take where `activationCheckpointing` is `auto`: the plan is the one that fits and computes
+   * least again; the smallest there is where none fits, which the caller sees by its `arenaBytes`. Default: no limit.
+   */
+  withinBytes?: number;
 }
 
 /** Traces and plans a program of a training run. */
-export function compileProgram({ model: config, program, step, threads }: CompileTask): Promise<WorkerResult<Plan>> {
+export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
+  const { model: config, program, step, threads, withinBytes = Number.POSITIVE_INFINITY } = task;
   return toWorkerResult(() =>
     refusable(() => {
       const model = modelFromConfig(config);
       if (program === 'initialization') return compile(traceInitialization(model), threads);
       if (program === 'evaluation') return compile(traceEvaluation(model, step), threads);
       if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads);
-      return compile(traceStep(model, step, program), threads);
+      const { activationCheckpointing: policy } = step;
+      const recompute = policy === 'auto' ? { withinBytes } : policy;
+      return compile(traceStep(model, step, program), threads, { recompute });
     }),
   );
 }
