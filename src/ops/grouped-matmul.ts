@@ -2,8 +2,8 @@
 // R rows sorted by group, E groups; group e has rows offsets[e] … offsets[e + 1] − 1, known on the device only.
 import { type DType, isFloat } from '../core/dtype.js';
 import { sameShape } from '../core/shape.js';
-import type { Value } from '../graph/graph.js';
-import type { KernelCall, TypeSpec } from '../graph/op.js';
+import type { Node, Value } from '../graph/graph.js';
+import type { KernelCall, OpDefinition, TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
 
 // None of the ops has a lowered form: products and weight gradients are each other's gradients, to any order.
@@ -57,6 +57,23 @@ const groupedMatmulOp = defineOp<GroupedMatmulAttrs, [x: Value, w: Value, offset
     buffers: [x, w, offsets, y],
   }),
 });
+
+/** A product of groups of rows, as {@link groupedMatmul} took it. */
+export interface GroupedProduct {
+  /** [R, K]. */
+  x: Value;
+  /** [E, K, N]; K and N swapped with `transposeB`. */
+  w: Value;
+  offsets: Value;
+  transposeB: boolean;
+}
+
+/** What a node multiplies, where it is a `groupedMatmul`; else null. */
+export function groupedProduct({ op, inputs, attrs }: Node): GroupedProduct | null {
+  if (op !== (groupedMatmulOp as unknown as OpDefinition)) return null;
+  const [x, w, offsets] = inputs as [Value, Value, Value];
+  return { x, w, offsets, transposeB: (attrs as GroupedMatmulAttrs).transposeB };
+}
 
 function inferWeightGradient(op: string, a: Value, b: Value, offsets: Value, dtype: DType): TypeSpec {
   expectRank(op, 'a', a, 2);

@@ -1,4 +1,3 @@
-import type { DType } from '../core/dtype.js';
 import { envFlag } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
 import { printGraph } from '../graph/print.js';
@@ -9,6 +8,7 @@ import { fuseElementwise } from './fuse-elementwise.js';
 import { fuseLatentHeads } from './fuse-latent-heads.js';
 import { fuseResidualNorm } from './fuse-residual-norm.js';
 import { joinSlices } from './join-slices.js';
+import { lower } from './lower.js';
 import { narrow, type Precision } from './narrow.js';
 import { prune } from './prune.js';
 import { type Kept, recompute } from './recompute.js';
@@ -27,13 +27,15 @@ const forwardFusions: Passes = [
 ];
 
 /** Runs the passes of a graph that is yet to be differentiated. */
-export function runForwardPasses(traced: Graph, { dtype }: Precision): Graph {
-  const narrowing: Passes = dtype === 'fp32' ? [] : [['narrow', (graph) => narrow(graph, dtype as DType)]];
+export function runForwardPasses(traced: Graph, precision: Precision): Graph {
+  const isPlain = precision.dtype === 'fp32' && precision.layers.length === 0;
+  const narrowing: Passes = isPlain ? [] : [['narrow', (graph) => narrow(graph, precision)]];
   return runPasses(traced, [...narrowing, ...forwardFusions]);
 }
 
 /** What makes other nodes of a whole graph's, in order. */
 export const fusions: Passes = [
+  ['lower', lower],
   ['join-slices', joinSlices],
   ...forwardFusions,
   ['fold-casts', foldCasts],

@@ -14,7 +14,7 @@ import { sum } from '../../src/ops/reduce.js';
 import { type RotaryOptions, rotary } from '../../src/ops/rotary.js';
 import { broadcastTo, concat, slice } from '../../src/ops/shape.js';
 import { fuseLatentHeads } from '../../src/passes/fuse-latent-heads.js';
-import { narrow } from '../../src/passes/narrow.js';
+import { narrow, uniformPrecision } from '../../src/passes/narrow.js';
 import { prune } from '../../src/passes/prune.js';
 import { compile } from '../../src/runtime/compile.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
@@ -112,7 +112,7 @@ describe.each([
     ['half', 'fp32'],
     ['half', 'bf16'],
   ] as const)('has the loss and gradients of the plain graph, %s %s', async (rotaryLayout, dtype) => {
-    const typed = (graph: Graph) => (dtype === 'bf16' ? narrow(graph, dtype) : graph);
+    const typed = (graph: Graph) => (dtype === 'bf16' ? narrow(graph, uniformPrecision(dtype)) : graph);
     const forward = () => layerLoss({ ...config, qLoraRank, rotaryLayout });
     expect(counts(forward())).toEqual({ fused: 0, attention: 1, rotary: 2 });
     expect(counts(fuse(forward()))).toEqual({ fused: 1, attention: 1, rotary: 0 });

@@ -13,7 +13,7 @@ import { foldCasts } from '../../src/passes/fold-casts.js';
 import { fuseAddends } from '../../src/passes/fuse-addends.js';
 import { fuseResidualNorm } from '../../src/passes/fuse-residual-norm.js';
 import { joinSlices } from '../../src/passes/join-slices.js';
-import { narrow } from '../../src/passes/narrow.js';
+import { narrow, uniformPrecision } from '../../src/passes/narrow.js';
 import type { Pass } from '../../src/passes/pipeline.js';
 import { prune } from '../../src/passes/prune.js';
 import { plan } from '../../src/runtime/plan.js';
@@ -98,7 +98,7 @@ it('narrow casts anew where what was cast may be skipped', () => {
   );
   graph.output('y', matmul(wide, w));
   verify(graph);
-  verify(narrow(graph, 'bf16'));
+  verify(narrow(graph, uniformPrecision('bf16')));
 });
 
 it('a product does not write over a row that it adds to every row', async () => {
