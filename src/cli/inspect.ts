@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { PrecisionDType } from '../passes/narrow.js';
 import type { Inspection } from '../train/inspect.js';
 import type { TrainOptions } from '../train/options.js';
-import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
+import { type CommonFlags, collect, described, oneOf, wholeNumber } from './output.js';
 import { presets } from './presets/presets.js';
 
 interface InspectFlags extends CommonFlags {
@@ -11,6 +11,8 @@ interface InspectFlags extends CommonFlags {
   threads?: number;
   dtype?: 'auto' | PrecisionDType;
   plan: boolean;
+  schedule?: boolean;
+  set?: string[];
 }
 
 /** `hadal inspect`. */
@@ -19,6 +21,8 @@ export function registerInspect(program: Command): void {
     'inspect deepseek-v3',
     'inspect runs/shallow-1/checkpoints/step-00000400 --batch 8 --seq 256',
     'inspect config.json --json',
+    'inspect deepseek-v3 --schedule',
+    'inspect run.yaml --schedule --set optimizer.schedule.shape=warmup-stable-decay',
   ])
     .argument('<model>', `a preset (${Object.keys(presets).join(', ')}), a config.json, or a model directory`)
     .option(
@@ -33,11 +37,21 @@ export function registerInspect(program: Command): void {
       'number format that memory is planned for: auto, fp32, bf16, fp16 or fp8',
       oneOf(['auto', 'fp32', 'bf16', 'fp16', 'fp8']),
     )
+    .option(
+      '--schedule',
+      'what changes over a run instead; <model> is a preset, a run’s configuration or its directory',
+    )
+    .option('--set <path=value>', 'with --schedule: set one field of the configuration; may be repeated', collect)
     .option('--no-plan', 'only count: the plan of a large model takes a while')
     .action(inspectModel);
 }
 
-async function inspectModel(target: string, { batch, seq, threads, dtype, plan, json }: InspectFlags): Promise<void> {
+async function inspectModel(target: string, flags: InspectFlags): Promise<void> {
+  const { batch, seq, threads, dtype, plan, json = false, schedule = false, set = [] } = flags;
+  if (schedule) {
+    const { inspectSchedule } = await import('./run-inspect-schedule.js');
+    return inspectSchedule(target, { json, set });
+  }
   const [{ inspect }, { printJson, printLine }] = await Promise.all([
     import('../train/inspect.js'),
     import('./output.js'),

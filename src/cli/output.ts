@@ -67,3 +67,8 @@ export function numberBetween(least: number, most: number): (text: string) => nu
     throw new InvalidArgumentError(`Expected a number from ${least} to ${most}.`);
   };
 }
+
+/** Parser of an option that may be repeated. */
+export function collect(value: string, before: string[] = []): string[] {
+  return [...before, value];
+}

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { type DataFlags, withDataFlags } from './data-flags.js';
-import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
+import { type CommonFlags, collect, described, oneOf, wholeNumber } from './output.js';
 import { type PresetName, presetSummaries, presets } from './presets/presets.js';
 
 /** Flags of `hadal train`. */
@@ -58,8 +58,4 @@ export function registerTrain(program: Command): void {
       const { runTrain } = await import('./run-train.js');
       await runTrain(flags);
     });
-}
-
-function collect(value: string, before: string[] = []): string[] {
-  return [...before, value];
 }

@@ -8,6 +8,12 @@ const yarn = {
   beta_slow: 1,
 };
 
+/** The learning rate falls to 0.316 of itself twice. */
+const v2LiteSteps = [
+  { from: 0.8, value: 0.316 },
+  { from: 0.9, value: 0.316 ** 2 },
+];
+
 /** DeepSeek-V2-Lite as published: arXiv:2405.04434, appendix B. 4K pre-training. */
 export function deepseekV2Lite(): Preset {
   return {
@@ -57,14 +63,14 @@ export function deepseekV2Lite(): Preset {
     batch: 4608,
     seqLen: 4096,
     gradAccumulationSteps: 4608,
-    optimizer: { lr: 4.2e-4, warmupSteps: 2000 },
+    optimizer: { lr: 4.2e-4, warmupSteps: 2000, schedule: { shape: 'step', milestones: v2LiteSteps } },
     loss: { balanceWeight: 1e-3 },
     evaluation: { every: 1000, batches: 100 },
     checkpoint: { every: 1000 },
   };
 }
 
-/** DeepSeek-V3 as published: arXiv:2412.19437, section 4.2. 4K pre-training at the paper's peak batch. */
+/** DeepSeek-V3 as published: arXiv:2412.19437, section 4.2. 4K pre-training; shares of tokens are taken as shares of updates. */
 export function deepseekV3(): Preset {
   return {
     model: {
@@ -109,11 +115,23 @@ export function deepseekV3(): Preset {
       },
     },
     data: { sources: [] },
-    steps: 235_000,
+    // 469 B tokens while the batch grows, 14.3 T after it.
+    steps: 240_000,
     batch: 15_360,
     seqLen: 4096,
     gradAccumulationSteps: 15_360,
-    optimizer: { lr: 2.2e-4, warmupSteps: 2000 },
+    batchRamp: { from: 3072, steps: 12_400 },
+    optimizer: { lr: 2.2e-4, warmupSteps: 2000, schedule: { shape: 'deepseek-v3' } },
+    loss: {
+      mtpWeight: [
+        { from: 0, value: 0.3 },
+        { from: 10 / 14.8, value: 0.1 },
+      ],
+      routerBiasSpeed: [
+        { from: 0, value: 1e-3 },
+        { from: 14.3 / 14.8, value: 0 },
+      ],
+    },
     evaluation: { every: 1000, batches: 100 },
     checkpoint: { every: 1000 },
   };
