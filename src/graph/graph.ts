@@ -74,6 +74,8 @@ export class Graph {
   readonly slots = new Map<string, Value>();
   readonly updates = new Map<string, Value>();
   readonly outputs = new Map<string, Value>();
+  /** Values to be looked at while they are there, by name. No results: nothing is kept or computed for them. */
+  readonly watched = new Map<string, Value>();
   #scope = '';
   #predicate: Value | null = null;
   #queue: Queue = 'compute';

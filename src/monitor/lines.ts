@@ -65,6 +65,10 @@ export function lastingLines(event: TrainEvent): string[] {
       return [`saved  ${event.path} (${formatBytes(event.bytes)})`];
     case 'warning':
       return [`warn   step ${formatInteger(event.step)}: ${event.message}`];
+    case 'rollback':
+      return [
+        `back   from step ${formatInteger(event.from)} to step ${formatInteger(event.step)}, past the data read since`,
+      ];
     case 'end':
       return endLines(event);
     default:

@@ -10,8 +10,9 @@ export function plainLog(write: (line: string) => void, now: () => number = () =
   const eta = new Eta(now);
   let last = { ms: Number.NEGATIVE_INFINITY, step: Number.NEGATIVE_INFINITY, phase: '' };
   return (event) => {
-    if (event.type === 'start') eta.begin(event.step);
+    if (event.type === 'start' || event.type === 'rollback') eta.begin(event.step);
     for (const line of lastingLines(event)) write(line);
+    if (event.type === 'rollback') last = { ...last, step: event.step };
     if (event.type === 'prepare') {
       if (event.phase === last.phase && now() - last.ms < everyMs) return;
       last = { ...last, ms: now(), phase: event.phase };

@@ -97,14 +97,22 @@ export class TensorboardWriter implements Disposable {
 /** Writes a run's numbers into its directory; on resuming, what is beyond the step gone on from is cut off. */
 export function tensorboardListener(): { listen: TrainListener } & Disposable {
   let writer: TensorboardWriter | null = null;
+  let dir = '';
+  const openAt = (resumeStep: number): void => {
+    writer?.close();
+    writer = TensorboardWriter.open(dir, { resumeStep });
+  };
   const listen: TrainListener = (event) => {
     const add = (tag: string, value: number | null): void => {
       if ('step' in event && value !== null) writer?.scalar(event.step, tag, value);
     };
     switch (event.type) {
       case 'start':
-        writer?.close();
-        writer = TensorboardWriter.open(event.runDir, { resumeStep: event.step });
+        dir = event.runDir;
+        openAt(event.step);
+        break;
+      case 'rollback':
+        openAt(event.step);
         break;
       case 'step':
         add('train/loss', event.loss);
@@ -115,6 +123,9 @@ export function tensorboardListener(): { listen: TrainListener } & Disposable {
         add('train/clipped_norm', event.clippedNorm);
         add('train/loss_scale', event.lossScale);
         add('train/expert_imbalance', event.expertImbalance);
+        add('train/loss_variance', event.lossVariance);
+        add('train/activation_range', event.activationRange);
+        add('train/zeros_share', event.zerosShare);
         add('speed/tokens_per_second', event.tokensPerSecond);
         add('speed/step_ms', event.stepMs);
         break;

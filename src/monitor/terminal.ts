@@ -34,7 +34,7 @@ export class TerminalDisplay implements Disposable {
 
   /** The listener. */
   readonly listen = (event: TrainEvent): void => {
-    if (event.type === 'start') this.#eta.begin(event.step);
+    if (event.type === 'start' || event.type === 'rollback') this.#eta.begin(event.step);
     const lasting = lastingLines(event);
     if (event.type === 'prepare') this.#draw([prepareLine(event)]);
     else if (event.type === 'step') this.#draw(this.#stepLines(event));

@@ -13,6 +13,7 @@ import { narrow, type Precision } from './narrow.js';
 import { prune } from './prune.js';
 import { type Kept, recompute } from './recompute.js';
 import { schedule } from './schedule.js';
+import { watchActivations } from './watch.js';
 
 /** A rewrite of a graph that keeps what it computes. */
 export type Pass = (graph: Graph) => Graph;
@@ -47,6 +48,7 @@ export const fusions: Passes = [
 export const ordering = (kept: Kept): Passes => [
   ['recompute', (graph) => recompute(graph, kept)],
   ['schedule', schedule],
+  ['watch-activations', watchActivations],
 ];
 
 /** Every pass over a whole graph, in order. */

@@ -39,6 +39,10 @@ export function rewrite(
   }
   for (const [name, value] of source.updates) graph.update(name, of(value));
   for (const [name, value] of source.outputs) graph.output(name, of(value));
+  for (const [name, value] of source.watched) {
+    const kept = map.get(value);
+    if (kept) graph.watched.set(name, kept);
+  }
   return graph;
 }
 

@@ -1,3 +1,5 @@
+import type { Finding } from './rules.js';
+
 /** A phase before the first step is under way. */
 export interface PrepareEvent {
   type: 'prepare';
@@ -55,6 +57,12 @@ export interface StepEvent {
   lossScale: number | null;
   /** Busiest expert's load over the mean load, the worst layer's; 1 is perfect balance; null without experts. */
   expertImbalance: number | null;
+  /** Variance of the last 64 finite losses, this one included; null before the second. */
+  lossVariance: number | null;
+  /** Greatest magnitude among the outputs of layers; null where they were not measured. */
+  activationRange: number | null;
+  /** Share of zeros in the layer output that has most; null where they were not measured. */
+  zerosShare: number | null;
   tokensPerSecond: number;
   stepMs: number;
 }
@@ -84,6 +92,16 @@ export interface WarningEvent {
   type: 'warning';
   step: number;
   message: string;
+  /** The rule of `watch.rules` that applies, and the measure that it applies to; absent where it is none. */
+  finding?: Finding;
+}
+
+/** The run went back to a checkpoint; it goes on behind the data that it had read. */
+export interface RollbackEvent {
+  type: 'rollback';
+  /** The update after which it went back, and the one whose state it went back to. */
+  from: number;
+  step: number;
 }
 
 /** The run is over. The last event. */
@@ -110,4 +128,5 @@ export type TrainEvent =
   | EvaluationEvent
   | CheckpointEvent
   | WarningEvent
+  | RollbackEvent
   | EndEvent;

@@ -6,14 +6,15 @@ import type { StepConfig } from './step.js';
 /** A configuration whose automatic sizes are decided. */
 export type SizedConfig = TrainConfig & { batch: number; gradAccumulationSteps: number };
 
-type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing';
+type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing' | 'watch';
 
 /** @param dtype - what `dtype: 'auto'` came to */
 export function stepConfigOf(
   config: Pick<SizedConfig, Chosen | 'batch' | 'gradAccumulationSteps' | 'seqLen' | 'steps'>,
   dtype: PrecisionDType,
 ): StepConfig {
-  const { batch, gradAccumulationSteps, seqLen, loss, precision, optimizer, activationCheckpointing, steps } = config;
+  const { batch, gradAccumulationSteps, seqLen, loss, precision, optimizer, activationCheckpointing, watch, steps } =
+    config;
   const { layers, fp8Scale, lossScale } = precision;
   const { clipNorm, clipValue, adaptiveClip, lr, minLrRatio, warmupSteps, warmupShare, schedule, ...how } = optimizer;
   const usesFp16 = [{ dtype }, ...layers].some((one) => one.dtype === 'fp16');
@@ -27,17 +28,19 @@ export function stepConfigOf(
     clip: { norm: clipNorm, value: clipValue, adaptive: adaptiveClip },
     optimizer: { ...how, steps },
     activationCheckpointing,
+    watchesActivations: watch.activationsEvery > 0,
   };
 }
 
 /** What steps of rows are traced from where nothing else is said. */
 export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype: PrecisionDType): StepConfig {
-  const { loss, precision, optimizer, activationCheckpointing } = trainSchema.shape;
+  const { loss, precision, optimizer, activationCheckpointing, watch } = trainSchema.shape;
   const config = {
     loss: loss.parse(undefined),
     precision: precision.parse(undefined),
     optimizer: optimizer.parse(undefined),
     activationCheckpointing: activationCheckpointing.parse(undefined),
+    watch: watch.parse(undefined),
   };
   return stepConfigOf({ ...config, ...rows, gradAccumulationSteps: 1, steps: 1 }, dtype);
 }

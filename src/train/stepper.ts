@@ -9,11 +9,13 @@ import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import { lossScaleSlot } from '../optim/loss-scale.js';
 import type { Precision } from '../passes/narrow.js';
+import { isWatchedInput, watchPrefix } from '../passes/watch.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
 import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
 import type { Plan, TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
+import { type Activation, statisticsOf } from './statistics.js';
 import { metricNames, type StepConfig, type StepPart } from './step.js';
 
 /** What varies from update to update. */
@@ -30,6 +32,8 @@ export interface UpdateInputs {
   step: number;
   /** Updates whose gradients have a greater norm are left out; default: none. */
   skipAbove?: number;
+  /** Whether the outputs of layers are measured; default: no. */
+  isWatched?: boolean;
 }
 
 /** What an update tells. */
@@ -48,6 +52,8 @@ export interface UpdateResult {
   lossScale: number | null;
   /** Busiest expert's load over the mean, the worst layer's. */
   expertImbalance: number | null;
+  /** Outputs of layers, in their order; null where they were not measured. */
+  activations: Activation[] | null;
   times: InstructionTime[];
 }
 
@@ -139,9 +145,12 @@ export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> 
   return found;
 }
 
-/** Sums of one update, and what is made from the parameters. */
+/** Sums and measures of one update, and what is made from the parameters. */
 const isPassing = (name: string): boolean =>
-  name === 'losses' || ['gradient/', 'load/', workingCopyPrefix].some((prefix) => name.startsWith(prefix));
+  name === 'losses' || ['gradient/', 'load/', watchPrefix, workingCopyPrefix].some((prefix) => name.startsWith(prefix));
+
+/** Arrays by the names of a program's inputs; those that it does not have do not matter. */
+type ProgramInputs = Record<string, NodeJS.TypedArray>;
 
 type Metrics = Record<(typeof metricNames)[number], number>;
 
@@ -195,38 +204,15 @@ export class Stepper implements Disposable {
    * @throws HadalError HADAL_ERR_RUN naming op and layer when the data do not fit the model
    */
   async update(window: readonly Batch[], inputs: UpdateInputs, { profile = false } = {}): Promise<UpdateResult> {
-    const { lr, mtpWeight, balanceWeight, routerBiasSpeed, skipAbove = Number.POSITIVE_INFINITY } = inputs;
-    const total = (count: (batch: Batch) => number) =>
-      Math.max(
-        1,
-        window.reduce((sum, batch) => sum + count(batch), 0),
-      );
-    const depth = this.model.mtpDepth;
-    const one = (x: number) => Float32Array.of(x);
-    const mainScale = 1 / total((batch) => batch.counts.labels);
-    const mtpScales = Array.from(
-      { length: depth },
-      (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)),
-    );
-    const routers = [...this.tensors.keys()].filter((name) => name.startsWith('load/')).length;
-    const balanceScale = balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers));
-    const scales = {
-      mainScale: one(mainScale),
-      balanceScale: one(balanceScale),
-      ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
-    };
-    const hyper = { lr: one(lr), routerBiasSpeed: one(routerBiasSpeed), skipAbove: one(skipAbove) };
-    const micro = (batch: Batch, i: number) => ({
-      ...batchArrays(batch),
-      ...scales,
-      key: Int32Array.of(inputs.seed, inputs.step * window.length + i),
-    });
+    const { mtpWeight, balanceWeight, isWatched = false } = inputs;
+    const { depth, routers } = this.#terms;
+    const given = window.map((_, i) => this.inputsOf(window, i, inputs));
     const schedule =
       this.#programs.whole && window.length === 1
-        ? [this.#entry('whole', { ...micro(window[0] as Batch, 0), ...hyper })]
+        ? [this.#entry('whole', given[0] as ProgramInputs)]
         : [
-            ...window.map((batch, i) => this.#entry(i === 0 ? 'first' : 'next', micro(batch, i))),
-            this.#entry('apply', hyper),
+            ...given.map((micro, i) => this.#entry(i === 0 ? 'first' : 'next', micro)),
+            this.#entry('apply', given[0] as ProgramInputs),
           ];
     const times = await this.device.run(schedule, { profile });
 
@@ -241,8 +227,40 @@ export class Stepper implements Disposable {
       overflowed: metrics.allFinite === 0,
       lossScale: this.config.lossScale && metrics.lossScale,
       expertImbalance: await this.#expertImbalance(),
+      activations: isWatched ? await this.#activations() : null,
       times,
     };
+  }
+
+  /** What programs read for a micro-batch of a window, by name. @param index - its number, from 0 */
+  inputsOf(window: readonly Batch[], index: number, inputs: UpdateInputs): ProgramInputs {
+    const { lr, mtpWeight, balanceWeight, routerBiasSpeed, skipAbove = Number.POSITIVE_INFINITY, isWatched } = inputs;
+    const { depth, routers } = this.#terms;
+    const total = (count: (batch: Batch) => number) =>
+      Math.max(
+        1,
+        window.reduce((sum, batch) => sum + count(batch), 0),
+      );
+    const one = (x: number) => Float32Array.of(x);
+    const mtpScales = Array.from(
+      { length: depth },
+      (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)),
+    );
+    return {
+      ...batchArrays(window[index] as Batch),
+      mainScale: one(1 / total((batch) => batch.counts.labels)),
+      balanceScale: one(balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers))),
+      ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
+      key: Int32Array.of(inputs.seed, inputs.step * window.length + index),
+      ...{ lr: one(lr), routerBiasSpeed: one(routerBiasSpeed), skipAbove: one(skipAbove) },
+      [isWatchedInput]: Int32Array.of(Number(isWatched ?? false)),
+    };
+  }
+
+  /** How many terms of each kind the loss has. */
+  get #terms(): { depth: number; routers: number } {
+    const routers = [...this.tensors.keys()].filter((name) => name.startsWith('load/')).length;
+    return { depth: this.model.mtpDepth, routers };
   }
 
   /** Summed cross-entropy of a batch, nats. */
@@ -254,6 +272,16 @@ export class Stepper implements Disposable {
   async #metrics(): Promise<Metrics> {
     const numbers = await this.#tensor('metrics').toFloat32();
     return Object.fromEntries(metricNames.map((name, i) => [name, numbers[i]])) as Metrics;
+  }
+
+  async #activations(): Promise<Activation[]> {
+    const measured = [...this.tensors].filter(([name]) => name.startsWith(watchPrefix));
+    return Promise.all(
+      measured.map(async ([name, tensor]) => ({
+        where: name.slice(watchPrefix.length),
+        ...statisticsOf(await tensor.toFloat32()),
+      })),
+    );
   }
 
   async #expertImbalance(): Promise<number | null> {
@@ -271,7 +299,7 @@ export class Stepper implements Disposable {
     return this.tensors.get(name) as Tensor;
   }
 
-  #entry(name: CompileTask['program'], inputs: Record<string, NodeJS.TypedArray>): ScheduleEntry {
+  #entry(name: CompileTask['program'], inputs: ProgramInputs): ScheduleEntry {
     const program = this.#programs[name];
     if (!program) throw new HadalError('HADAL_ERR_INTERNAL', `[train] no program '${name}' was planned for this run`);
     return { program, name, slots: Object.fromEntries(this.tensors), inputs };

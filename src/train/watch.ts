@@ -1,0 +1,110 @@
+// What is measured beside the loss, and the rules that look at it.
+import { memoryShare } from '../core/memory.js';
+import type { TrainConfig } from './config.js';
+import type { StepEvent } from './events.js';
+import { type Finding, type Measure, type Metric, Rules } from './rules.js';
+import type { Activation } from './statistics.js';
+import type { UpdateResult } from './stepper.js';
+
+/** Losses that mean and variance are of: as many as there are, up to this. */
+const windowSteps = 64;
+/** Losses from which on a spike can be told. */
+const leastLosses = 16;
+/** Losses vary by at least this share of their mean, however calm they were. */
+const leastDeviation = 0.01;
+
+/** What watching knows beyond a step; part of a checkpoint. */
+export interface WatchState {
+  /** The learning rate is multiplied with it. */
+  lrFactor: number;
+  /** The last finite losses, oldest first. */
+  losses: number[];
+}
+
+/** What watching adds to a step's metrics. */
+export type WatchMetrics = Pick<StepEvent, 'lossVariance' | 'activationRange' | 'zerosShare'>;
+
+/** Watches one run. */
+export class Watcher {
+  state: WatchState = { lrFactor: 1, losses: [] };
+  readonly #rules: Rules;
+  readonly #activationsEvery: number;
+  #skippedInARow = 0;
+
+  constructor({ rules, activationsEvery }: TrainConfig['watch'], now?: () => number) {
+    this.#rules = new Rules(rules, now);
+    this.#activationsEvery = activationsEvery;
+  }
+
+  /** What the program is told. @param step - number of the update that it is to do, from 1 */
+  inputs(step: number): { skipAbove: number; isWatched: boolean } {
+    const every = this.#activationsEvery;
+    return { skipAbove: this.#rules.skipAbove, isWatched: every > 0 && step % every === 0 };
+  }
+
+  /** Takes note of an update; tells what it adds to the metrics, and which rules apply. */
+  afterStep(step: number, result: UpdateResult): { metrics: WatchMetrics; findings: Finding[] } {
+    const { loss, gradNorm, lossScale, skipped, overflowed, activations } = result;
+    this.#skippedInARow = skipped ? this.#skippedInARow + 1 : 0;
+    const spike = deviation(loss, this.state.losses);
+    if (Number.isFinite(loss)) this.state.losses = [...this.state.losses, loss].slice(-windowSteps);
+    const { losses } = this.state;
+    const lossVariance = losses.length > 1 ? meanAndVariance(losses).variance : null;
+    const [range, zeros] = activations ? [widest(activations), emptiest(activations)] : [null, null];
+    const of = (value: number | null) => (value === null ? null : { value });
+    const measures: Record<Metric, () => Measure | null> = {
+      // That it overflowed is the loss scale's matter, or one of steps skipped in a row.
+      gradNorm: () => (overflowed ? null : { value: gradNorm }),
+      activationRange: () => range,
+      zerosShare: () => zeros,
+      loss: () => ({ value: loss }),
+      lossSpike: () => of(spike),
+      lossVariance: () => of(lossVariance),
+      lossScale: () => of(lossScale),
+      memory: () => ({ value: memoryShare() }),
+      skippedSteps: () => ({ value: this.#skippedInARow }),
+    };
+    const findings = this.#rules.check(step, (metric) => measures[metric]());
+    for (const { action, factor } of findings) if (action === 'lowerLr') this.state.lrFactor *= factor;
+    return {
+      metrics: { lossVariance, activationRange: range?.value ?? null, zerosShare: zeros?.value ?? null },
+      findings,
+    };
+  }
+
+  /** Goes back to what a checkpoint knows. A learning rate that was lowered since stays low. */
+  rollBack({ lrFactor, losses }: WatchState): void {
+    this.state = { lrFactor: Math.min(lrFactor, this.state.lrFactor), losses };
+    this.#skippedInARow = 0;
+    this.#rules.forget();
+  }
+}
+
+/** How many standard deviations a loss lies above the mean of those before it; null while they are few. */
+function deviation(loss: number, before: readonly number[]): number | null {
+  if (before.length < leastLosses) return null;
+  if (!Number.isFinite(loss)) return Number.POSITIVE_INFINITY;
+  const { mean, variance } = meanAndVariance(before);
+  return (loss - mean) / Math.max(Math.sqrt(variance), leastDeviation * Math.abs(mean));
+}
+
+function meanAndVariance(numbers: readonly number[]): { mean: number; variance: number } {
+  const mean = numbers.reduce((sum, x) => sum + x, 0) / numbers.length;
+  const variance = numbers.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (numbers.length - 1);
+  return { mean, variance };
+}
+
+const rangeOf = ({ smallest, greatest, notFinite }: Activation) =>
+  notFinite > 0 ? Number.POSITIVE_INFINITY : Math.max(Math.abs(smallest), Math.abs(greatest));
+
+function widest(activations: readonly Activation[]): Measure | null {
+  return largest(activations.map((each) => ({ where: each.where, value: rangeOf(each) })));
+}
+
+function emptiest(activations: readonly Activation[]): Measure | null {
+  return largest(activations.map(({ where, zeros, count }) => ({ where, value: zeros / count })));
+}
+
+function largest(measures: readonly Measure[]): Measure | null {
+  return measures.reduce<Measure | null>((most, each) => (most && most.value >= each.value ? most : each), null);
+}
