@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { withAtomicDirectory, writeFileAtomic } from './atomic-file.js';
 import { WrittenSums, writeManifest } from './manifest.js';
-import { type OnWrite, type TensorToWrite, writeTensorDirectory } from './safetensors-writer.js';
+import { dataOf, type OnWrite, type TensorToWrite, writeTensorDirectory } from './safetensors-writer.js';
 
 /** Files of a directory. */
 export interface DirectoryContents {
@@ -18,6 +18,15 @@ export function contentsIn(folder: string, { texts, tensors }: DirectoryContents
   const moved = <T>(files: Readonly<Record<string, T>>) =>
     Object.fromEntries(Object.entries(files).map(([path, file]) => [`${folder}/${path}`, file]));
   return { texts: moved(texts), tensors: moved(tensors) };
+}
+
+/** The same contents with all numbers at hand, so that another thread can take them. */
+export async function withData({ texts, tensors }: DirectoryContents): Promise<DirectoryContents> {
+  const atHand = async (tensor: TensorToWrite): Promise<TensorToWrite> => ({ ...tensor, data: await dataOf(tensor) });
+  const lists = Object.entries(tensors).map(
+    async ([path, list]) => [path, await Promise.all(list.map(atHand))] as const,
+  );
+  return { texts, tensors: Object.fromEntries(await Promise.all(lists)) };
 }
 
 /**

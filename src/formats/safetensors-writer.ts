@@ -19,6 +19,10 @@ export type OnWrite = (path: string, data: Uint8Array) => void;
 /** Written at a time: a little, since whoever listens to writing does so in between. */
 const chunkBytes = 1 << 22;
 
+/** A tensor's numbers, read now where they are not at hand. */
+export const dataOf = async ({ data }: TensorToWrite): Promise<Uint8Array> =>
+  typeof data === 'function' ? data() : data;
+
 const byteLengthOf = ({ dtype, shape }: TensorToWrite): number => sizeOf(shape) * safetensorsDTypes[dtype];
 
 /**
@@ -47,7 +51,7 @@ export async function writeSafetensors(
     };
     await write(header);
     for (const tensor of sorted) {
-      const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
+      const data = await dataOf(tensor);
       if (data.byteLength !== byteLengthOf(tensor)) {
         const expected = `${byteLengthOf(tensor)} bytes for '${tensor.name}' ${tensor.dtype} ${formatShape(tensor.shape)}`;
         throw new HadalError('HADAL_ERR_SHAPE', `[safetensors] expected ${expected}, got ${data.byteLength}`);

@@ -13,7 +13,7 @@ const blockBytes = 2 ** 30;
  * write a tensor waits until its copy is made.
  */
 export class Snapshot {
-  /** Fulfilled when all copies are made; only then is {@link data} what it says. */
+  /** Fulfilled when all copies are made. */
   readonly done: Promise<void>;
   readonly #copies = new Map<Tensor, Uint8Array>();
 
@@ -40,11 +40,12 @@ export class Snapshot {
     this.done.catch(() => {}); // reported where it is awaited
   }
 
-  /** Numbers of a part of a tensor; `offset` counts elements. */
-  data(tensor: Tensor, { shape, offset }: { shape: Shape; offset: number }): Uint8Array {
+  /** Raw contents of a part of a tensor; `offset` counts elements. Not copied. */
+  readonly read = async (tensor: Tensor, { shape, offset }: { shape: Shape; offset: number }): Promise<Uint8Array> => {
+    await this.done;
     const bytes = dtypes[tensor.dtype].blockBits / 8;
     return (this.#copies.get(tensor) as Uint8Array).subarray(offset * bytes, (offset + sizeOf(shape)) * bytes);
-  }
+  };
 
   /** The memory of the copies, to be handed to another thread. */
   get buffers(): ArrayBuffer[] {

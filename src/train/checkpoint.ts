@@ -8,15 +8,15 @@ import { HadalError } from '../core/errors.js';
 import { shown } from '../core/expectation.js';
 import { parseJson } from '../core/json.js';
 import type { DataCursor } from '../data/batch.js';
-import { type DirectoryContents, saveContents } from '../formats/directory-contents.js';
+import type { DirectoryContents } from '../formats/directory-contents.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { verifyManifest } from '../formats/manifest.js';
 import { openTensorDirectory, type SafetensorsDType } from '../formats/safetensors.js';
 import type { Model } from '../models/model.js';
-import type { Snapshot } from '../runtime/snapshot.js';
 import type { Tensor } from '../runtime/tensor.js';
-import { dataOnDevice, type ModelFilesOptions, modelContents } from '../session/model-directory.js';
+import { type ModelFilesOptions, modelContents, type ReadPart, readPart } from '../session/model-directory.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
+import { checkpointsPath } from './checkpoint-list.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
 
@@ -24,6 +24,8 @@ const stateSchema = z.object({
   step: z.number().int().nonnegative(),
   tokens: z.number().int().nonnegative(),
   skippedSteps: z.number().int().nonnegative(),
+  /** Loss on held-out text after this very step, where it was measured. */
+  evalLoss: z.number().nullable().default(null),
   seed: z.number().int(),
   /** Where the data goes on; checked by the loader. */
   cursor: z.custom<DataCursor>((value) => typeof value === 'object' && value !== null),
@@ -46,35 +48,24 @@ export const savedTensors = ({ parameters, stateSlots, tensors }: Stepper): Tens
 /**
  * What a checkpoint's directory holds: the model, the state of its training, and where that stands.
  *
- * @param snapshot - what is saved; unless given, the tensors as they are when they are written
+ * @param read - reads a tensor's numbers; unless given, as they are when they are written
  */
 export function checkpointContents(
   stepper: Stepper,
   state: TrainState,
   beside: ModelFilesOptions,
-  snapshot?: Snapshot,
+  read: ReadPart = readPart,
 ): DirectoryContents {
-  const dataOf = snapshot ? snapshot.data.bind(snapshot) : dataOnDevice;
-  const { texts, tensors } = modelContents(stepper.model, stepper.tensors, { ...beside, dataOf });
+  const { texts, tensors } = modelContents(stepper.model, stepper.tensors, { ...beside, read });
   const optimizer = stepper.stateSlots.map((name) => {
     const tensor = stepper.tensors.get(name) as Tensor;
     const { dtype, shape } = tensor;
-    return { name, dtype: formats[dtype], shape, data: dataOf(tensor, { shape, offset: 0 }) };
+    return { name, dtype: formats[dtype], shape, data: () => read(tensor, { shape, offset: 0 }) };
   });
   return {
     texts: { ...texts, 'state.json': `${JSON.stringify(state, null, 2)}\n` },
     tensors: { ...tensors, optimizer },
   };
-}
-
-/** Writes a checkpoint; returns its size in bytes. @throws HadalError HADAL_ERR_IO */
-export async function saveCheckpoint(
-  path: string,
-  stepper: Stepper,
-  state: TrainState,
-  beside: ModelFilesOptions,
-): Promise<number> {
-  return saveContents(path, checkpointContents(stepper, state, beside));
 }
 
 /**
@@ -91,7 +82,7 @@ export async function loadNewestCheckpoint(
 ): Promise<TrainState | null> {
   const damages = new Map<string, string>();
   for (const name of await run.checkpoints()) {
-    const path = join(run.path, 'checkpoints', name);
+    const path = join(checkpointsPath(run.path), name);
     try {
       await verifyManifest(path);
     } catch (error) {

@@ -1,12 +1,19 @@
 // A run on disk: config.json, metrics.jsonl, checkpoints/, and the lock that keeps a second process out.
-import { appendFileSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, writeFileSync } from 'node:fs';
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
 import { DirectoryLock } from '../formats/directory-lock.js';
-import { fileError, withFileErrors } from '../formats/file-error.js';
+import { fileError, isOutOfSpace, withFileErrors } from '../formats/file-error.js';
 import { makeDirectory } from '../formats/make-directory.js';
+import {
+  checkpointName,
+  checkpointNames,
+  checkpointsPath,
+  keptCheckpoints,
+  listCheckpoints,
+} from './checkpoint-list.js';
 import type { TrainConfig } from './config.js';
 
 /** What every line of metrics.jsonl says; those of evaluations have a loss of their own. */
@@ -19,6 +26,9 @@ export interface MetricsLine {
 export class RunDirectory implements Disposable {
   readonly #metricsPath: string;
   readonly #lock: DirectoryLock;
+  /** Lines that a full disk has refused. */
+  #unwritten = '';
+  #warnings: string[] = [];
 
   private constructor(readonly path: string) {
     this.#metricsPath = join(path, 'metrics.jsonl');
@@ -32,7 +42,7 @@ export class RunDirectory implements Disposable {
    * a run and `resume` was not asked for
    */
   static async open(path: string, { resume }: { resume: boolean }): Promise<RunDirectory> {
-    await withFileErrors(`make the run directory ${path}`, () => makeDirectory(resolve(path, 'checkpoints')));
+    await withFileErrors(`make the run directory ${path}`, () => makeDirectory(resolve(checkpointsPath(path))));
     const run = new RunDirectory(path);
     try {
       if (!resume && (await run.checkpoints()).length > 0) {
@@ -51,38 +61,43 @@ export class RunDirectory implements Disposable {
 
   /** Names of the checkpoints, the newest first. Those that are not whole have another name while they are written. */
   async checkpoints(): Promise<string[]> {
-    const names = await withFileErrors(`read ${this.path}`, () => readdir(join(this.path, 'checkpoints')));
-    return names
-      .filter((name) => /^step-\d{8}$/.test(name))
-      .sort()
-      .reverse();
+    return checkpointNames(this.path);
   }
 
-  /** Removes checkpoints that a killed process was writing. */
+  /** Removes checkpoints that a killed process was writing, or removing. */
   async #removeUnfinished(): Promise<void> {
-    for (const name of await readdir(join(this.path, 'checkpoints'))) {
+    for (const name of await readdir(checkpointsPath(this.path))) {
       if (/^step-\d{8}\.tmp-/.test(name)) await this.#remove(name);
     }
   }
 
   async #remove(name: string): Promise<void> {
-    const path = join(this.path, 'checkpoints', name);
+    const path = join(checkpointsPath(this.path), name);
     await withFileErrors(`remove ${path}`, () => rm(path, { recursive: true, force: true }));
   }
 
   checkpointPath(step: number): string {
-    return join(this.path, 'checkpoints', `step-${String(step).padStart(8, '0')}`);
+    return join(checkpointsPath(this.path), checkpointName(step));
   }
 
-  /** Removes all but the newest `keep` checkpoints. */
-  async prune(keep: number): Promise<void> {
-    for (const name of (await this.checkpoints()).slice(keep)) await this.#remove(name);
+  /** Removes all checkpoints but those that {@link keptCheckpoints} names; returns which. */
+  async prune(limits: { keep: number; best: number }): Promise<string[]> {
+    const found = await listCheckpoints(this.path);
+    const kept = keptCheckpoints(found, limits);
+    const removed = found.map(({ name }) => name).filter((name) => !kept.has(name));
+    for (const name of removed) {
+      // Renamed first: what is left by a process that is killed here does not look like a damaged checkpoint.
+      const path = join(checkpointsPath(this.path), name);
+      await withFileErrors(`remove ${path}`, () => rename(path, `${path}.tmp-removed`));
+      await this.#remove(`${name}.tmp-removed`);
+    }
+    return removed;
   }
 
   /** Puts a damaged checkpoint out of the way, so that a whole one can take its place. */
   async setAside(name: string): Promise<void> {
     await this.#remove(`${name}.damaged`);
-    const path = join(this.path, 'checkpoints', name);
+    const path = join(checkpointsPath(this.path), name);
     await withFileErrors(`rename ${path}`, () => rename(path, `${path}.damaged`));
   }
 
@@ -91,13 +106,43 @@ export class RunDirectory implements Disposable {
     await writeFileAtomic(join(this.path, 'config.json'), `${JSON.stringify(config, null, 2)}\n`);
   }
 
-  /** Appends a line to metrics.jsonl. */
+  /** Appends a line to metrics.jsonl; what a full disk refuses is written with a later one. @throws HadalError HADAL_ERR_IO */
   log(line: Record<string, unknown>): void {
+    const wasFull = this.#unwritten !== '';
+    this.#unwritten += `${JSON.stringify(line)}\n`;
+    const isFull = !this.#writeLines();
+    if (isFull === wasFull) return;
+    this.#warnings.push(
+      isFull
+        ? `the disk of ${this.#metricsPath} is full: its lines are kept until there is room`
+        : `${this.#metricsPath} is written again, nothing is missing`,
+    );
+  }
+
+  /** Whether there was room for them. */
+  #writeLines(): boolean {
     try {
-      appendFileSync(this.#metricsPath, `${JSON.stringify(line)}\n`);
+      const file = openSync(this.#metricsPath, 'a');
+      const { size } = fstatSync(file);
+      try {
+        writeFileSync(file, this.#unwritten);
+      } catch (error) {
+        ftruncateSync(file, size); // a part may have been written
+        throw error;
+      } finally {
+        closeSync(file);
+      }
     } catch (error) {
-      throw fileError(error as NodeJS.ErrnoException, `write ${this.#metricsPath}`);
+      if (isOutOfSpace(error)) return false;
+      throw fileError(error, `write ${this.#metricsPath}`);
     }
+    this.#unwritten = '';
+    return true;
+  }
+
+  /** What the user should know since the last call. */
+  takeWarnings(): string[] {
+    return this.#warnings.splice(0);
   }
 
   /** Keeps the lines of metrics.jsonl up to the first that is not `kept`; a last line that was cut off is none. */
@@ -116,6 +161,8 @@ export class RunDirectory implements Disposable {
   }
 
   dispose(): void {
+    if (this.#unwritten !== '' && !this.#writeLines())
+      process.emitWarning(`the disk of ${this.#metricsPath} is full: its last lines are lost`);
     this.#lock.dispose();
   }
 

@@ -10,18 +10,19 @@ import { DataLoader, evalBatches } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepared.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
-import { learningRate, microBatches, valueAt } from '../optim/schedule.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type Device, type InstructionTime, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
-import { loadNewestCheckpoint, saveCheckpoint, type TrainState } from './checkpoint.js';
+import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
 import { sized } from './fit.js';
 import type { TrainOptions } from './options.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
+import { CheckpointSaver } from './saving.js';
+import { scheduledValues } from './schedules.js';
 import type { StepConfig } from './step.js';
 import { type SizedConfig, stepConfigOf } from './step-config.js';
 import { type MemoryPlan, Planning, type Plans, planMemory, Stepper, type UpdateResult } from './stepper.js';
@@ -88,7 +89,8 @@ export async function* train(
     memory,
     notes,
   };
-  yield* run.updates(loader, signal);
+  await using saver = run.openSaver();
+  yield* run.updates(loader, saver, signal);
 }
 
 /** Data and programs, made at the same time: the first step is not to wait for both. */
@@ -120,6 +122,8 @@ class Run {
   state: TrainState;
   #last: UpdateResult | null = null;
   #initial: EvaluationEvent | null = null;
+  /** Step of the checkpoint that it goes on from. */
+  #loadedStep: number | null = null;
   /** Updates of this run. */
   #updates = 0;
   readonly #began = performance.now();
@@ -139,6 +143,7 @@ class Run {
       step: 0,
       tokens: 0,
       skippedSteps: 0,
+      evalLoss: null,
       seed: config.seed,
       cursor: undefined as never, // the loader's, set in openLoader()
       threads: device.threads,
@@ -164,6 +169,7 @@ class Run {
         );
       }
       this.state = { ...found, threads, instructionSet, dtype };
+      this.#loadedStep = found.step;
     } else if (this.source) {
       await loadParameters(this.source, stepper.tensors);
     } else {
@@ -190,6 +196,14 @@ class Run {
     return loader;
   }
 
+  /** What writes the checkpoints. */
+  openSaver(): CheckpointSaver {
+    const beside = { tokenizer: this.prepared.tokenizer.files, generation: this.source?.generation ?? null };
+    const saver = new CheckpointSaver(this.directory, this.stepper, beside, this.config.checkpoint);
+    if (this.#loadedStep !== null) saver.loaded(this.#loadedStep);
+    return saver;
+  }
+
   /** Drops what metrics.jsonl says of steps beyond the state, and of evaluations that are made once more. */
   async truncateMetrics(): Promise<void> {
     const { step } = this.state;
@@ -199,7 +213,11 @@ class Run {
     );
   }
 
-  async *updates(loader: DataLoader, signal: AbortSignal | undefined): AsyncGenerator<TrainEvent, void> {
+  async *updates(
+    loader: DataLoader,
+    saver: CheckpointSaver,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<TrainEvent, void> {
     const { config, state } = this;
     const { evaluation, checkpoint } = config;
     if (state.step === 0) {
@@ -209,8 +227,7 @@ class Run {
     const isDue = (every: number) => every > 0 && state.step % every === 0 && state.step < config.steps;
     while (state.step < config.steps) {
       if (signal?.aborted) {
-        const saved = await this.#save();
-        yield saved;
+        const saved = yield* this.#save(saver);
         throw new HadalError(
           'HADAL_ERR_ABORTED',
           `[train] interrupted after ${state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`,
@@ -218,35 +235,27 @@ class Run {
       }
       yield await this.#update(loader);
       if (isDue(evaluation.every)) yield await this.#evaluate();
-      if (isDue(checkpoint.every)) yield await this.#save();
+      if (isDue(checkpoint.every)) await saver.begin(state);
+      yield* this.#told(saver);
     }
     const final = await this.#evaluate();
     yield final;
-    const saved = await this.#save();
-    yield saved;
+    const saved = yield* this.#save(saver);
     yield this.#end(final, saved);
   }
 
   async #update(loader: DataLoader): Promise<StepEvent> {
     const { config, state, stepper } = this;
     const begin = performance.now();
-    const progress = state.step / config.steps;
-    const rows = { batch: config.batch, micro: stepper.config.batch };
-    const parts = microBatches(config.batchRamp, rows, state.step);
+    const { microBatches, ...scheduled } = scheduledValues(config, state.step);
+    const { balanceWeight } = config.loss;
     const window: Batch[] = [];
-    while (window.length < parts) window.push(await loader.next());
-    const lr = learningRate({ ...config.optimizer, steps: config.steps }, state.step);
-    const { balanceWeight, mtpWeight, routerBiasSpeed } = config.loss;
-    const weights = {
-      balanceWeight,
-      mtpWeight: valueAt(mtpWeight, progress),
-      routerBiasSpeed: valueAt(routerBiasSpeed, progress),
-    };
+    while (window.length < microBatches) window.push(await loader.next());
     const isWatched = envFlag('HADAL_DEBUG') >= 2;
     const onProfile = ++this.#updates === 3 || state.step + 1 === config.steps ? this.onProfile : undefined;
     const result = await stepper.update(
       window,
-      { ...weights, lr, seed: config.seed, step: state.step },
+      { ...scheduled, balanceWeight, seed: config.seed, step: state.step },
       { profile: isWatched || onProfile !== undefined },
     );
     const table = () => `${profileTable(result.times)}\n\n${profileTable(result.times, 'module')}`;
@@ -259,6 +268,7 @@ class Run {
     const tokens = window.reduce((sum, { counts }) => sum + counts.tokens, 0);
     state.step++;
     state.tokens += tokens;
+    state.evalLoss = null;
     state.skippedSteps += Number(result.skipped);
     state.cursor = loader.cursor;
     this.#last = result;
@@ -270,7 +280,7 @@ class Run {
       steps: config.steps,
       tokens: state.tokens,
       ...measured,
-      lr,
+      lr: scheduled.lr,
       tokensPerSecond: (tokens / stepMs) * 1000,
       stepMs,
     } as const;
@@ -292,6 +302,7 @@ class Run {
       if (++batches === this.config.evaluation.batches) break;
     }
     const evalLoss = nats / Math.max(1, tokens);
+    this.state.evalLoss = evalLoss;
     const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;
     const event = {
       type: 'evaluation',
@@ -305,15 +316,19 @@ class Run {
     return event;
   }
 
-  async #save(): Promise<CheckpointEvent> {
-    const { state, directory, stepper, source } = this;
-    const beside = { tokenizer: this.prepared.tokenizer.files, generation: source?.generation ?? null };
-    const path = directory.checkpointPath(state.step);
-    const bytes = (await directory.checkpoints()).includes(path.split('/').at(-1) as string)
-      ? 0 // resumed at its very step: it is there
-      : await saveCheckpoint(path, stepper, state, beside);
-    await directory.prune(this.config.checkpoint.keep);
-    return { type: 'checkpoint', step: state.step, path, bytes };
+  /** Saves what there is now, and waits until it stands. */
+  async *#save(saver: CheckpointSaver): AsyncGenerator<TrainEvent, CheckpointEvent> {
+    await saver.settle();
+    yield* this.#told(saver);
+    const saved = await saver.save(this.state);
+    yield saved;
+    return saved;
+  }
+
+  /** What has happened beside the steps. */
+  *#told(saver: CheckpointSaver): Generator<TrainEvent, void> {
+    yield* saver.takeEvents();
+    for (const message of this.directory.takeWarnings()) yield { type: 'warning', step: this.state.step, message };
   }
 
   #end(final: EvaluationEvent, { path }: CheckpointEvent): EndEvent {
