@@ -2,6 +2,8 @@ import { HadalError } from '../core/errors.js';
 import { shown } from '../core/expectation.js';
 import { deepseek } from './deepseek.js';
 import { deepseekFromHuggingFace } from './deepseek-config.js';
+import { withEconomy } from './economy.js';
+import { economyFromHuggingFace } from './economy-config.js';
 import { gpt2, gpt2FromHuggingFace } from './gpt2.js';
 import { llama } from './llama.js';
 import { llamaFromHuggingFace } from './llama-config.js';
@@ -28,7 +30,8 @@ export function modelFromConfig(json: unknown, source = 'config.json'): Model {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
     throw new HadalError('HADAL_ERR_CONFIG', `[${source}] expected an object, got ${shown(json)}`);
   }
-  const type = (json as Record<string, unknown>).model_type;
+  const { hadal, ...plain } = json as Record<string, unknown>;
+  const type = plain.model_type;
   const family = typeof type === 'string' && Object.hasOwn(families, type) ? families[type] : undefined;
   if (!family) {
     const known = Object.keys(families).join(', ');
@@ -37,5 +40,6 @@ export function modelFromConfig(json: unknown, source = 'config.json'): Model {
       `[${source}] field 'model_type' expected one of ${known}, got ${shown(type)}`,
     );
   }
-  return family(json as Record<string, unknown>, source);
+  const model = family(plain, source);
+  return hadal === undefined ? model : withEconomy(model, economyFromHuggingFace(hadal, source));
 }

@@ -3,6 +3,7 @@ import { sizeOf } from '../core/shape.js';
 import { Graph, type Value } from '../graph/graph.js';
 import type { ModelInputs, ModelOutput, PredictionOutput } from '../nn/context.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
+import type { Economy } from './economy-config.js';
 
 /** A model family with its numbers filled in: what `train`, sessions and `inspect` work on. */
 export interface Model {
@@ -20,6 +21,8 @@ export interface Model {
   readonly layers: number;
   /** Whether its caches can keep compressed keys and values; absent: no. */
   readonly hasLatentCache?: boolean;
+  /** What of its weights is shared or stored as products, and the model without; absent: nothing. */
+  readonly economy?: Economy & { readonly of: Model };
   /** Traces the forward pass, declaring parameters as it goes. */
   forward(scope: ParameterScope, inputs: ModelInputs): ModelOutput;
   /**

@@ -13,6 +13,22 @@ export interface ParameterPart {
   shape: Shape;
   /** First element within the parameter. */
   offset: number;
+  /** There where the part is some rows of the tensor on disk, not all: the first of them, and how many the tensor has. */
+  rows?: { first: number; of: number };
+}
+
+/** A weight that is stored as a product, left [.., M, R] · right [.., R, N]. */
+export interface FactoredWeight {
+  name: string;
+  /** [.., M, N]. */
+  shape: Shape;
+  rank: number;
+  /** Names of the parameters. */
+  left: string;
+  right: string;
+  /** Tensors of a Hugging Face directory that hold the product. */
+  parts: ParameterPart[];
+  copies: ParameterPart[];
 }
 
 /** A parameter: a state slot, how it begins, and which tensors of a Hugging Face directory it holds. */
@@ -28,8 +44,22 @@ export interface Parameter {
   /** Active with every token; false for routed experts, of which a token uses a share. */
   routed: boolean;
   parts: ParameterPart[];
-  /** Names under which the directory holds the same tensor once more (MTP's embedding and head). */
-  copies: string[];
+  /** Tensors with which the directory holds the same once more (MTP's embedding and head; layers that share it). */
+  copies: ParameterPart[];
+  /** The weight that it is a factor of; its part is a tensor of a file of our own then, beside Hugging Face's. */
+  factorOf: FactoredWeight | null;
+}
+
+/** The tensors that a parameter is shown as: those on disk, or itself where it is only some of their rows. */
+export function shownParts({ name, shape, parts }: Parameter): readonly ParameterPart[] {
+  return parts.some(({ rows }) => rows) ? [{ name, shape, offset: 0 }] : parts;
+}
+
+/** How a weight that a layer declares is stored, where it is not a parameter of its own. */
+export interface WeightStore {
+  parameters: readonly Parameter[];
+  /** The weight, made of their values. */
+  weightOf(values: readonly Value[]): Value;
 }
 
 /** Options of {@link ParameterScope.parameter}. */
@@ -50,11 +80,18 @@ export class ParameterScope {
     readonly parameters: Map<string, Parameter>,
     readonly path = '',
     readonly dtype: DType = 'fp32',
+    /** By the name of the weight. */
+    readonly stores: ReadonlyMap<string, WeightStore> = new Map(),
   ) {}
+
+  /** The same scope, whose weights are stored otherwise. */
+  storing(stores: ReadonlyMap<string, WeightStore>): ParameterScope {
+    return new ParameterScope(this.graph, this.parameters, this.path, this.dtype, stores);
+  }
 
   /** The scope of a module within this one. */
   child(name: string | number): ParameterScope {
-    return new ParameterScope(this.graph, this.parameters, this.join(String(name)), this.dtype);
+    return new ParameterScope(this.graph, this.parameters, this.join(String(name)), this.dtype, this.stores);
   }
 
   /** Runs a layer in the scope of its module, so that its nodes carry the module's name. */
@@ -77,6 +114,8 @@ export class ParameterScope {
       dtype = this.dtype,
       parts = [{ name, shape }],
     } = options;
+    const store = this.stores.get(path);
+    if (store) return store.weightOf(store.parameters.map((parameter) => this.#stored({ ...parameter, dtype })));
     if (!this.parameters.has(path)) {
       let offset = 0;
       const placed = parts.map((part) => {
@@ -85,16 +124,24 @@ export class ParameterScope {
         return { name: this.join(part.name), shape: part.shape, offset: at };
       });
       invariant(offset === sizeOf(shape), `the parts of parameter '${path}' do not add up`);
-      const spec = { name: path, shape, dtype, initializer, decay, trainable, routed, parts: placed, copies: [] };
-      this.parameters.set(path, spec);
+      const kind = { initializer, decay, trainable, routed };
+      this.#stored({ name: path, shape, dtype, ...kind, parts: placed, copies: [], factorOf: null });
     }
     return this.graph.slot(path, shape, dtype);
   }
 
+  #stored(parameter: Parameter): Value {
+    const { name, shape, dtype } = parameter;
+    if (!this.parameters.has(name)) this.parameters.set(name, parameter);
+    return this.graph.slot(name, shape, dtype);
+  }
+
   /** Says that the directory holds a parameter a second time, under `name` of this module. */
   copyOf(parameter: string, name: string): void {
-    const copies = this.parameters.get(parameter)?.copies;
-    invariant(copies, `no parameter '${parameter}' to copy`);
-    if (!copies.includes(this.join(name))) copies.push(this.join(name));
+    if (this.stores.has(parameter)) return; // who stores it otherwise knows its copies
+    const { shape, copies } = this.parameters.get(parameter) ?? {};
+    invariant(shape && copies, `no parameter '${parameter}' to copy`);
+    const copy = { name: this.join(name), shape, offset: 0 };
+    if (!copies.some((known) => known.name === copy.name)) copies.push(copy);
   }
 }

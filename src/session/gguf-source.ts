@@ -52,6 +52,7 @@ function huggingFaceName(name: string): string {
 
 class GgufTensors implements SourceTensors {
   readonly shapes: ReadonlyMap<string, Shape>;
+  readonly factors = new Map<string, Shape>();
   readonly #ownNames: ReadonlyMap<string, string>;
 
   constructor(

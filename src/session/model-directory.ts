@@ -22,9 +22,10 @@ import type { TensorToWrite } from '../formats/safetensors-writer.js';
 import { modelFromConfig } from '../models/families.js';
 import { configText } from '../models/hugging-face-config.js';
 import { type Model, parametersOf } from '../models/model.js';
-import type { Parameter, ParameterPart } from '../nn/parameters.js';
+import type { FactoredWeight, Parameter, ParameterPart } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { ModelSource, SourceTensors } from './model-source.js';
+import { type Matrix, productOf } from './products.js';
 
 /** Number formats of parameters, as safetensors and config.json name them. */
 const onDisk: Partial<Record<DType, { format: SafetensorsDType; config: string }>> = {
@@ -49,7 +50,8 @@ export async function directorySource(dir: string): Promise<ModelSource> {
     tokenizer: async () => (existsSync(join(dir, 'tokenizer.json')) ? loadTokenizer(dir) : null),
     openTensors: async () => {
       const block = fp8BlockOf(config, path);
-      return new DirectoryTensors(await openTensorDirectory(dir), block);
+      const files = await openTensorDirectory(dir);
+      return new DirectoryTensors(files, await openFactors(dir, files), block);
     },
   };
 }
@@ -71,13 +73,30 @@ async function readGeneration(path: string): Promise<GenerationConfig | null> {
   );
 }
 
+/** Factors of weights lie in files of their own: for everybody else the directory holds the products. */
+const factorFiles = { name: 'factors' };
+
+async function openFactors(dir: string, files: TensorFiles): Promise<TensorFiles | null> {
+  const names = [`${factorFiles.name}.safetensors`, `${factorFiles.name}.safetensors.index.json`];
+  if (!names.some((name) => existsSync(join(dir, name)))) return null;
+  try {
+    return await openTensorDirectory(dir, factorFiles);
+  } catch (error) {
+    await files.close();
+    throw error;
+  }
+}
+
 class DirectoryTensors implements SourceTensors {
   readonly shapes: ReadonlyMap<string, Shape>;
+  readonly factors: ReadonlyMap<string, Shape>;
 
   constructor(
     private readonly files: TensorFiles,
+    private readonly factorFiles: TensorFiles | null,
     private readonly block: number,
   ) {
+    this.factors = new Map([...(factorFiles?.tensors ?? [])].map(([name, { shape }]) => [name, shape]));
     const isScale = (name: string) =>
       name.endsWith('_scale_inv') && files.tensors.get(name.slice(0, -'_scale_inv'.length))?.dtype === 'F8_E4M3';
     this.shapes = new Map(
@@ -86,12 +105,14 @@ class DirectoryTensors implements SourceTensors {
   }
 
   async read(name: string, format: SafetensorsDType): Promise<Uint8Array> {
-    if (this.files.tensors.get(name)?.dtype === format) return this.files.read(name);
-    return fromFloat32(format, await readFloats(this.files, name, this.block));
+    const files = this.factorFiles?.tensors.has(name) ? this.factorFiles : this.files;
+    if (files.tensors.get(name)?.dtype === format) return files.read(name);
+    return fromFloat32(format, await readFloats(files, name, this.block));
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.files.close();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.files.close();
+    await this.factorFiles?.close();
   }
 }
 
@@ -163,17 +184,14 @@ export async function saveModelDirectory(
   await withAtomicDirectory(dir, (temporary) => writeContents(temporary, contents, { maxShardBytes }));
 }
 
-/** How the numbers of a part of a tensor are had when they are to be written. */
-export type DataOf = (tensor: Tensor, part: Omit<ParameterPart, 'name'>) => TensorToWrite['data'];
-
-/** Read when their turn comes. */
-export const dataOnDevice: DataOf = (tensor, part) => () => readPart(tensor, part);
+/** Reads raw contents of a part of a tensor: from the device, or what a snapshot holds of it. */
+export type ReadPart = (tensor: Tensor, part: Omit<ParameterPart, 'name'>) => Promise<Uint8Array>;
 
 /** What a directory holds that `transformers` opens. @param tensors - as of {@link saveModelDirectory} */
 export function modelContents(
   model: Model,
   tensors: ReadonlyMap<string, Tensor>,
-  { tokenizer = null, generation = null, dataOf = dataOnDevice }: ModelFilesOptions & { dataOf?: DataOf } = {},
+  { tokenizer = null, generation = null, read = readPart }: ModelFilesOptions & { read?: ReadPart } = {},
 ): DirectoryContents {
   const parameters = [...parametersOf(model).values()];
   const first = tensorOf(tensors, parameters[0] as Parameter);
@@ -184,19 +202,62 @@ export function modelContents(
     ...(tokenizer && { 'tokenizer.json': tokenizer.json }),
     ...(tokenizer?.configJson !== undefined && { 'tokenizer_config.json': tokenizer.configJson }),
   };
-  const toModel = parameters.flatMap((parameter) => toWrite(parameter, tensorOf(tensors, parameter), dataOf));
-  return { texts, tensors: { model: toModel } };
+  const { model: whole, factors } = tensorsToWrite(parameters, tensors, read);
+  return { texts, tensors: { model: whole, ...(factors.length > 0 && { factors }) } };
 }
 
-function toWrite(parameter: Parameter, tensor: Tensor, dataOf: DataOf): TensorToWrite[] {
-  const entry = ({ name, shape, offset }: ParameterPart) => ({
-    name,
-    dtype: formatOf(tensor),
-    shape,
-    data: dataOf(tensor, { shape, offset }),
-  });
-  const copies = parameter.copies.map((name) => entry({ name, shape: parameter.shape, offset: 0 }));
-  return [...parameter.parts.map(entry), ...copies];
+/** What the directory holds of the parameters: tensors under the names of Hugging Face, and factors of weights. */
+function tensorsToWrite(
+  parameters: readonly Parameter[],
+  tensors: ReadonlyMap<string, Tensor>,
+  read: ReadPart,
+): { model: TensorToWrite[]; factors: TensorToWrite[] } {
+  const model: TensorToWrite[] = [];
+  const factors: TensorToWrite[] = [];
+  /** Rows that have found their tensor, by its name, in order. */
+  const rows = new Map<string, { tensor: Tensor; part: ParameterPart }[]>();
+  for (const parameter of parameters) {
+    const tensor = tensorOf(tensors, parameter);
+    const dtype = formatOf(tensor);
+    const { factorOf } = parameter;
+    for (const part of [...parameter.parts, ...parameter.copies]) {
+      if (part.rows) rows.set(part.name, [...(rows.get(part.name) ?? []), { tensor, part }]);
+      else (factorOf ? factors : model).push({ ...part, dtype, data: () => read(tensor, part) });
+    }
+    if (factorOf?.left !== parameter.name) continue;
+    for (const part of [...factorOf.parts, ...factorOf.copies])
+      model.push({ ...part, dtype, data: () => readProduct(factorOf, tensors, part, read) });
+  }
+  for (const [name, pieces] of rows) {
+    pieces.sort((a, b) => (a.part.rows?.first ?? 0) - (b.part.rows?.first ?? 0));
+    const [{ tensor, part }] = pieces as [{ tensor: Tensor; part: ParameterPart }];
+    const data = async () => Buffer.concat(await Promise.all(pieces.map(({ tensor, part }) => read(tensor, part))));
+    model.push({ name, dtype: formatOf(tensor), shape: wholeShape(part), data });
+  }
+  return { model, factors };
+}
+
+/** Shape of the tensor on disk that a part is, or has rows of. */
+const wholeShape = ({ shape, rows }: ParameterPart): Shape => (rows ? [rows.of, ...shape.slice(1)] : shape);
+
+/** Raw contents of a part of a weight that is stored as a product. */
+async function readProduct(
+  { left, right, rank, shape }: FactoredWeight,
+  tensors: ReadonlyMap<string, Tensor>,
+  part: ParameterPart,
+  read: ReadPart,
+): Promise<Uint8Array> {
+  const [height, columns] = shape.slice(-2) as [number, number];
+  const rows = sizeOf(part.shape) / columns;
+  const first = part.offset / columns;
+  const factor = async (name: string, size: Shape, offset: number): Promise<Matrix> => {
+    const tensor = tensors.get(name) as Tensor;
+    return { data: toFloat32(formatOf(tensor), await read(tensor, { shape: size, offset })), shape: size };
+  };
+  const a = await factor(left, [rows, rank], first * rank);
+  const b = await factor(right, [rank, columns], Math.floor(first / height) * rank * columns);
+  const stored = tensors.get(left) as Tensor;
+  return fromFloat32(formatOf(stored), (await productOf(stored.device, a, b)).data);
 }
 
 /** How a tensor's numbers are written in a file. @throws HadalError HADAL_ERR_DTYPE */

@@ -1,5 +1,4 @@
 // Where models come from: a Hugging Face directory, or a GGUF file.
-import { dtypes } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { formatShape, type Shape, sameShape } from '../core/shape.js';
 import type { Tokenizer } from '../data/tokenizer.js';
@@ -8,7 +7,8 @@ import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
 import { ggufSource } from './gguf-source.js';
-import { directorySource, formatOf, type GenerationConfig, tensorOf } from './model-directory.js';
+import { directorySource, type GenerationConfig } from './model-directory.js';
+import { OpenParameters } from './open-parameters.js';
 
 /** A model on disk. Nothing of it stays open. */
 export interface ModelSource {
@@ -25,6 +25,8 @@ export interface ModelSource {
 /** The open tensors of a source, under the names and in the layout of Hugging Face. */
 export interface SourceTensors extends AsyncDisposable {
   readonly shapes: ReadonlyMap<string, Shape>;
+  /** Factors of weights, whose products are among the former. */
+  readonly factors: ReadonlyMap<string, Shape>;
   /** Numbers of a tensor in a format of the caller's choice. @throws HadalError HADAL_ERR_FORMAT, HADAL_ERR_DTYPE */
   read(name: string, format: SafetensorsDType): Promise<Uint8Array>;
 }
@@ -44,12 +46,18 @@ export const isGguf = (path: string): boolean => path.toLowerCase().endsWith('.g
 /**
  * Fills a model's tensors from a source: whatever format it has becomes the tensors' own.
  *
- * @param tensors - by the names of `parametersOf(source.model)`, all of them
+ * @param tensors - by the names of `parametersOf(model)`, all of them
+ * @param model - the source's own unless given; it may share or factorise weights that the source does not
+ * @returns what became of weights that are now shared or factorised
  * @throws HadalError as {@link openParameters}
  */
-export async function loadParameters(source: ModelSource, tensors: ReadonlyMap<string, Tensor>): Promise<void> {
-  await using parameters = await openParameters(source);
-  await parameters.load(tensors);
+export async function loadParameters(
+  source: ModelSource,
+  tensors: ReadonlyMap<string, Tensor>,
+  model: Model = source.model,
+): Promise<string[]> {
+  await using parameters = await openParameters(source, model);
+  return await parameters.load(tensors);
 }
 
 /**
@@ -58,40 +66,17 @@ export async function loadParameters(source: ModelSource, tensors: ReadonlyMap<s
  * @throws HadalError HADAL_ERR_CHECKPOINT naming tensors that are missing, unexpected or of another shape;
  *   HADAL_ERR_FORMAT for damaged files, HADAL_ERR_IO
  */
-export async function openParameters(source: ModelSource): Promise<OpenParameters> {
+export async function openParameters(source: ModelSource, model: Model = source.model): Promise<OpenParameters> {
   const files = await source.openTensors();
   try {
-    const parameters = [...parametersOf(source.model).values()];
+    // The source has every tensor whole, also of weights that are shared or factorised.
+    const parameters = [...parametersOf(source.model.economy?.of ?? source.model).values()];
     const names = namesIn(files, parameters);
     checkTensors(source, files, parameters, names);
-    return new OpenParameters(files, parameters, names);
+    return new OpenParameters(source, files, names, model);
   } catch (error) {
     await files[Symbol.asyncDispose]();
     throw error;
-  }
-}
-
-/** A source's tensors, known to be the model's. */
-class OpenParameters implements AsyncDisposable {
-  constructor(
-    private readonly files: SourceTensors,
-    private readonly parameters: readonly Parameter[],
-    private readonly names: ReadonlyMap<string, string>,
-  ) {}
-
-  async load(tensors: ReadonlyMap<string, Tensor>): Promise<void> {
-    for (const parameter of this.parameters) {
-      const tensor = tensorOf(tensors, parameter);
-      const format = formatOf(tensor);
-      for (const part of parameter.parts) {
-        const bytes = await this.files.read(this.names.get(part.name) as string, format);
-        await tensor.write(bytes, (part.offset * dtypes[tensor.dtype].blockBits) / 8);
-      }
-    }
-  }
-
-  [Symbol.asyncDispose](): PromiseLike<void> {
-    return this.files[Symbol.asyncDispose]();
   }
 }
 
@@ -133,7 +118,7 @@ function checkTensors(
     const found = shapes.get(names.get(name) as string) as Shape;
     if (!sameShape(found, shape)) refuse(`'${name}' of shape ${formatShape(shape)}`, formatShape(found));
   }
-  const used = new Set([...names.values(), ...parameters.flatMap(({ copies }) => copies)]);
+  const used = new Set([...names.values(), ...parameters.flatMap(({ copies }) => copies.map(({ name }) => name))]);
   const tied = !parts.some(({ name }) => name === 'lm_head.weight');
   const unexpected = [...shapes.keys()].filter((name) => !used.has(name) && !isHarmless(name, tied));
   if (unexpected.length > 0) refuse('only tensors that its configuration calls for', `also ${someOf(unexpected)}`);

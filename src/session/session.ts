@@ -8,7 +8,7 @@ import type { Tokenizer } from '../data/tokenizer.js';
 import { toFloat32 } from '../formats/convert.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { batchInputs, type Model, parametersOf } from '../models/model.js';
-import { type Parameter, ParameterScope } from '../nn/parameters.js';
+import { type Parameter, ParameterScope, shownParts } from '../nn/parameters.js';
 import { linearCrossEntropy } from '../ops/linear-cross-entropy.js';
 import { matmul } from '../ops/matmul.js';
 import { reshape } from '../ops/shape.js';
@@ -126,7 +126,8 @@ export class Session implements Disposable {
    *
    * @param inputIds - rows of token ids
    * @param labels - rows like `inputIds`, not shifted: position t is predicted from those before it; −100 is ignored
-   * @returns gradients by Hugging Face name, in Hugging Face layout
+   * @returns gradients by Hugging Face name, in Hugging Face layout; of a weight that layers share, the sum, under the name
+   *   that the first of them has it by; of factors and of weights that share some rows, under hadal's own names
    * @throws HadalError HADAL_ERR_DATA as `forward`, or when no label counts
    */
   async lossAndGradients(
@@ -169,7 +170,7 @@ export class Session implements Disposable {
     for (const parameter of this.#parameters.values()) {
       if (!parameter.trainable) continue;
       const gradient = outputs[`gradient ${parameter.name}`];
-      for (const part of parameter.parts) {
+      for (const part of shownParts(parameter)) {
         const data = gradient
           ? toFloat32(formatOf(gradient), await readPart(gradient, part))
           : new Float32Array(sizeOf(part.shape));

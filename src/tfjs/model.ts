@@ -4,7 +4,7 @@ import { nearest } from '../core/nearest.js';
 import { formatShape, sameShape } from '../core/shape.js';
 import { fromFloat32, toFloat32 } from '../formats/convert.js';
 import { parametersOf } from '../models/model.js';
-import type { ParameterPart } from '../nn/parameters.js';
+import { type ParameterPart, shownParts } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
 import { formatOf, readPart } from '../session/model-directory.js';
 import type { Session } from '../session/session.js';
@@ -119,8 +119,10 @@ interface Weight {
 function weightsOf({ model, tensors }: Session): Map<string, Weight> {
   const parameters = [...parametersOf(model).values()];
   return new Map(
-    parameters.flatMap(({ name, parts }) =>
-      parts.map((part) => [part.name, { tensor: tensors.get(name) as Tensor, part }] as const),
+    parameters.flatMap((parameter) =>
+      shownParts(parameter).map(
+        (part) => [part.name, { tensor: tensors.get(parameter.name) as Tensor, part }] as const,
+      ),
     ),
   );
 }
