@@ -115,9 +115,16 @@ HADAL_INLINE Vec loadPart(const Bf16* p, int64_t n, float fill = 0) {
   const Vec x = fromBf16((HVec)_mm256_maskz_loadu_epi16(firstLanes(n), p));
   return (Vec)_mm512_mask_mov_ps(_mm512_set1_ps(fill), firstLanes(n), (__m512)x);
 }
+HADAL_INLINE Vec loadPart(const Fp16* p, int64_t n, float fill = 0) {
+  const Vec x = fromFp16((FVec)_mm256_maskz_loadu_epi16(firstLanes(n), p));
+  return (Vec)_mm512_mask_mov_ps(_mm512_set1_ps(fill), firstLanes(n), (__m512)x);
+}
 HADAL_INLINE void storePart(float* p, int64_t n, Vec x) { _mm512_mask_storeu_ps(p, firstLanes(n), (__m512)x); }
 HADAL_INLINE void storePart(Bf16* p, int64_t n, Vec x) {
   _mm256_mask_storeu_epi16(p, firstLanes(n), (__m256i)toBf16(x));
+}
+HADAL_INLINE void storePart(Fp16* p, int64_t n, Vec x) {
+  _mm256_mask_storeu_epi16(p, firstLanes(n), (__m256i)toFp16(x));
 }
 #endif
 template <class T>
