@@ -12,6 +12,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   // A worker that is terminated runs no exit listener: its devices are joined here.
   env.AddCleanupHook([environment] { hadal::shutdownDevices(*environment); });
   exports["Storage"] = hadal::defineStorage(env);
+  exports["BackingFile"] = hadal::defineBackingFile(env);
   exports["storageBytes"] = Napi::Function::New<hadal::storageBytes>(env);
   exports["Program"] = hadal::defineProgram(env);
   exports["Device"] = hadal::defineDevice(env);

@@ -1,5 +1,6 @@
 // What a kernel is timed on: a few ops over random inputs.
 import type { Graph, Value } from '../../src/graph/graph.js';
+import type { IsOffloaded } from '../../src/runtime/plan.js';
 
 /** Number formats that benches run in. */
 export const benchDTypes = ['fp32', 'bf16'] as const;
@@ -14,6 +15,8 @@ export interface BenchInput {
   std?: number;
   /** Of each element of an int32 input. */
   values?: (index: number) => number;
+  /** Whether it lies in a file. */
+  offloaded?: true;
 }
 
 export interface BenchCase {
@@ -27,6 +30,12 @@ export interface BenchCase {
   /** Default: all. */
   dtypes?: readonly BenchDType[];
 }
+
+/** Which slots lie in a file, as programs are compiled for it. */
+export const offloadedIn =
+  (inputs: Readonly<Record<string, BenchInput>>): IsOffloaded =>
+  ({ name }) =>
+    inputs[name]?.offloaded === true;
 
 /** A case whose `build` and `wrt` know the inputs by name. */
 export function benchCase<Name extends string>(given: {

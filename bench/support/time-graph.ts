@@ -1,11 +1,13 @@
 // Times a graph's instructions, over and over, on inputs that are already in place.
+import { tmpdir } from 'node:os';
 import { sizeOf } from '../../src/core/shape.js';
 import { Graph } from '../../src/graph/graph.js';
 import { randomFill } from '../../src/ops/random.js';
+import { BackingFile } from '../../src/runtime/backing-file.js';
 import { compile } from '../../src/runtime/compile.js';
 import type { Device, InstructionTime } from '../../src/runtime/device.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import type { BenchInput } from './bench-case.js';
+import { type BenchInput, offloadedIn } from './bench-case.js';
 
 /** How long to measure. */
 export interface Effort {
@@ -28,10 +30,13 @@ export async function timeGraph(
   inputs: Readonly<Record<string, BenchInput>>,
   { seconds, onReady }: Effort,
 ): Promise<InstructionTime[][]> {
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.threads, { isOffloaded: offloadedIn(inputs) }));
+  using file = program.slots.some(({ offloaded }) => offloaded) ? new BackingFile(tmpdir()) : undefined;
   const slots: Record<string, Tensor> = {};
   try {
-    for (const { name, shape, dtype } of program.slots) slots[name] = device.allocate(shape, dtype);
+    for (const { name, shape, dtype, offloaded } of program.slots) {
+      slots[name] = device.allocate(shape, dtype, { file: offloaded ? file : undefined });
+    }
     await fillSlots(device, [...graph.slots.keys()], slots, inputs);
     onReady?.();
     const run = () => device.run([{ program, slots }], { profile: true });

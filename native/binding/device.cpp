@@ -169,7 +169,12 @@ Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript
     } else {
       std::memcpy(native, bytes.data, bytes.size);
     }
-    return StepResult{};
+    // Memory that lies in a file is held by steps alone, for as long as they need it.
+    StepResult result;
+    if (const int error = releasePages(native, static_cast<int64_t>(bytes.size)))
+      result.error =
+          std::string("[device] expected to write the file of offloaded tensors, got: ") + std::strerror(error);
+    return result;
   };
   return post(task.release());
 }

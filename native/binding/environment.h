@@ -51,6 +51,7 @@ inline Bytes bytesOf(const Napi::Value& value, const char* what) {
 
 void defineKernelFunctions(Napi::Env env, Napi::Object exports);
 Napi::Function defineStorage(Napi::Env env);
+Napi::Function defineBackingFile(Napi::Env env);
 Napi::Value storageBytes(const Napi::CallbackInfo& info);
 Napi::Function defineProgram(Napi::Env env);
 Napi::Function defineDevice(Napi::Env env);

@@ -1,5 +1,9 @@
 #include "binding/storage.h"
 
+#include <system_error>
+
+#include "binding/backing-file.h"
+
 namespace hadal {
 
 StorageHandle::StorageHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -7,6 +11,15 @@ StorageHandle::StorageHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
   if (!(bytes >= 0 && bytes <= 9007199254740992.0))
     throw Napi::TypeError::New(info.Env(), "[native] expected a number of bytes >= 0");
+  if (!info[1].IsUndefined()) {
+    const auto file = unwrap<BackingFileHandle>(info[1])->file();
+    try {
+      storage_ = Storage::allocateIn(file, static_cast<int64_t>(bytes));
+    } catch (const std::system_error& error) {
+      throw Napi::Error::New(info.Env(), error.what());
+    }
+    return;
+  }
   storage_ = Storage::allocate(static_cast<int64_t>(bytes));
   if (!storage_)
     throw Napi::Error::New(

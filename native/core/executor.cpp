@@ -126,6 +126,7 @@ void Executor::snapshot(const std::vector<BlockCopy>& copies, std::function<void
   for (const BlockCopy& copy : copies)
     copying_[copy.from.get()] = snapshot_.post([copy] {
       if (copy.from->bytes() > 0) std::memcpy(copy.to, copy.from->data(), static_cast<size_t>(copy.from->bytes()));
+      releasePages(copy.from->data(), copy.from->bytes());
     });
   lastCopy_ = snapshot_.post(std::move(done));
 }
@@ -177,16 +178,24 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     std::lock_guard lock(errorMutex);
     return !result.error.empty();
   };
+  const size_t firstTime = result.instructionMs.size();
+  const auto sinceMs = [](Clock::time_point begin) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  };
+  // What compute waits for an instruction on another queue is that one's time.
+  const auto await = [&](size_t at) {
+    if (!started[at].queue) return;
+    const auto begin = Clock::now();
+    started[at].queue->waitFor(started[at].task);
+    if (profile) result.instructionMs[firstTime + at] += sinceMs(begin);
+  };
   for (size_t i = 0; i < instructions.size() && !failed(); i++) {
     if (cancelled_) {
       result.cancelled = true;
       break;
     }
     const Instruction& instruction = instructions[i];
-    for (uint32_t w = 0; w < instruction.waitCount; w++) {
-      const Started& other = started[entry.program->waits(instruction)[w]];
-      if (other.queue) other.queue->waitFor(other.task);
-    }
+    for (uint32_t w = 0; w < instruction.waitCount; w++) await(entry.program->waits(instruction)[w]);
     if (instruction.queue != QueueId::compute) {
       awaitCopiesOfWritten(entry, instruction);
       TaskThread& queue = instruction.queue == QueueId::copy ? copy_ : communication_;
@@ -197,12 +206,10 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     const auto begin = Clock::now();
     awaitCopiesOfWritten(entry, instruction);
     note(runInstruction(entry, instruction, arena), i);
-    if (profile)
-      result.instructionMs.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+    if (profile) result.instructionMs.push_back(sinceMs(begin));
   }
   // Nothing may still work on the arena when the step is over.
-  for (const Started& other : started)
-    if (other.queue) other.queue->waitFor(other.task);
+  for (size_t i = 0; i < started.size(); i++) await(i);
 }
 
 std::string Executor::runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena) {

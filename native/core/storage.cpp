@@ -25,10 +25,19 @@ std::shared_ptr<Storage> Storage::allocate(int64_t bytes) {
   void* data = mmap(nullptr, static_cast<size_t>(mapped), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return nullptr;
   count(mapped);
-  return std::shared_ptr<Storage>(new Storage(data, bytes, mapped));
+  return std::shared_ptr<Storage>(new Storage(data, bytes, mapped, nullptr));
+}
+
+std::shared_ptr<Storage> Storage::allocateIn(std::shared_ptr<BackingFile> file, int64_t bytes) {
+  void* data = file->map(bytes);
+  return std::shared_ptr<Storage>(new Storage(data, bytes, 0, std::move(file)));
 }
 
 Storage::~Storage() {
+  if (file_) {
+    file_->unmap(data_);
+    return;
+  }
   munmap(data_, static_cast<size_t>(mapped_));
   count(-mapped_);
 }

@@ -1,11 +1,15 @@
-// Zero-initialised memory, 64-byte aligned. Large blocks are untouched pages: they cost nothing until written.
+// Zero-initialised memory, 64-byte aligned. Large blocks are untouched pages: they cost nothing until written. A block lies
+// in the process's own memory or in a file.
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <utility>
+
+#include "core/backing-file.h"
 
 namespace hadal {
 
-// Bytes of all blocks of the process, in whole pages: now, and the most there ever were.
+// Bytes of all blocks of the process that lie in no file, in whole pages: now, and the most there ever were.
 struct StorageBytes {
   int64_t live, peak;
 };
@@ -14,6 +18,8 @@ class Storage {
  public:
   // Null when the system refuses.
   static std::shared_ptr<Storage> allocate(int64_t bytes);
+  // Throws std::system_error when the file has no such room.
+  static std::shared_ptr<Storage> allocateIn(std::shared_ptr<BackingFile> file, int64_t bytes);
   ~Storage();
   static StorageBytes inUse();
   Storage(const Storage&) = delete;
@@ -23,10 +29,12 @@ class Storage {
   int64_t bytes() const { return bytes_; }
 
  private:
-  Storage(void* data, int64_t bytes, int64_t mapped) : data_(data), bytes_(bytes), mapped_(mapped) {}
+  Storage(void* data, int64_t bytes, int64_t mapped, std::shared_ptr<BackingFile> file)
+      : data_(data), bytes_(bytes), mapped_(mapped), file_(std::move(file)) {}
   void* data_;
   int64_t bytes_;
-  int64_t mapped_;
+  int64_t mapped_;                     // in whole pages, of anonymous memory
+  std::shared_ptr<BackingFile> file_;  // null: anonymous memory
 };
 
 }  // namespace hadal

@@ -10,6 +10,11 @@ export interface NativeStorage {
   dispose(): void;
 }
 
+/** A file without a name that blocks lie in. */
+export interface NativeFile {
+  dispose(): void;
+}
+
 /** Decoded instructions. */
 export interface NativeProgram {
   readonly arenaBytes: number;
@@ -59,7 +64,15 @@ export interface BufferInfo {
 
 /** What the binary exports. */
 export interface Addon {
-  Storage: new (bytes: number) => NativeStorage;
+  /** With a file, the block lies in it. */
+  Storage: new (
+    bytes: number,
+    file?: NativeFile,
+  ) => NativeStorage;
+  /** In a directory. */
+  BackingFile: new (
+    directory: string,
+  ) => NativeFile;
   Program: new (
     words: Float64Array,
     params: Uint8Array,

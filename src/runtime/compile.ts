@@ -4,12 +4,14 @@ import { fusions, ordering, runPasses } from '../passes/pipeline.js';
 import type { Kept } from '../passes/recompute.js';
 import { recomputeCandidates } from '../passes/recompute-candidates.js';
 import { keptBy, type RecomputePolicy } from '../passes/recompute-policy.js';
-import { type Plan, plan } from './plan.js';
+import { type IsOffloaded, type Plan, plan } from './plan.js';
 
 /** What a graph is compiled for. */
 export interface CompileOptions {
   /** Forward values that backward computes again instead of reading them; default: none. */
   recompute?: RecomputePolicy | { withinBytes: number };
+  /** Slots that lie in a file; default: none. */
+  isOffloaded?: IsOffloaded | undefined;
 }
 
 /**
@@ -18,10 +20,10 @@ export interface CompileOptions {
  * @param options - `recompute: { withinBytes }`: the least recomputation whose plan's arena is no larger; the smallest plan
  *   there is where none is
  */
-export function compile(graph: Graph, threads: number, { recompute = 'none' }: CompileOptions = {}): Plan {
+export function compile(graph: Graph, threads: number, { recompute = 'none', isOffloaded }: CompileOptions = {}): Plan {
   const begin = performance.now();
   const fused = runPasses(graph, fusions);
-  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept)), threads);
+  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept)), threads, isOffloaded);
   let planned: Plan;
   if (typeof recompute === 'object' && 'withinBytes' in recompute)
     planned = planWithin(recomputeCandidates(fused), recompute.withinBytes, planKept);
@@ -34,6 +36,16 @@ export function compile(graph: Graph, threads: number, { recompute = 'none' }: C
     return `compiled ${graph.nodes.length} nodes to ${planned.instructions.length} instructions, arena ${(planned.arenaBytes / 2 ** 20).toFixed(1)} MiB, in ${ms} ms`;
   });
   return planned;
+}
+
+/** The graph as {@link compile} plans it. */
+export function finished(graph: Graph, recompute: RecomputePolicy): Graph {
+  const fused = runPasses(graph, fusions);
+  const kept = keptBy(fused, recompute);
+  return runPasses(
+    fused,
+    ordering((value) => kept.has(value)),
+  );
 }
 
 /** The first plan that fits; candidates recompute ever more. */

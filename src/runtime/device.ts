@@ -3,6 +3,7 @@ import { bytesOf, type DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { usableProcessors } from '../core/processors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
+import type { BackingFile } from './backing-file.js';
 import type { InstructionInfo, Plan, TensorSpec } from './plan.js';
 import { Snapshot } from './snapshot.js';
 import { Tensor } from './tensor.js';
@@ -84,9 +85,15 @@ export class Device implements Disposable {
     }
   }
 
-  /** A zero-filled tensor. @throws HadalError HADAL_ERR_MEMORY */
-  allocate(shape: Shape, dtype: DType): Tensor {
-    return new Tensor(this, this.#storage(bytesOf(dtype, sizeOf(shape)), 'a tensor'), shape, dtype);
+  /**
+   * A zero-filled tensor.
+   *
+   * @param options - `file`: in which it lies; default: in memory
+   * @throws HadalError HADAL_ERR_MEMORY, or HADAL_ERR_IO where the file has no room
+   */
+  allocate(shape: Shape, dtype: DType, { file }: { file?: BackingFile | undefined } = {}): Tensor {
+    const bytes = bytesOf(dtype, sizeOf(shape));
+    return new Tensor(this, file ? file.storage(bytes) : this.#storage(bytes, 'a tensor'), shape, dtype);
   }
 
   /** Makes a plan runnable. @throws HadalError HADAL_ERR_DEVICE when it is for another number of threads @internal */

@@ -12,13 +12,19 @@ import { elementwiseCall } from '../ops/elementwise-expression.js';
 import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, type PlannedInstruction } from './encode.js';
 import { packParams } from './kernel-params.js';
+import { offload } from './offload.js';
 
 /** Type of a tensor bound to a program. */
 export interface TensorSpec {
   name: string;
   shape: Shape;
   dtype: DType;
+  /** Whether it lies in a file; a run then has it in memory while it is used. */
+  offloaded?: boolean;
 }
+
+/** Which slots of a graph lie in a file. */
+export type IsOffloaded = (slot: TensorSpec) => boolean;
 
 /** What an instruction is, for profiles and messages. */
 export interface InstructionInfo extends Cost {
@@ -39,6 +45,8 @@ export interface Plan {
   workspaceBytes: number;
   /** What the arena holds where it is fullest; activations: all that is neither of the others, and holes. */
   atPeak: Record<'activations' | 'gradients' | 'workspace', number>;
+  /** The most bytes of offloaded slots that are in memory at once. */
+  offloadWindowBytes: number;
   /** State slots, then outputs (which are slots of their own). */
   slots: TensorSpec[];
   inputs: TensorSpec[];
@@ -69,14 +77,16 @@ interface Result {
  * Plans a graph.
  *
  * @param threads - executor threads; workspaces depend on it
+ * @param isOffloaded - which slots lie in a file; default: none
  */
-export function plan(graph: Graph, threads: number): Plan {
-  return new Planner(graph, threads).run();
+export function plan(graph: Graph, threads: number, isOffloaded: IsOffloaded = () => false): Plan {
+  return new Planner(graph, threads, isOffloaded).run();
 }
 
 class Planner {
   readonly #graph: Graph;
   readonly #threads: number;
+  readonly #isOffloaded: IsOffloaded;
   readonly #homes = new Map<Value, Home>();
   readonly #slots: TensorSpec[] = [];
   readonly #inputs: TensorSpec[] = [];
@@ -100,9 +110,10 @@ class Planner {
   readonly #asyncInstructions: number[] = [];
   readonly #freeAfter = new Map<number, Set<Home>>();
 
-  constructor(graph: Graph, threads: number) {
+  constructor(graph: Graph, threads: number, isOffloaded: IsOffloaded) {
     this.#graph = graph;
     this.#threads = threads;
+    this.#isOffloaded = isOffloaded;
   }
 
   run(): Plan {
@@ -112,7 +123,11 @@ class Planner {
     this.#findLifetimes();
     for (const node of this.#graph.nodes) this.#emit(node);
     this.#copyResults();
-    const encoded = encode(this.#instructions);
+    const { instructions, infos, windowBytes } = offload(
+      { instructions: this.#instructions, infos: this.#infos },
+      this.#slots,
+    );
+    const encoded = encode(instructions);
     return {
       ...encoded,
       constants: joinBytes(this.#constants, this.#constantBytes),
@@ -122,7 +137,8 @@ class Planner {
       slots: this.#slots,
       inputs: this.#inputs,
       outputs: this.#outputs,
-      instructions: this.#infos,
+      instructions: infos,
+      offloadWindowBytes: windowBytes,
       threads: this.#threads,
     };
   }
@@ -152,8 +168,10 @@ class Planner {
       const home = (place: Home['place']) =>
         this.#homes.set(value, { place, block: null, bytes: value.bytes, lastUse: -1 });
       const spec = { name: node.attrs.name as string, shape: value.shape, dtype: value.dtype };
-      if (node.op.name === 'slot') home({ space: 'slot', index: this.#slots.push(spec) - 1 });
-      else if (node.op.name === 'input') home({ space: 'input', index: this.#inputs.push(spec) - 1 });
+      if (node.op.name === 'slot') {
+        const slot = this.#isOffloaded(spec) ? { ...spec, offloaded: true } : spec;
+        home({ space: 'slot', index: this.#slots.push(slot) - 1 });
+      } else if (node.op.name === 'input') home({ space: 'input', index: this.#inputs.push(spec) - 1 });
       else home({ space: 'constant', offset: this.#constantOffset(node.attrs.data as Float32Array | Int32Array) });
     }
     const { slots, updates, outputs } = this.#graph;

@@ -78,6 +78,7 @@ export async function runKernel(
     arenaBytes: workspaceBytes,
     workspaceBytes,
     atPeak: { activations: 0, gradients: 0, workspace: workspaceBytes },
+    offloadWindowBytes: 0,
     slots,
     inputs,
     outputs: [],

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { benchCase, benchDTypes } from '../../bench/support/bench-case.js';
+import { benchCase, benchDTypes, offloadedIn } from '../../bench/support/bench-case.js';
 import { type Family, loadFamilies } from '../../bench/support/families.js';
 import { measurePeaks } from '../../bench/support/machine.js';
 import { graphOf, quantile } from '../../bench/support/measure.js';
@@ -33,7 +33,7 @@ describe('the cases', () => {
     for (const { cases, kernels } of families) {
       for (const given of cases) {
         for (const dtype of given.dtypes ?? benchDTypes) {
-          const { instructions } = compile(graphOf(given, dtype), 2);
+          const { instructions } = compile(graphOf(given, dtype), 2, { isOffloaded: offloadedIn(given.inputs) });
           const own = instructions.map(({ kernel }) => kernel).filter((kernel) => kernels.includes(kernel));
           expect(own, given.name).not.toEqual([]);
           for (const kernel of own) used.add(kernel);
@@ -47,7 +47,7 @@ describe('the cases', () => {
     for (const { name, cases } of families) {
       const keys = cases.flatMap((given) =>
         (given.dtypes ?? benchDTypes).map((dtype) => {
-          const { instructions } = compile(graphOf(given, dtype), 1);
+          const { instructions } = compile(graphOf(given, dtype), 1, { isOffloaded: offloadedIn(given.inputs) });
           return `${given.name} ${dtype} ${instructions.map(({ op }) => op)}`;
         }),
       );
