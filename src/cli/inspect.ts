@@ -95,9 +95,10 @@ async function checkedPath(target: string): Promise<string> {
 }
 
 async function inspectionLines(found: Inspection): Promise<string[]> {
-  const [{ formatBytes, formatFlops, formatInteger }, { tableLines }] = await Promise.all([
+  const [{ formatFlops, formatInteger }, { tableLines }, { memoryLines }] = await Promise.all([
     import('../core/format.js'),
     import('./output.js'),
+    import('../monitor/memory-lines.js'),
   ]);
   const { family, layers, vocabSize, maxPositions, seqLen, model, withMtp, groups, memory } = found;
   const variants = withMtp
@@ -131,13 +132,8 @@ async function inspectionLines(found: Inspection): Promise<string[]> {
     ...(memory
       ? [
           '',
-          ...tableLines([
-            [`memory to train, ${memory.dtype}, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}`, ''],
-            ...(['parameters', 'gradients', 'optimizer', 'activations', 'total'] as const).map((kind) => [
-              kind,
-              formatBytes(memory[kind]),
-            ]),
-          ]),
+          `memory to train, ${memory.dtype}, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}`,
+          ...memoryLines(memory),
         ]
       : []),
   ];

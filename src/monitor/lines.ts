@@ -1,6 +1,7 @@
 // What terminal and plain display say of an event, so that both say the same.
 import { formatBytes, formatCount, formatDuration, formatInteger } from '../core/format.js';
 import type { EvaluationEvent, PrepareEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.js';
+import { memoryLines } from './memory-lines.js';
 
 /** Told every event of a run, in order. */
 export type TrainListener = (event: TrainEvent) => void;
@@ -22,12 +23,11 @@ export function prepareLine({ phase, done, total }: PrepareEvent): string {
 export function startLines(event: StartEvent): string[] {
   const { parameters, activeParameters, trainTokens, heldOutTokens, device, threads, instructionSet, dtype, memory } =
     event;
-  const state = memory.parameters + memory.optimizer + memory.gradients;
   return [
     `model  ${formatCount(parameters)} parameters, ${formatCount(activeParameters)} active a token`,
     `data   ${formatCount(trainTokens)} tokens to train on, ${formatCount(heldOutTokens)} held out`,
     `device ${device}, ${threads} thread${threads === 1 ? '' : 's'}, ${instructionSet}, ${dtype}`,
-    `memory ${formatBytes(state + memory.arena)}: ${formatBytes(state)} state, ${formatBytes(memory.arena)} working memory`,
+    ...memoryLines(memory).map((line, i) => `${i === 0 ? 'memory' : '      '} ${line}`),
     `run    ${event.runDir}${event.step > 0 ? `, continues after step ${formatInteger(event.step)}` : ''}`,
     ...event.notes.map((note) => `note   ${note}`),
   ];

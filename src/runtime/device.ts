@@ -151,6 +151,11 @@ export class Device implements Disposable {
     return new HadalError(code, `${(error as Error).message}${place}`, { cause: error });
   }
 
+  /** Makes the arena that runs share so large, once for all instead of whenever a larger one is called for. @internal */
+  reserveArena(bytes: number): void {
+    this.#arenaFor(bytes);
+  }
+
   /** Bytes of the arena that runs share. @internal */
   get arenaBytes(): number {
     return this.#arena?.bytes ?? 0;

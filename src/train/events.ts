@@ -1,5 +1,40 @@
 import type { Finding } from './rules.js';
 
+/** What training takes memory for, in the order of tables. */
+export const memoryKinds = [
+  'weights',
+  'gradients',
+  'optimizer',
+  'activations',
+  'workspace',
+  'buffers',
+  'snapshot',
+] as const;
+
+export type MemoryKind = (typeof memoryKinds)[number];
+
+/**
+ * Bytes that training takes, by kind, planned before anything is allocated: weights with their 16-bit copies, gradients,
+ * state of the optimizer, activations and gradients and workspaces of kernels where the step takes most, buffers (inputs,
+ * outputs, programs), and the snapshot that a checkpoint is saved from while training goes on.
+ */
+export interface MemoryTable extends Record<MemoryKind, number> {
+  /** All of these. */
+  planned: number;
+  /** Of these, what is allocated in blocks of native memory: the most that is ever in use there. */
+  allocated: number;
+  /** What a checkpoint holds. */
+  saved: number;
+  /** What lies in a file instead. */
+  offloaded: number;
+  /** What the process took before; null where nothing runs. */
+  base: number | null;
+  /** Planned and base: the process's resident memory. */
+  total: number;
+  /** What the run may take; null where nothing runs. */
+  budget: number | null;
+}
+
 /** A phase before the first step is under way. */
 export interface PrepareEvent {
   type: 'prepare';
@@ -26,8 +61,7 @@ export interface StartEvent {
   instructionSet: string;
   /** Number format of the computation. */
   dtype: string;
-  /** Bytes by kind, planned before anything is allocated. */
-  memory: { parameters: number; optimizer: number; gradients: number; arena: number };
+  memory: MemoryTable;
   /** What resuming on this machine changes, if anything. */
   notes: string[];
 }

@@ -11,25 +11,19 @@ import type { Model } from '../models/model.js';
 import type { PrecisionDType } from '../passes/narrow.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { isGguf, openModelSource } from '../session/model-source.js';
+import type { MemoryTable } from './events.js';
+import { planMemory } from './memory.js';
+import { planPrograms } from './planning.js';
 import { defaultStepConfig } from './step-config.js';
-import { planMemory, planPrograms } from './stepper.js';
 
 /** Bytes by kind that training takes, planned before anything is allocated. */
-export interface TrainingMemory {
+export interface TrainingMemory extends MemoryTable {
   /** Rows and tokens a row of the micro-batch it is planned for. */
   batch: number;
   seqLen: number;
   threads: number;
   /** Number format of the computation. */
   dtype: PrecisionDType;
-  /** With their copies in 16 bits, where it is bf16. */
-  parameters: number;
-  gradients: number;
-  /** AdamW's moments. */
-  optimizer: number;
-  /** What the step's arena holds beyond gradients: activations and kernels' workspaces. */
-  activations: number;
-  total: number;
 }
 
 /** What {@link inspect} finds. */
@@ -97,14 +91,8 @@ async function planned(
 ): Promise<TrainingMemory> {
   const step = defaultStepConfig(sizes, sizes.dtype);
   const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: false });
-  const { parameters, optimizer, arena } = planMemory(model, plans);
-  const gradients = optimizer / 2;
   return {
     ...sizes,
-    parameters,
-    gradients,
-    optimizer,
-    activations: Math.max(0, arena - gradients),
-    total: parameters + optimizer + Math.max(arena, gradients),
+    ...planMemory(model, plans, { gradAccumulationSteps: 1, snapshot: false, base: null, budget: null }),
   };
 }

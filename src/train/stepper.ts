@@ -1,22 +1,18 @@
 // A model in training on a device: its state, its programs, and one call an update.
-import { bytesOf } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
-import { sizeOf } from '../core/shape.js';
-import { workerUrl } from '../core/worker-url.js';
 import type { Batch } from '../data/batch.js';
-import { WorkerPool } from '../data/worker-pool.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import { lossScaleSlot } from '../optim/loss-scale.js';
-import type { Precision } from '../passes/narrow.js';
 import { isWatchedInput, watchPrefix } from '../passes/watch.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
 import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
-import type { Plan, TensorSpec } from '../runtime/plan.js';
+import type { TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
+import type { Plans } from './planning.js';
 import { type Activation, statisticsOf } from './statistics.js';
-import { metricNames, type StepConfig, type StepPart } from './step.js';
+import { metricNames, type StepConfig } from './step.js';
 
 /** What varies from update to update. */
 export interface UpdateInputs {
@@ -55,78 +51,6 @@ export interface UpdateResult {
   /** Outputs of layers, in their order; null where they were not measured. */
   activations: Activation[] | null;
   times: InstructionTime[];
-}
-
-/** Bytes by kind, known before anything is allocated. */
-export interface MemoryPlan {
-  /** With their copies in 16 bits. */
-  parameters: number;
-  optimizer: number;
-  gradients: number;
-  arena: number;
-}
-
-/** Planned programs by name. */
-export type Plans = Partial<Record<CompileTask['program'], Plan>>;
-
-/** What programs are planned for. */
-interface PlanOptions {
-  threads: number;
-  accumulates: boolean;
-}
-
-/** The programs of a run, being planned off the main thread. */
-export class Planning implements AsyncDisposable {
-  readonly plans: Promise<Plans>;
-  readonly #pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
-
-  constructor(model: Model, step: StepConfig, options: PlanOptions) {
-    this.plans = this.#plan(model, step, options);
-    this.plans.catch(() => {}); // reported where they are awaited
-  }
-
-  async #plan(model: Model, step: StepConfig, { threads, accumulates }: PlanOptions): Promise<Plans> {
-    const parts: StepPart[] = accumulates ? ['first', 'next', 'apply'] : ['whole'];
-    const copies = isNarrowed(step.precision) ? (['working-copies'] as const) : [];
-    const plans: Plans = {};
-    for (const program of ['initialization', ...copies, 'evaluation', ...parts] as const) {
-      const task: CompileTask = { model: model.toHuggingFace(), program, step, threads };
-      plans[program] = await this.#pool.run<Plan>('compileProgram', task);
-    }
-    return plans;
-  }
-
-  /** Ends it, whether done or not. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#pool[Symbol.asyncDispose]();
-  }
-}
-
-const isNarrowed = ({ dtype, layers }: Precision): boolean =>
-  [{ dtype }, ...layers].some((one) => one.dtype !== 'fp32');
-
-/** Plans the programs of a run off the main thread. */
-export async function planPrograms(model: Model, step: StepConfig, options: PlanOptions): Promise<Plans> {
-  await using planning = new Planning(model, step, options);
-  return await planning.plans;
-}
-
-/** Memory that planned programs take. */
-export function planMemory(model: Model, plans: Plans): MemoryPlan {
-  const bytes = (specs: Iterable<TensorSpec>) =>
-    [...specs].reduce((sum, { dtype, shape }) => sum + bytesOf(dtype, sizeOf(shape)), 0);
-  const slots = (prefix: string) =>
-    new Map(
-      Object.values(plans).flatMap((plan) =>
-        plan.slots.filter(({ name }) => name.startsWith(prefix)).map((spec) => [spec.name, spec] as const),
-      ),
-    );
-  return {
-    parameters: bytes(parametersOf(model).values()) + bytes(slots(workingCopyPrefix).values()),
-    optimizer: bytes(stateSlots(model, plans).values()),
-    gradients: bytes(slots('gradient/').values()),
-    arena: Math.max(0, ...Object.values(plans).map((plan) => plan.arenaBytes)),
-  };
 }
 
 /** Slots of what programs update beside the parameters: moments, counters, the loss scale. Checkpoints hold them. */
@@ -171,6 +95,7 @@ export class Stepper implements Disposable {
   ) {
     this.parameters = parametersOf(model);
     this.stateSlots = [...stateSlots(model, plans).keys()];
+    device.reserveArena(Math.max(...Object.values(plans).map(({ arenaBytes }) => arenaBytes)));
     for (const [name, plan] of Object.entries(plans)) {
       const program = device.load(plan);
       this.#programs[name as CompileTask['program']] = program;

@@ -1,8 +1,8 @@
 // The run around the step: data, state, evaluation, checkpoints, events.
-import { freemem } from 'node:os';
 import { loadAddon } from '../addon/addon.js';
 import { debug, envFlag } from '../core/env.js';
 import { HadalError } from '../core/errors.js';
+import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
 import { reported } from '../core/progress.js';
 import type { Batch } from '../data/batch.js';
@@ -10,6 +10,7 @@ import { DataLoader, evalBatches } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepared.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
+import type { PrecisionDType } from '../passes/narrow.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type Device, type InstructionTime, openDevice } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
@@ -17,15 +18,16 @@ import { loadParameters, type ModelSource, openModelSource } from '../session/mo
 import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
-import { sized } from './fit.js';
+import { type FittedConfig, fitToMemory } from './fit.js';
+import { hasSnapshot, planMemory } from './memory.js';
 import type { TrainOptions } from './options.js';
+import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
 import { CheckpointSaver } from './saving.js';
 import { scheduledValues } from './schedules.js';
-import type { StepConfig } from './step.js';
 import { type SizedConfig, stepConfigOf } from './step-config.js';
-import { type MemoryPlan, Planning, type Plans, planMemory, Stepper, type UpdateResult } from './stepper.js';
+import { Stepper, type UpdateResult } from './stepper.js';
 
 /** What a caller may hand to {@link train}. */
 export interface TrainHooks {
@@ -48,22 +50,25 @@ export async function* train(
   options: TrainOptions,
   { signal, onProfile }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
-  const config = sized(resolveTrainConfig(options));
-  const { model, source } = await modelOf(config);
-  checkLengths(config, model);
-  await requireSources(config);
+  const given = resolveTrainConfig(options);
+  const { model, source } = await modelOf(given);
+  checkLengths(given, model);
+  await requireSources(given);
   // Before minutes of tokenizing whose tokens nothing could train on.
-  using device = openDevice(config.device, {
-    threads: config.threads ?? usableProcessors(),
-    pinThreads: config.pinThreads,
+  using device = openDevice(given.device, {
+    threads: given.threads ?? usableProcessors(),
+    pinThreads: given.pinThreads,
   });
-  using directory = await RunDirectory.open(config.out, { resume: config.resume });
-  const dtype = config.dtype === 'auto' ? bestDType() : config.dtype;
-  const step = stepConfigOf(config, dtype);
-  const { prepared, heldOut, plans } = yield* prepareAndPlan(config, model, step, device.threads, signal);
-  const memory = planMemory(model, plans);
-  refuseWhatCannotFit(memory, config);
-  using stepper = new Stepper(device, model, step, plans);
+  using directory = await RunDirectory.open(given.out, { resume: given.resume });
+  const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;
+  const { config, prepared, heldOut, plans } = yield* prepareAndPlan(given, model, dtype, device.threads, signal);
+  const memory = planMemory(model, plans, {
+    gradAccumulationSteps: config.gradAccumulationSteps,
+    snapshot: hasSnapshot(config),
+    base: residentBytes().now,
+    budget: config.memory.budget,
+  });
+  using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans);
   const run = new Run(config, directory, stepper, device, prepared, heldOut, source, onProfile);
 
   const notes = await run.load();
@@ -93,17 +98,21 @@ export async function* train(
   yield* run.updates(loader, saver, signal);
 }
 
-/** Data and programs, made at the same time: the first step is not to wait for both. */
+/** Data and programs, made at the same time: the first step is not to wait for both. What cannot fit is refused before. */
 async function* prepareAndPlan(
-  config: SizedConfig,
+  given: TrainConfig,
   model: Model,
-  step: StepConfig,
+  dtype: PrecisionDType,
   threads: number,
   signal: AbortSignal | undefined,
-): AsyncGenerator<PrepareEvent, { prepared: PreparedRun; heldOut: PreparedPart; plans: Plans }> {
-  await using planning = new Planning(model, step, { threads, accumulates: config.gradAccumulationSteps > 1 });
+): AsyncGenerator<PrepareEvent, { config: FittedConfig; prepared: PreparedRun; heldOut: PreparedPart; plans: Plans }> {
+  await using planner = new Planner(model, threads);
+  yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
+  const { config, ...fitted } = await fitToMemory(given, planner, dtype);
+  const plans = planner.programs(stepConfigOf(config, dtype), fitted);
+  plans.catch(() => {}); // reported where they are awaited
   const prepared = yield* reported<PrepareEvent, PreparedRun>(
-    (onEvent, stop) => prepareRun(config, model.vocabSize, { signal: stop, onEvent }),
+    (onEvent, stop) => prepareRun(given, model.vocabSize, { signal: stop, onEvent }),
     signal,
   );
   const { heldOut } = prepared.data;
@@ -114,7 +123,7 @@ async function* prepareAndPlan(
     );
   }
   yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
-  return { prepared, heldOut, plans: await planning.plans };
+  return { config, prepared, heldOut, plans: await plans };
 }
 
 /** One run in progress. */
@@ -352,20 +361,6 @@ async function modelOf({ model: given }: TrainConfig): Promise<{ model: Model; s
   if ('config' in given) return { model: modelFromConfig(given.config, 'model.config'), source: null };
   const source = await openModelSource(given.directory);
   return { model: source.model, source };
-}
-
-/** Memory is known before the first step, so a run that cannot fit ends here. */
-function refuseWhatCannotFit({ parameters, optimizer, gradients, arena }: MemoryPlan, config: SizedConfig): void {
-  const needed = parameters + optimizer + gradients + arena;
-  const free = freemem();
-  if (needed <= free) return;
-  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-  const rows = config.batch / config.gradAccumulationSteps;
-  const advice = rows > 1 ? `a larger gradAccumulationSteps (now ${config.gradAccumulationSteps})` : 'a shorter seqLen';
-  throw new HadalError(
-    'HADAL_ERR_MEMORY',
-    `[train] expected a run within ${gib(free)} of free memory, this one needs ${gib(needed)} (parameters ${gib(parameters)}, optimizer ${gib(optimizer)}, gradients ${gib(gradients)}, one step ${gib(arena)}); take ${advice}, or a smaller model`,
-  );
 }
 
 function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {

@@ -6,8 +6,9 @@ import { batchFromRows } from '../../dist/data/batch.js';
 import { randomUint32 } from '../../dist/data/shuffle.js';
 import { modelFromConfig } from '../../dist/models/families.js';
 import { openDevice } from '../../dist/runtime/device.js';
+import { planPrograms } from '../../dist/train/planning.js';
 import { defaultStepConfig } from '../../dist/train/step-config.js';
-import { planPrograms, Stepper } from '../../dist/train/stepper.js';
+import { Stepper } from '../../dist/train/stepper.js';
 
 const deepseek = {
   vocab_size: 97,

@@ -2,9 +2,10 @@ import { batchFromRows } from '../../src/data/batch.js';
 import { modelFromConfig } from '../../src/models/families.js';
 import type { PrecisionDType } from '../../src/passes/narrow.js';
 import { openDevice } from '../../src/runtime/device.js';
+import { planPrograms } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
 import { defaultStepConfig } from '../../src/train/step-config.js';
-import { planPrograms, Stepper, type UpdateInputs } from '../../src/train/stepper.js';
+import { Stepper, type UpdateInputs } from '../../src/train/stepper.js';
 import { Rng } from '../support/rng.js';
 
 /** A DeepSeek-V3 model with every part in small: q compression, a dense layer, experts in groups, one MTP module. */

@@ -1,0 +1,98 @@
+// Runs as they might be, and what they would take.
+import { HadalError } from '../core/errors.js';
+import type { PrecisionDType } from '../passes/narrow.js';
+import type { Plan } from '../runtime/plan.js';
+import type { MemoryTable } from './events.js';
+import { hasSnapshot, planMemory } from './memory.js';
+import type { Planner, PlanOptions } from './planning.js';
+import { type SizedConfig, stepConfigOf } from './step-config.js';
+
+/** A run as it might be. */
+export interface Candidate extends PlanOptions {
+  config: SizedConfig;
+  memory: MemoryTable;
+  /** An update might take so long: for comparing, not for telling. */
+  seconds: number;
+}
+
+/** A disk takes so many bytes a second. */
+const savedASecond = 5e8;
+
+/** Plans runs as they might be. */
+export class Candidates {
+  /**
+   * @param base - bytes of the process beside what is planned
+   * @param budget - bytes that both may take together
+   */
+  constructor(
+    readonly planner: Planner,
+    readonly dtype: PrecisionDType,
+    readonly base: number,
+    readonly budget: number,
+  ) {}
+
+  /**
+   * What a run would take. `activationCheckpointing: 'auto'` is 'none' where that fits.
+   *
+   * @throws HadalError HADAL_ERR_CONFIG for sizes that kernels cannot count
+   */
+  async of(config: SizedConfig): Promise<Candidate> {
+    if (config.activationCheckpointing !== 'auto') return this.#planned(config);
+    const kept = await this.#planned({ ...config, activationCheckpointing: 'none' });
+    const { activations, gradients, workspace, total } = kept.memory;
+    const withinBytes = this.budget - (total - activations - gradients - workspace);
+    return total <= this.budget || withinBytes <= 0 ? kept : this.#planned(config, withinBytes);
+  }
+
+  async #planned(config: SizedConfig, withinBytes?: number): Promise<Candidate> {
+    const { gradAccumulationSteps: parts, checkpoint } = config;
+    const accumulates = parts > 1;
+    const step = stepConfigOf(config, this.dtype);
+    const plans = await this.planner.updates(step, { accumulates, withinBytes });
+    const { base, budget } = this;
+    const snapshot = hasSnapshot(config);
+    const memory = planMemory(this.planner.model, plans, { gradAccumulationSteps: parts, snapshot, base, budget });
+    const { whole, first, next, apply } = plans;
+    const updates = [whole, first, apply, ...Array.from({ length: parts - 1 }, () => next)];
+    const seconds = updates.reduce((sum, plan) => sum + (plan ? secondsOf(plan) : 0), 0);
+    const waiting = snapshot || checkpoint.every === 0 ? 0 : memory.saved / savedASecond / checkpoint.every;
+    return { config, accumulates, withinBytes, memory, seconds: seconds + waiting };
+  }
+
+  /** Bytes that a run would take; Infinity where kernels cannot count such sizes. */
+  async bytesOf(config: SizedConfig): Promise<number> {
+    try {
+      return (await this.of(config)).memory.total;
+    } catch (error) {
+      if (error instanceof HadalError && error.code === 'HADAL_ERR_CONFIG') return Number.POSITIVE_INFINITY;
+      throw error;
+    }
+  }
+
+  /** The first of a list, ordered by falling need, that fits. */
+  async firstFitting(configs: readonly SizedConfig[]): Promise<Candidate | null> {
+    let found: Candidate | null = null;
+    let [low, high] = [0, configs.length];
+    // Most runs fit as they are: the first is tried first.
+    for (let at = 0; low < high; at = (low + high) >> 1) {
+      const config = configs[at] as SizedConfig;
+      if ((await this.bytesOf(config)) <= this.budget) [found, high] = [await this.of(config), at];
+      else low = at + 1;
+    }
+    return found;
+  }
+}
+
+/** How long a program might take: a processor does 50 products of floats a nanosecond, reads 8 bytes, begins a kernel in 5 µs. */
+function secondsOf({ instructions, threads }: Plan): number {
+  return instructions.reduce(
+    (sum, { flops, bytesRead, bytesWritten }) =>
+      sum + Math.max(flops / (100e9 * threads), (bytesRead + bytesWritten) / (8e9 * threads)) + 5e-6,
+    0,
+  );
+}
+
+/** Numbers that divide another, from 1 on. */
+export function divisorsOf(n: number): number[] {
+  return Array.from({ length: n }, (_, i) => i + 1).filter((divisor) => n % divisor === 0);
+}

@@ -1,0 +1,81 @@
+// What training takes of memory, by kind, from plans alone.
+import { bytesOf } from '../core/dtype.js';
+import { sizeOf } from '../core/shape.js';
+import { type Model, parametersOf } from '../models/model.js';
+import { workingCopyPrefix } from '../passes/working-copies.js';
+import type { Plan, TensorSpec } from '../runtime/plan.js';
+import { type MemoryKind, type MemoryTable, memoryKinds } from './events.js';
+import type { Plans } from './planning.js';
+import type { SizedConfig } from './step-config.js';
+
+/** What memory depends on beside the programs. */
+export interface MemoryOptions {
+  /** Micro-batches an update. */
+  gradAccumulationSteps: number;
+  /** Whether checkpoints are saved from a copy of what they hold. */
+  snapshot: boolean;
+  /** Bytes of the process before anything is allocated; null: not known. */
+  base: number | null;
+  /** Bytes that the process may take; null: no matter. */
+  budget: number | null;
+}
+
+/** Micro-batches that the loader makes ahead of time, and the one that is made. */
+const batchesAhead = 3;
+
+/** Whether checkpoints are saved from a copy of what they hold while training goes on; the last one never is. */
+export const hasSnapshot = ({ checkpoint, steps }: Pick<SizedConfig, 'checkpoint' | 'steps'>): boolean =>
+  checkpoint.background && checkpoint.every > 0 && checkpoint.every < steps;
+
+/**
+ * Memory that programs take together: state, each slot once, and one arena of the largest's size.
+ *
+ * @param plans - those of updates and of evaluation among them
+ */
+export function planMemory(
+  model: Model,
+  plans: Plans,
+  { gradAccumulationSteps, snapshot, base, budget }: MemoryOptions,
+): MemoryTable {
+  const programs = Object.values(plans);
+  const kinds = Object.fromEntries(memoryKinds.map((kind) => [kind, 0])) as Record<MemoryKind, number>;
+  const kindOf = slotKinds(model, programs);
+  let saved = 0;
+  for (const spec of new Map(programs.flatMap(({ slots }) => slots.map((slot) => [slot.name, slot]))).values()) {
+    const kind = kindOf(spec.name);
+    if (kind === 'optimizer' || (kind === 'weights' && !spec.name.startsWith(workingCopyPrefix))) saved += dense(spec);
+    kinds[kind] += blockBytes(dense(spec));
+  }
+  const fullest = programs.reduce((most, program) => (program.arenaBytes > most.arenaBytes ? program : most));
+  kinds.gradients += fullest.atPeak.gradients;
+  kinds.workspace += fullest.atPeak.workspace;
+  kinds.activations += blockBytes(fullest.arenaBytes) - fullest.atPeak.gradients - fullest.atPeak.workspace;
+  const allocated = sum(Object.values(kinds));
+
+  const batch = Math.max(...programs.map(({ inputs }) => sum(inputs.map(dense))));
+  kinds.buffers += batch * (gradAccumulationSteps + batchesAhead);
+  kinds.buffers += sum(
+    programs.map(({ words, params, constants }) => words.byteLength + params.byteLength + constants.byteLength),
+  );
+  if (snapshot) kinds.snapshot = saved;
+  const planned = sum(Object.values(kinds));
+  return { ...kinds, planned, allocated, saved, offloaded: 0, base, total: planned + (base ?? 0), budget };
+}
+
+/** Which kind of memory a slot is. */
+function slotKinds(model: Model, programs: readonly Plan[]): (name: string) => MemoryKind {
+  const parameters = parametersOf(model);
+  const made = new Set(programs.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
+  return (name) => {
+    if (parameters.has(name) || name.startsWith(workingCopyPrefix)) return 'weights';
+    if (name.startsWith('gradient/')) return 'gradients';
+    return made.has(name) || name.startsWith('load/') || name === 'losses' ? 'buffers' : 'optimizer';
+  };
+}
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+
+const dense = ({ dtype, shape }: TensorSpec): number => bytesOf(dtype, sizeOf(shape));
+
+/** What a block takes: whole pages, one at least (native/core/storage.cpp). */
+const blockBytes = (bytes: number): number => Math.max(1, Math.ceil(bytes / 4096)) * 4096;

@@ -1,0 +1,85 @@
+// Programs of a run, planned off the main thread.
+import { workerUrl } from '../core/worker-url.js';
+import { WorkerPool } from '../data/worker-pool.js';
+import type { Model } from '../models/model.js';
+import type { Precision } from '../passes/narrow.js';
+import type { Plan } from '../runtime/plan.js';
+import type { CompileTask } from './compile-worker.js';
+import type { StepConfig, StepPart } from './step.js';
+
+/** Planned programs by name. */
+export type Plans = Partial<Record<CompileTask['program'], Plan>>;
+
+/** How the programs of a run are planned. */
+export interface PlanOptions {
+  /** Whether an update has several micro-batches. */
+  accumulates: boolean;
+  /** Bytes that the arena may take where activation checkpointing is `auto`; default: no limit. */
+  withinBytes?: number | undefined;
+}
+
+/** Plans programs of a model, each once. */
+export class Planner implements AsyncDisposable {
+  readonly #pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
+  readonly #plans = new Map<string, Promise<Plan>>();
+
+  /** @param threads - executor threads; workspaces depend on it */
+  constructor(
+    readonly model: Model,
+    readonly threads: number,
+  ) {}
+
+  /** @throws HadalError HADAL_ERR_CONFIG for sizes that kernels cannot count */
+  plan(program: CompileTask['program'], step: StepConfig, withinBytes?: number): Promise<Plan> {
+    const key = JSON.stringify([program, step, withinBytes]);
+    const known = this.#plans.get(key);
+    if (known) return known;
+    const task: CompileTask = {
+      model: this.model.toHuggingFace(),
+      program,
+      step,
+      threads: this.threads,
+      ...(withinBytes === undefined ? {} : { withinBytes }),
+    };
+    const planned = this.#pool.run<Plan>('compileProgram', task);
+    planned.catch(() => {}); // reported where it is awaited
+    this.#plans.set(key, planned);
+    return planned;
+  }
+
+  /** The programs of updates and of evaluation, which take the most memory. */
+  async updates(step: StepConfig, { accumulates, withinBytes }: PlanOptions): Promise<Plans> {
+    const parts: StepPart[] = accumulates ? ['first', 'next', 'apply'] : ['whole'];
+    return this.#named([...parts, 'evaluation'], step, withinBytes);
+  }
+
+  /** Every program of a run. */
+  async programs(step: StepConfig, options: PlanOptions): Promise<Plans> {
+    const copies = isNarrowed(step.precision) ? (['working-copies'] as const) : [];
+    const others = await this.#named(['initialization', ...copies], step);
+    return { ...others, ...(await this.updates(step, options)) };
+  }
+
+  async #named(names: readonly (keyof Plans)[], step: StepConfig, withinBytes?: number): Promise<Plans> {
+    const plans = names.map(async (name) => [name, await this.plan(name, step, withinBytes)] as const);
+    return Object.fromEntries(await Promise.all(plans));
+  }
+
+  /** Ends it, whether done or not. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#pool[Symbol.asyncDispose]();
+  }
+}
+
+/** Plans the programs of a run. */
+export async function planPrograms(
+  model: Model,
+  step: StepConfig,
+  { threads, ...options }: PlanOptions & { threads: number },
+): Promise<Plans> {
+  await using planner = new Planner(model, threads);
+  return await planner.programs(step, options);
+}
+
+const isNarrowed = ({ dtype, layers }: Precision): boolean =>
+  [{ dtype }, ...layers].some((one) => one.dtype !== 'fp32');
