@@ -212,6 +212,7 @@ export class Graph {
       return known;
     }
     const value = this.add(op, [], { name, shape, dtype })[0];
+    value.node.predicate = null; // what comes from outside is there, whatever runs
     table.set(name, value);
     return value;
   }
