@@ -9,7 +9,7 @@ const meanings = {
   activations: 'activations',
   workspace: 'workspace',
   buffers: 'inputs, outputs, programs',
-  snapshot: 'snapshot of checkpoints',
+  snapshot: 'copy for checkpoints',
 } as const;
 
 /** A line a kind, aligned; kinds that take nothing have none. */

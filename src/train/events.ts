@@ -16,7 +16,8 @@ export type MemoryKind = (typeof memoryKinds)[number];
 /**
  * Bytes that training takes, by kind, planned before anything is allocated: weights with their 16-bit copies, gradients,
  * state of the optimizer, activations and gradients and workspaces of kernels where the step takes most, buffers (inputs,
- * outputs, programs), and the snapshot that a checkpoint is saved from while training goes on.
+ * outputs, programs, the window of what is offloaded), and the copy of it all, or of tensor after tensor, that a checkpoint
+ * is saved from.
  */
 export interface MemoryTable extends Record<MemoryKind, number> {
   /** All of these. */

@@ -40,11 +40,15 @@ export function planMemory(
   const programs = Object.values(plans);
   const kinds = Object.fromEntries(memoryKinds.map((kind) => [kind, 0])) as Record<MemoryKind, number>;
   const kindOf = slotKinds(model, programs);
-  let saved = 0;
+  let [saved, largest, offloaded] = [0, 0, 0];
   for (const spec of new Map(programs.flatMap(({ slots }) => slots.map((slot) => [slot.name, slot]))).values()) {
     const kind = kindOf(spec.name);
-    if (kind === 'optimizer' || (kind === 'weights' && !spec.name.startsWith(workingCopyPrefix))) saved += dense(spec);
-    kinds[kind] += blockBytes(dense(spec));
+    if (kind === 'optimizer' || (kind === 'weights' && !spec.name.startsWith(workingCopyPrefix))) {
+      saved += dense(spec);
+      largest = Math.max(largest, dense(spec));
+    }
+    if (spec.offloaded) offloaded += blockBytes(dense(spec));
+    else kinds[kind] += blockBytes(dense(spec));
   }
   const fullest = programs.reduce((most, program) => (program.arenaBytes > most.arenaBytes ? program : most));
   kinds.gradients += fullest.atPeak.gradients;
@@ -57,9 +61,11 @@ export function planMemory(
   kinds.buffers += sum(
     programs.map(({ words, params, constants }) => words.byteLength + params.byteLength + constants.byteLength),
   );
-  if (snapshot) kinds.snapshot = saved;
+  kinds.buffers += Math.max(...programs.map(({ offloadWindowBytes }) => offloadWindowBytes));
+  // Otherwise a checkpoint is saved tensor by tensor: one is written, and one before it may not be collected yet.
+  kinds.snapshot = snapshot ? saved : Math.min(saved, 2 * largest);
   const planned = sum(Object.values(kinds));
-  return { ...kinds, planned, allocated, saved, offloaded: 0, base, total: planned + (base ?? 0), budget };
+  return { ...kinds, planned, allocated, saved, offloaded, base, total: planned + (base ?? 0), budget };
 }
 
 /** Which kind of memory a slot is. */
