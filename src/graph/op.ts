@@ -82,6 +82,11 @@ export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Ou
   /** This op where its first input is a + b: its outputs, and the sum, in one pass over memory. */
   ofSum?(a: Value, b: Value, inputs: I, attrs: A): { outputs: readonly Value[]; sum: Value };
   /**
+   * This op where its input `index` is a · b ([..., M, R] · [..., R, N]), without that product: its outputs, null for those
+   * that it does not have then; null where it needs the product.
+   */
+  ofProduct?(index: number, a: Value, b: Value, inputs: I, attrs: A): readonly (Value | null)[] | null;
+  /**
    * How the outputs are computed anew from one of them, bit for bit, by what reads that `output` and these `inputs` alone.
    */
   readonly restore?: {

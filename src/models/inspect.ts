@@ -92,16 +92,29 @@ function traced(model: Model, mtpDepth: number): TracedModel {
     cache: null,
     dropoutKey: null,
   });
-  const nameOf = new Map([...parameters.keys()].map((name) => [graph.slots.get(name), name]));
-  let multiplied = output.head.size * (1 + output.mtpHidden.length);
+  const stored = storedSizes(model, graph, parameters);
+  const sizeOfHead = stored.get(output.head) ?? output.head.size;
+  let multiplied = sizeOfHead * (1 + output.mtpHidden.length);
   for (const node of graph.nodes) {
     if (!node.op.cost || node.op.cost(node.inputs, node.outputs, node.attrs).flops === 0) continue;
-    for (const input of node.inputs) {
-      const parameter = input && parameters.get(nameOf.get(input) ?? '');
-      if (parameter && parameter.shape.length > 1) multiplied += activeSize(model, parameter);
-    }
+    // What makes weights of weights is not counted: they are where they are used.
+    if (stored.has(node.outputs[0] as Value)) continue;
+    for (const input of node.inputs) if (input && input.shape.length > 1) multiplied += stored.get(input) ?? 0;
   }
   return { parameters, multiplied };
+}
+
+/** Of values that are made of parameters alone: how many of their numbers a token passes through. */
+function storedSizes(model: Model, graph: Graph, parameters: ReadonlyMap<string, Parameter>): Map<Value, number> {
+  const found = new Map<Value, number>();
+  for (const [name, slot] of graph.slots) found.set(slot, activeSize(model, parameters.get(name) as Parameter));
+  for (const { inputs, outputs } of graph.nodes) {
+    const sizes = inputs.map((input) => (input ? found.get(input) : undefined));
+    if (sizes.length === 0 || sizes.some((size) => size === undefined)) continue;
+    const size = sizes.reduce<number>((sum, one) => sum + (one ?? 0), 0);
+    for (const output of outputs) found.set(output, size);
+  }
+  return found;
 }
 
 function totals(model: Model, { parameters, multiplied }: TracedModel, layers: number, seqLen: number): ModelTotals {

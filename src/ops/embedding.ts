@@ -5,6 +5,7 @@ import { sameShape } from '../core/shape.js';
 import type { Value } from '../graph/graph.js';
 import type { KernelCall } from '../graph/op.js';
 import { defineOp, expectDType, expectRank, expectShape } from './define-op.js';
+import { matmul } from './matmul.js';
 
 type EmbeddingAttrs = { outputDType: DType };
 type BackwardAttrs = EmbeddingAttrs & { vocabulary: number };
@@ -30,6 +31,9 @@ const embeddingOp = defineOp<EmbeddingAttrs, [table: Value, ids: Value], [y: Val
   name: 'embedding',
   narrow: [],
   retype,
+  // The row of a product is the row of its left factor times the right one.
+  ofProduct: (index, a, b, [, ids], { outputDType }) =>
+    index === 0 ? [matmul(embedding(a, ids), b, { outputDType })] : null,
   infer([table, ids], { outputDType }) {
     expectRank('embedding', 'table', table, 2);
     expectDType('embedding', 'table', table, 'float');

@@ -18,6 +18,12 @@ const groupedMatmulOp = defineOp<GroupedMatmulAttrs, [x: Value, w: Value, offset
   name: 'grouped-matmul',
   narrow: [0, 1],
   retype,
+  ofProduct(index, a, b, [x, , offsets], { transposeB, outputDType }) {
+    if (index !== 1) return null;
+    const [first, second] = transposeB ? [b, a] : [a, b];
+    const inner = groupedMatmul(x, first, offsets, { transposeB });
+    return [groupedMatmul(inner, second, offsets, { transposeB, outputDType })];
+  },
   infer([x, w, offsets], { transposeB, outputDType }) {
     expectRank('grouped-matmul', 'x', x, 2);
     const [rows, k] = x.shape as [number, number];

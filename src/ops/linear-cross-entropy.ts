@@ -31,6 +31,13 @@ function isConstantOne(value: Value): boolean {
 const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
   name: 'linear-cross-entropy',
   narrow: [0, 1],
+  // hidden · (a·b)ᵀ = (hidden · bᵀ) · aᵀ; the gradients are then by other values.
+  ofProduct(index, a, b, [hidden, , labels, scale], attrs) {
+    if (index !== 1) return null;
+    const inner = matmul(hidden, b, { transposeB: true });
+    const { loss, losses } = linearCrossEntropy(inner, a, labels, scale, attrs);
+    return [loss, null, null, losses];
+  },
   // dweight is summed in fp32 whatever it is given in.
   retype: (attrs, index, dtype) => (index === 2 && isFloat(dtype) ? { ...attrs, gradientDType: dtype } : null),
   infer([hidden, weight, labels, scale], { labelSmoothing, zLoss, gradientDType }) {

@@ -128,6 +128,12 @@ const matmulOp = defineOp<MatmulAttrs, [a: Value, b: Value], [c: Value]>({
       ? matmulAccumulateOp.apply([addend, a, b], { ...attrs, outputDType })[0]
       : null;
   },
+  // x·(a·b) = (x·a)·b, x·(a·b)ᵀ = (x·bᵀ)·aᵀ
+  ofProduct(index, a, b, [x], { transposeA, transposeB, outputDType }) {
+    if (index !== 1 || transposeA) return null;
+    const [first, second] = transposeB ? [b, a] : [a, b];
+    return [matmul(matmul(x, first, { transposeB }), second, { transposeB, outputDType })];
+  },
   infer: ([a, b], attrs) => [inferMatmul('matmul', a, b, attrs)],
   vjp: ({ inputs: [a, b], gradients: [dy], attrs, needs }) => (dy ? pullBack(a, b, dy, attrs, needs) : [null, null]),
   cost: ([a, b], [c], attrs) => ({ flops: flopsOf(a, b, attrs), bytesRead: a.bytes + b.bytes, bytesWritten: c.bytes }),

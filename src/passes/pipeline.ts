@@ -2,6 +2,7 @@ import { envFlag } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
 import { printGraph } from '../graph/print.js';
 import { verify } from '../graph/verify.js';
+import { applyFactors } from './apply-factors.js';
 import { foldCasts } from './fold-casts.js';
 import { fuseAddends } from './fuse-addends.js';
 import { fuseElementwise } from './fuse-elementwise.js';
@@ -31,12 +32,13 @@ const forwardFusions: Passes = [
 export function runForwardPasses(traced: Graph, precision: Precision): Graph {
   const isPlain = precision.dtype === 'fp32' && precision.layers.length === 0;
   const narrowing: Passes = isPlain ? [] : [['narrow', (graph) => narrow(graph, precision)]];
-  return runPasses(traced, [...narrowing, ...forwardFusions]);
+  return runPasses(traced, [['apply-factors', applyFactors], ...narrowing, ...forwardFusions]);
 }
 
 /** What makes other nodes of a whole graph's, in order. */
 export const fusions: Passes = [
   ['lower', lower],
+  ['apply-factors', applyFactors],
   ['join-slices', joinSlices],
   ...forwardFusions,
   ['fold-casts', foldCasts],
