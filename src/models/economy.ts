@@ -22,7 +22,7 @@ import { type Model, parametersOf } from './model.js';
 export function withEconomy(model: Model, economy: Economy): Model {
   const { of: plain, ...known } = model.economy ?? { of: model, ties: [], lowRank: [] };
   const all = joinEconomies(known, economy);
-  if (all.ties.length + all.lowRank.length === 0) return model;
+  if (all.ties.length === known.ties.length && all.lowRank.length === known.lowRank.length) return model;
   const stores = storesOf(plain, all);
   const { predictAhead } = plain;
   return {

@@ -4,6 +4,7 @@ import { HadalError } from '../core/errors.js';
 import { type Problem, problemLines, problemsOf } from '../core/problems.js';
 import { count, countOrZero, share, weight } from '../core/schema.js';
 import { dataSchema } from '../data/data-config.js';
+import { economyFields } from '../models/economy-config.js';
 import { memorySchema } from './memory-schema.js';
 import { milestonesSchema, optimizerSchema } from './optimizer-schema.js';
 import { precisionSchema } from './precision-schema.js';
@@ -19,6 +20,7 @@ const modelSchema = z.union(
         .describe(
           'Fields of a Hugging Face `config.json`, `model_type` among them; training starts from random weights.',
         ),
+      ...economyFields,
     }),
     z.strictObject({
       directory: z
@@ -26,6 +28,7 @@ const modelSchema = z.union(
         .describe(
           'A checkpoint, another model directory (config.json, safetensors) or a `.gguf` file; training starts from its weights.',
         ),
+      ...economyFields,
     }),
   ],
   { error: 'either { config } or { directory }' },

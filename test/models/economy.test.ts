@@ -174,8 +174,9 @@ describe('ties', () => {
       ['self_attn.kv_b_proj.weight', 1, 30, 12],
       ['mlp.experts.gate_up_proj', 16, 12, 5],
     ] as const;
-    for (const [weight, ...how] of cases) {
-      const [one, two] = assemble((name) => weights.get(name) ?? [], weight, ...how) as [number[], number[]];
+    for (const [weight, tensors, rows, common] of cases) {
+      const whole = assemble((name) => weights.get(name) ?? [], weight, tensors, rows, common);
+      const [one, two] = whole as [number[], number[]];
       untied.set(`model.layers.1.${weight}`, Float32Array.from(one));
       untied.set(`model.layers.2.${weight}`, Float32Array.from(two));
     }
