@@ -8,6 +8,7 @@ import { reported } from '../core/progress.js';
 import type { Batch } from '../data/batch.js';
 import { DataLoader, evalBatches } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepared.js';
+import { withEconomy } from '../models/economy.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
 import type { PrecisionDType } from '../passes/narrow.js';
@@ -180,7 +181,7 @@ class Run {
       this.state = { ...found, threads, instructionSet, dtype };
       this.#loadedStep = found.step;
     } else if (this.source) {
-      await loadParameters(this.source, stepper.tensors);
+      notes.push(...(await loadParameters(this.source, stepper.tensors, stepper.model)));
     } else {
       await stepper.initialize(config.seed);
       return notes;
@@ -358,9 +359,10 @@ class Run {
 }
 
 async function modelOf({ model: given }: TrainConfig): Promise<{ model: Model; source: ModelSource | null }> {
-  if ('config' in given) return { model: modelFromConfig(given.config, 'model.config'), source: null };
+  if ('config' in given)
+    return { model: withEconomy(modelFromConfig(given.config, 'model.config'), given), source: null };
   const source = await openModelSource(given.directory);
-  return { model: source.model, source };
+  return { model: withEconomy(source.model, given), source };
 }
 
 function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
