@@ -116,7 +116,9 @@ export class Graph {
   /** Data fixed at trace time. */
   constant(data: Float32Array | Int32Array, shape: Shape): Value {
     invariant(sizeOf(shape) === data.length, `constant of ${data.length} numbers for shape ${formatShape(shape)}`);
-    return this.add(constantOp, [], { data, shape })[0];
+    const value = this.add(constantOp, [], { data, shape })[0];
+    value.node.predicate = null;
+    return value;
   }
 
   /** The same value as a node of its own: a place where a gradient can be asked for. */
