@@ -28,7 +28,7 @@ export interface MemoryTable extends Record<MemoryKind, number> {
   saved: number;
   /** What lies in a file instead. */
   offloaded: number;
-  /** What the process took before; null where nothing runs. */
+  /** What the process takes beside: what it took before anything was allocated, and some growth; null where nothing runs. */
   base: number | null;
   /** Planned and base: the process's resident memory. */
   total: number;

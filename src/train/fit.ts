@@ -9,7 +9,7 @@ import { type Candidate, Candidates, divisorsOf } from './candidates.js';
 import type { TrainConfig } from './config.js';
 import { memoryKinds } from './events.js';
 import { waysToFit } from './fit-ways.js';
-import { hasSnapshot } from './memory.js';
+import { growthInTraining, hasSnapshot } from './memory.js';
 import type { Planner, PlanOptions } from './planning.js';
 import type { SizedConfig } from './step-config.js';
 
@@ -27,8 +27,8 @@ const autoShare = 0.8;
 const mostRows = 2 ** 20;
 /** Of what is free, `budget: 'auto'` leaves so much to others. */
 const margin = 1 / 8;
-/** What the process grows by while data are prepared and programs planned, before anything is allocated. */
-const growth = 48 * 2 ** 20;
+/** What the process grows by while data are prepared and programs planned, as measured. */
+const growthBefore = 32 * 2 ** 20;
 
 /**
  * Bytes that the process may take.
@@ -54,7 +54,8 @@ export function memoryBudget(
  */
 export async function fitToMemory(config: TrainConfig, planner: Planner, dtype: PrecisionDType): Promise<Fitted> {
   const budget = memoryBudget(config.memory.budget);
-  const candidates = new Candidates(planner, dtype, residentBytes().now + growth, budget);
+  const base = residentBytes().now + growthBefore + growthInTraining;
+  const candidates = new Candidates(planner, dtype, base, budget);
   const found =
     config.batch === 'auto' ? await largestFitting(config, candidates) : await quickestFitting(config, candidates);
   if (found) {

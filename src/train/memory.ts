@@ -14,11 +14,14 @@ export interface MemoryOptions {
   gradAccumulationSteps: number;
   /** Whether checkpoints are saved from a copy of what they hold. */
   snapshot: boolean;
-  /** Bytes of the process before anything is allocated; null: not known. */
+  /** Bytes of the process beside what is planned; null: not known. */
   base: number | null;
   /** Bytes that the process may take; null: no matter. */
   budget: number | null;
 }
+
+/** What a process grows by once it trains, as measured: a thread that makes batches, OpenMP's, code that the first steps load. */
+export const growthInTraining = 32 * 2 ** 20;
 
 /** Micro-batches that the loader makes ahead of time, and the one that is made. */
 const batchesAhead = 3;

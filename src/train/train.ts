@@ -20,7 +20,7 @@ import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
 import { type FittedConfig, fitToMemory } from './fit.js';
-import { hasSnapshot, planMemory } from './memory.js';
+import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
 import type { TrainOptions } from './options.js';
 import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
@@ -66,7 +66,7 @@ export async function* train(
   const memory = planMemory(model, plans, {
     gradAccumulationSteps: config.gradAccumulationSteps,
     snapshot: hasSnapshot(config),
-    base: residentBytes().now,
+    base: residentBytes().now + growthInTraining,
     budget: config.memory.budget,
   });
   using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans);
