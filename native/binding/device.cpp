@@ -204,6 +204,24 @@ Napi::Value DeviceHandle::snapshot(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value DeviceHandle::prepare(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
+  if (!info[0].IsArray()) throw Napi::TypeError::New(env, "[native] expected a list of arrays");
+  const auto targets = info[0].As<Napi::Array>();
+  auto task = std::make_unique<Task>(env);
+  std::vector<Memory> blocks;
+  for (uint32_t i = 0; i < targets.Length(); i++) {
+    const Bytes bytes = bytesOf(targets.Get(i), "the array to prepare");
+    blocks.push_back({bytes.data, static_cast<int64_t>(bytes.size)});
+    task->kept.push_back(Napi::Persistent(targets.Get(i).As<Napi::Object>()));
+  }
+  Task* posted = task.release();
+  return post(posted, [this, posted, executor = executor_.get(), blocks = std::move(blocks)] {
+    executor->prepare(blocks, [this, posted] { deliver(posted); });
+  });
+}
+
 Napi::Value DeviceHandle::threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), executor_ ? executor_->threads() : 0);
 }
@@ -214,6 +232,7 @@ Napi::Function defineDevice(Napi::Env env) {
                                     DeviceHandle::InstanceMethod<&DeviceHandle::read>("read"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::snapshot>("snapshot"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::prepare>("prepare"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::shutdownFromScript>("shutdown"),
                                     DeviceHandle::InstanceAccessor<&DeviceHandle::threads>("threads")});
 }

@@ -20,6 +20,8 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   // snapshot(storages: Storage[], targets: TypedArray[]) → Promise<void>: copies whole storages as they are after the
   // steps posted before, while later ones go on.
   Napi::Value snapshot(const Napi::CallbackInfo& info);
+  // prepare(targets: TypedArray[]) → Promise<void>: has the system provide their memory, of which nothing is kept.
+  Napi::Value prepare(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
   // Ends the step in progress and joins; what was not done is rejected.
   void shutdownFromScript(const Napi::CallbackInfo& info);

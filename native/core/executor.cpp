@@ -1,6 +1,7 @@
 #include "core/executor.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -37,6 +38,17 @@ void giveWayBetweenKernels() {
       for (;;) pause();  // the team lives as long as the thread that made it
     }).detach();
   });
+}
+
+// Page by page, a gigabyte takes half a second to come; in huge pages a tenth of that.
+void provide(const Memory& block) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(block.data) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(block.data) + static_cast<uintptr_t>(block.bytes)) / page * page;
+#ifdef MADV_HUGEPAGE
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish
+#endif
+  for (uintptr_t at = begin; at < end; at += page) *reinterpret_cast<volatile char*>(at) = 0;
 }
 
 }  // namespace
@@ -129,6 +141,13 @@ void Executor::snapshot(const std::vector<BlockCopy>& copies, std::function<void
       releasePages(copy.from->data(), copy.from->bytes());
     });
   lastCopy_ = snapshot_.post(std::move(done));
+}
+
+void Executor::prepare(std::vector<Memory> blocks, std::function<void()> done) {
+  snapshot_.post([blocks = std::move(blocks), done = std::move(done)] {
+    for (const Memory& block : blocks) provide(block);
+    done();
+  });
 }
 
 void Executor::awaitCopyOf(const Storage& block) {

@@ -70,6 +70,9 @@ class Executor {
   // Copies blocks as they are now, while later steps go on reading them: an instruction that writes one waits until its
   // copy is made. `done` is called on the copies' own thread after the last. To be called on the executor thread.
   void snapshot(const std::vector<BlockCopy>& copies, std::function<void()> done);
+  // Has the system provide memory now that copies will be written to, so that they take a tenth of the time. `done` is
+  // called like that of snapshot(); the contents become undefined.
+  void prepare(std::vector<Memory> blocks, std::function<void()> done);
   // Waits until no copy reads the block any more. To be called on the executor thread.
   void awaitCopyOf(const Storage& block);
   // Ends the step in progress between two instructions and joins all threads. Idempotent.
