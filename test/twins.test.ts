@@ -11,7 +11,7 @@ const at = (path: string) => new URL(path, root);
 const backends = { cpu: 'cpp' };
 
 /** Modules of src/ops that are no family of their own. */
-const helpers = ['define-op', 'sources', 'elementwise-expression'];
+const helpers = ['define-op', 'sources', 'elementwise-expression', 'tensor-list'];
 const modules = readdirSync(at('src/ops')).map((file) => file.replace(/\.ts$/, ''));
 const families = modules.filter((name) => !helpers.includes(name));
 for (const family of families) await import(at(`src/ops/${family}.ts`).href);
@@ -56,7 +56,10 @@ describe('every family', () => {
 describe('every op', () => {
   it('with a kernel can be differentiated, by its rule or by its lowered form, or says that it cannot', () => {
     // The optimizer, and what generation alone uses.
-    const withoutGradient = ['adamw', 'cache-write', 'pack-weights', 'packed-matmul'];
+    const withoutGradient = [
+      ...['adamw', 'cache-write', 'ema', 'lion', 'lion-root', 'muon-momentum', 'muon-update'],
+      ...['pack-weights', 'packed-matmul', 'sgd', 'sgd-momentum'],
+    ];
     const missing = [...definedOps().values()].filter(({ vjp, lower }) => !vjp && !lower).map(({ name }) => name);
     expect(missing.sort()).toEqual(withoutGradient);
   });

@@ -5,6 +5,7 @@ import { linearCrossEntropy } from '../../src/ops/linear-cross-entropy.js';
 import { rmsNorm } from '../../src/ops/rms-norm.js';
 import { swiglu } from '../../src/ops/swiglu.js';
 import { applyAdamw } from '../../src/optim/adamw.js';
+import { countUpdate } from '../../src/optim/update-state.js';
 import { type BenchCase, type BenchDType, benchCase } from '../support/bench-case.js';
 
 interface AttentionEntry {
@@ -93,8 +94,10 @@ export function caseOf(entry: OpEntry): BenchCase {
         build({ lr, gradScale }, graph) {
           const parameter = { name: 'p', shape: [rows, dim], dtype: 'fp32' as const, decay: true };
           const grad = graph.slot('gradient/p', parameter.shape, 'fp32');
-          const config = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 };
-          applyAdamw(graph, [parameter], [grad], { lr, gradScale }, config);
+          const updated = { parameter, grad, weightDecay: 0.1, l4Decay: 0, lrRatio: 1, copy: null };
+          const betas = { beta1: 0.9, beta2: 0.95, betaSchedule: null, steps: 1 };
+          const config = { ...betas, eps: 1e-8, momentDtype: 'fp32' as const };
+          applyAdamw(graph, [updated], { lr, gradScale }, config, countUpdate(graph));
           return [];
         },
       });

@@ -83,7 +83,7 @@ struct Buffer {
 };
 
 struct BufferList {
-  static constexpr int maxBuffers = 132;
+  static constexpr int maxBuffers = 136;
   Buffer items[maxBuffers];
   int count = 0;
 

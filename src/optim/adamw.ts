@@ -1,74 +1,56 @@
-// AdamW over all parameters of a step: slots for the moments, one count of updates, decay by parameter.
-import type { DType } from '../core/dtype.js';
-import type { Shape } from '../core/shape.js';
+// AdamW over the parameters of a step: slots for the moments and, where β changes, for the products that correct their bias.
 import type { Graph, Value } from '../graph/graph.js';
 import { adamw } from '../ops/adamw.js';
 import { add, exp, multiply, subtract } from '../ops/elementwise.js';
+import { type Betas, betaShare, endOf } from './beta-schedule.js';
+import { stateSlot, type Updated, type UpdateRates, updatedTensor, updateSlots } from './update-state.js';
 
 /** What does not vary between updates. */
-export interface AdamwConfig {
-  beta1: number;
-  beta2: number;
+export interface AdamwConfig extends Betas {
   eps: number;
-  weightDecay: number;
+  momentDtype: 'fp32' | 'bf16';
 }
-
-/** What the optimizer needs to know of a parameter. */
-export interface OptimizedParameter {
-  name: string;
-  shape: Shape;
-  dtype: DType;
-  /** Whether weight decay applies. */
-  decay: boolean;
-}
-
-/** Slot that counts updates, fp32 [1] (exact to 2^24). */
-export const updatesSlot = 'state/updates';
-
-/** Slots of a parameter's moments. */
-export const momentSlots = (name: string): [m: string, v: string] => [`adam.m/${name}`, `adam.v/${name}`];
 
 /**
- * Updates every parameter by its gradient.
+ * Updates parameters by their gradients.
  *
- * @param lr - fp32 [1]
- * @param gradScale - fp32 [1], clipping
- * @param workingCopies - names the slot (bf16, shape of the parameter) that holds the parameter rounded, where there is one
+ * @param updates - fp32 [1], updates made, this one included
  */
 export function applyAdamw(
   graph: Graph,
-  parameters: readonly OptimizedParameter[],
-  grads: readonly Value[],
-  { lr, gradScale }: { lr: Value; gradScale: Value },
-  { weightDecay, ...config }: AdamwConfig,
-  workingCopies: (parameter: OptimizedParameter) => string | null = () => null,
+  updated: readonly Updated[],
+  { lr, gradScale }: UpdateRates,
+  config: AdamwConfig,
+  updates: Value,
 ): void {
-  const updates = add(graph.slot(updatesSlot, [1], 'fp32'), 1);
-  graph.update(updatesSlot, updates);
-  // 1 − β^n
-  const correction = (beta: number) => subtract(1, exp(multiply(updates, Math.log(beta))));
-  const inputs = { lr, gradScale, correction1: correction(config.beta1), correction2: correction(config.beta2) };
-  const tensors = parameters.map((parameter, i) => {
-    const { name, shape, dtype, decay } = parameter;
-    const [mSlot, vSlot] = momentSlots(name);
-    return {
-      param: graph.slot(name, shape, dtype),
-      grad: grads[i] as Value,
-      m: graph.slot(mSlot, shape, 'fp32'),
-      v: graph.slot(vSlot, shape, 'fp32'),
-      weightDecay: decay ? weightDecay : 0,
-      copies: workingCopies(parameter) !== null,
-    };
-  });
-  for (const [i, { param, m, v, copy }] of adamw(tensors, inputs, config).entries()) {
-    const parameter = parameters[i] as OptimizedParameter;
-    const [mSlot, vSlot] = momentSlots(parameter.name);
-    graph.update(parameter.name, param);
-    graph.update(mSlot, m);
-    graph.update(vSlot, v);
-    const slot = workingCopies(parameter);
-    if (slot === null || !copy) continue;
-    graph.slot(slot, parameter.shape, 'bf16');
-    graph.update(slot, copy);
+  const { beta1, beta2, eps, momentDtype } = config;
+  const share = betaShare(updates, config);
+  const { beta1End, beta2End } = endOf(config);
+  const inputs = {
+    ...{ lr, gradScale, betaShare: share },
+    correction1: correction(graph, 'state/correction1', updates, { begin: beta1, end: beta1End, share }),
+    correction2: correction(graph, 'state/correction2', updates, { begin: beta2, end: beta2End, share }),
+  };
+  const tensors = updated.map((one) => ({
+    ...updatedTensor(graph, one),
+    m: stateSlot(graph, 'adam.m', one, momentDtype),
+    v: stateSlot(graph, 'adam.v', one, momentDtype),
+  }));
+  for (const [i, { m, v, ...made }] of adamw(tensors, inputs, { beta1, beta2, beta1End, beta2End, eps }).entries()) {
+    updateSlots(graph, updated[i] as Updated, made, { 'adam.m': m, 'adam.v': v });
   }
+}
+
+/** 1 − Π β: what the moments, which begin with zeros, are too small by. Where β changes, the last one is kept in a slot. */
+function correction(
+  graph: Graph,
+  slot: string,
+  updates: Value,
+  { begin, end, share }: { begin: number; end: number; share: Value | null },
+): Value {
+  if (!share) return subtract(1, exp(multiply(updates, Math.log(begin))));
+  const last = graph.slot(slot, [1], 'fp32');
+  const next = add(last, multiply(subtract(1, last), add(1 - begin, multiply(subtract(1, share), begin - end))));
+  graph.update(slot, next);
+  return next;
 }

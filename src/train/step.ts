@@ -12,11 +12,14 @@ import { expertCounts } from '../ops/router.js';
 import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
 import { type ClipConfig, clip, rememberNorm } from '../optim/clipping.js';
+import { applyEma } from '../optim/ema.js';
+import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
 import type { Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
-import { copiedSlots, readWorkingCopies, refreshWorkingCopies } from '../passes/working-copies.js';
+import { copiedSlots, readWorkingCopies, refreshWorkingCopies, type WorkingCopy } from '../passes/working-copies.js';
+import { bestDType } from '../runtime/best-dtype.js';
 import { type LossScales, languageModelLoss, lossScales, plus } from './losses.js';
 
 /** Which program of an update's schedule. */
@@ -68,14 +71,14 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
   const copies = copiedSlots(forward);
   if (part === 'apply') {
     const graph = new Graph();
-    const sums = [...backward(forward, parameters)].map(
+    const sums = [...backward(forward, parameters, config)].map(
       ([name, { shape, dtype }]) => [name, graph.slot(name, shape, dtype)] as const,
     );
     applyUpdate(graph, parameters, new Map(sums), copies, config);
     return graph;
   }
 
-  const contribution = backward(forward, parameters);
+  const contribution = backward(forward, parameters, config);
   if (part === 'whole') applyUpdate(forward, parameters, contribution, copies, config);
   else {
     for (const [name, value] of contribution) {
@@ -91,8 +94,8 @@ export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
   return refreshWorkingCopies(copiedSlots(runForwardPasses(traceForward(model, config), config.precision)));
 }
 
-const trainableOf = (parameters: ReadonlyMap<string, Parameter>) =>
-  [...parameters.values()].filter((parameter) => parameter.trainable);
+const trainableOf = (parameters: ReadonlyMap<string, Parameter>, { optimizer }: StepConfig) =>
+  trainableParameters(parameters.values(), optimizer.groups);
 
 /** Fetch and forward: the terms of the loss and the routers' loads, as outputs. */
 function traceForward(model: Model, config: StepConfig): Graph {
@@ -127,10 +130,10 @@ function scaledUp(scales: LossScales, factor: Value | null): LossScales {
 }
 
 /** Backward through a forward graph, whose outputs become the micro-batch's contribution. */
-function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>): Contribution {
+function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>, config: StepConfig): Contribution {
   const { main, mtp, balance, ...loads } = Object.fromEntries(graph.outputs) as Record<string, Value> & Terms;
   graph.outputs.clear();
-  const trainable = trainableOf(parameters);
+  const trainable = trainableOf(parameters, config);
   const grads = gradients(
     add(add(main, mtp), balance),
     trainable.map(({ name, shape, dtype }) => graph.slot(name, shape, dtype)),
@@ -147,10 +150,10 @@ function applyUpdate(
   graph: Graph,
   parameters: ReadonlyMap<string, Parameter>,
   summed: Contribution,
-  copies: ReadonlyMap<string, Value>,
+  copies: ReadonlyMap<string, WorkingCopy>,
   config: StepConfig,
 ): void {
-  const trainable = trainableOf(parameters);
+  const trainable = trainableOf(parameters, config);
   const grads = trainable.map(({ name }) => summed.get(`gradient/${name}`) as Value);
   const loads = [...summed].filter(([name]) => name.startsWith('load/'));
 
@@ -160,9 +163,10 @@ function applyUpdate(
   const isSound = multiply(allFinite, lessEqual(clipped.norm, graph.input('skipAbove', [1], 'fp32')));
   graph.predicated(cast(isSound, 'int32'), () => {
     const rates = { lr: graph.input('lr', [1], 'fp32'), gradScale: clipped.scale };
-    applyOptimizer(graph, trainable, clipped.grads, rates, config.optimizer, copies);
+    applyOptimizer(graph, trainable, clipped.grads, rates, config.optimizer, copies, bestDType());
     for (const [name, load] of loads) balanceRouter(graph, parameters, name.slice('load/'.length), load);
     rememberNorm(graph, clipped.norm, config.clip);
+    if (config.optimizer.emaDecay !== null) applyEma(graph, parameters, config.optimizer.emaDecay);
   });
   if (config.lossScale) updateLossScale(graph, allFinite, config.lossScale);
 

@@ -50,17 +50,17 @@ it('takes the steps that torch.optim.AdamW takes', async () => {
   }
 });
 
-it('gives copies that are the next parameters, rounded', async () => {
+it.each(['bf16', 'fp16'] as const)('gives copies in %s that are the next parameters, rounded', async (dtype) => {
   const param = Float32Array.from({ length: 1000 }, (_, i) => Math.sin(i) * 3 ** ((i % 40) - 20));
   const one = { shape: [1], dtype: 'fp32' as const, data: [1] };
   const values = { shape: [1000], dtype: 'fp32' as const, data: param };
   const [next, copy] = await runGraph({ values, one }, ({ values, one }) => {
     const numbers = { lr: one!, gradScale: one!, correction1: one!, correction2: one! };
-    const tensor = { param: values!, grad: values!, m: values!, v: values!, weightDecay: 0.5, copies: true };
+    const tensor = { param: values!, grad: values!, m: values!, v: values!, weightDecay: 0.5, copy: dtype };
     const [result] = adamw([tensor], numbers, { beta1: 0.9, beta2: 0, eps: 1e-8 });
     return [result!.param, result!.copy!];
   });
-  expect(copy).toEqual(next!.map((x) => roundTo('bf16', x)));
+  expect(copy).toEqual(next!.map((x) => roundTo(dtype, x)));
 });
 
 it('is one call for many tensors', () => {

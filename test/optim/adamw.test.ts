@@ -1,13 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { Graph } from '../../src/graph/graph.js';
 import { modelFromConfig } from '../../src/models/families.js';
 import { parametersOf } from '../../src/models/model.js';
-import { applyAdamw, momentSlots, updatesSlot } from '../../src/optim/adamw.js';
-import { compile } from '../../src/runtime/compile.js';
+import type { OptimizerConfig } from '../../src/optim/optimizer.js';
 import { roundTo } from '../support/compare.js';
-import { toFloats } from '../support/float-bytes.js';
-import { testDevice } from '../support/op-case.js';
 import { tinyConfig } from '../train/tiny.js';
+import { filled, plainConfig, runUpdates } from './run-updates.js';
 
 const gpt2Config = { model_type: 'gpt2', vocab_size: 61, n_positions: 32, n_embd: 16, n_layer: 2, n_head: 2 };
 const groupsOf = (config: object) => {
@@ -48,41 +45,27 @@ describe('decay groups', () => {
   });
 });
 
-describe('applyAdamw', () => {
+describe('AdamW', () => {
+  const parameters = [
+    { name: 'matrix', shape: [3, 5], dtype: 'fp32' as const, decay: true },
+    { name: 'norm', shape: [7], dtype: 'fp32' as const, decay: false },
+  ];
+
   /** Runs some updates of two parameters, of which 'matrix' decays, with a constant gradient. */
-  async function run(updates: number, gradient: number, gradScale = 1) {
-    const config = { beta1: 0.8, beta2: 0.9, eps: 1e-8, weightDecay: 0.5 };
-    const shapes = { matrix: [3, 5], norm: [7] };
-    const graph = new Graph();
-    const parameters = Object.entries(shapes).map(([name, shape]) => {
-      return { name, shape, dtype: 'fp32' as const, decay: name === 'matrix' };
-    });
-    const grads = parameters.map(({ name, shape }) => graph.input(`g.${name}`, shape, 'fp32'));
-    const scalars = { lr: graph.input('lr', [1], 'fp32'), gradScale: graph.input('gradScale', [1], 'fp32') };
-    applyAdamw(graph, parameters, grads, scalars, config, ({ name }) => (name === 'matrix' ? 'copy/matrix' : null));
-    const device = testDevice();
-    const program = device.load(compile(graph, device.threads));
-    const slots = Object.fromEntries(
-      program.slots.map(({ name, shape, dtype }) => [name, device.allocate(shape, dtype)]),
-    );
-    const inputs: Record<string, Float32Array> = { lr: Float32Array.of(0.1), gradScale: Float32Array.of(gradScale) };
-    for (const [name, shape] of Object.entries(shapes)) {
-      const size = shape.reduce((a, b) => a * b);
-      await slots[name]?.write(new Float32Array(size).fill(2));
-      inputs[`g.${name}`] = new Float32Array(size).fill(gradient);
-    }
-    for (let i = 0; i < updates; i++) await device.run([{ program, slots, inputs }]);
-    const read = async (name: string) => {
-      using tensor = slots[name] as NonNullable<(typeof slots)[string]>;
-      const values = toFloats(await tensor.read(new Uint8Array(tensor.bytes)), tensor.dtype);
-      expect(new Set(values).size, `${name} is the same everywhere`).toBe(1);
-      return values[0] as number;
+  async function run(updates: number, gradient: number, { gradScale = 1, ...change }: Change = {}) {
+    const config = { ...plainConfig, beta1: 0.8, beta2: 0.9, weightDecay: 0.5, ...change };
+    const all = (value: number) => Object.fromEntries(parameters.map((one) => [one.name, filled(one, value)]));
+    const copies = new Map([['matrix', { slot: 'copy/matrix', dtype: 'bf16' as const }]]);
+    const grads = Array.from({ length: updates }, () => all(gradient));
+    const slots = (await runUpdates(config, { parameters, begin: all(2), grads, lr: 0.1, gradScale, copies })).at(-1)!;
+    const read = (name: string) => {
+      expect(new Set(slots[name]).size, `${name} is the same everywhere`).toBe(1);
+      return slots[name]![0] as number;
     };
-    const names = ['matrix', 'copy/matrix', 'norm', updatesSlot, ...momentSlots('matrix')];
-    const [matrix, copy, norm, count, m, v] = (await Promise.all(names.map(read))) as [
-      ...[number, number, number, number, number, number],
-    ];
-    return { matrix, copy, norm, count, m, v };
+    return {
+      ...{ matrix: read('matrix'), copy: read('copy/matrix'), norm: read('norm'), count: read('state/updates') },
+      ...{ m: read('adam.m/matrix'), v: read('adam.v/matrix') },
+    };
   }
 
   it('decays matrices by lr · weightDecay an update, and nothing else', async () => {
@@ -92,6 +75,13 @@ describe('applyAdamw', () => {
     expect(count).toBe(3);
   });
 
+  it('decays matrices by lr · l4Decay · w³ beside it', async () => {
+    const { matrix, norm } = await run(2, 0, { l4Decay: 0.05 });
+    const next = (w: number) => w - 0.1 * (0.5 * w + 0.05 * w ** 3);
+    expect(matrix).toBeCloseTo(next(next(2)), 6);
+    expect(norm).toBe(2);
+  });
+
   it('corrects the moments’ bias: a constant gradient moves by lr an update', async () => {
     const { norm, m, v } = await run(4, 0.3);
     expect(norm).toBeCloseTo(2 - 4 * 0.1, 5);
@@ -99,8 +89,15 @@ describe('applyAdamw', () => {
     expect(v).toBeCloseTo(0.09 * (1 - 0.9 ** 4), 6);
   });
 
+  it('corrects it where β change: the same', async () => {
+    const { norm, m } = await run(4, 0.3, { betaSchedule: { beta1End: 0.3, beta2End: 0.999, power: 1.5 }, steps: 6 });
+    expect(norm).toBeCloseTo(2 - 4 * 0.1, 5);
+    const left = [0, 1, 2, 3].map((t) => 0.3 + (0.8 - 0.3) * (1 - t / 6) ** 1.5);
+    expect(m).toBeCloseTo(0.3 * (1 - left.reduce((a, b) => a * b)), 6);
+  });
+
   it('takes the gradient scaled by what clipping says', async () => {
-    const { m, v } = await run(1, 0.3, 0.25);
+    const { m, v } = await run(1, 0.3, { gradScale: 0.25 });
     expect(m).toBeCloseTo(0.2 * 0.075, 6);
     expect(v).toBeCloseTo(0.1 * 0.075 ** 2, 7);
   });
@@ -110,4 +107,30 @@ describe('applyAdamw', () => {
     expect(matrix).not.toBe(copy);
     expect(copy).toBe(roundTo('bf16', matrix));
   });
+
+  it('keeps moments in bf16 rounded to nearest', async () => {
+    const { m, v, norm } = await run(3, 0.37, { momentDtype: 'bf16' });
+    const r = (x: number) => roundTo('bf16', Math.fround(x));
+    const last = { m: 0, v: 0 };
+    for (let i = 0; i < 3; i++) {
+      last.m = r(0.8 * last.m + 0.2 * 0.37);
+      last.v = r(0.9 * last.v + 0.1 * 0.37 ** 2);
+    }
+    expect({ m, v }).toEqual(last);
+    expect(norm).toBeCloseTo(2 - 3 * 0.1, 2);
+  });
+
+  it('does not take moments in bf16 that could not follow', () => {
+    const changes = [{ beta2: 0.999 }, { betaSchedule: { beta2End: 0.995, power: 1 } }];
+    return Promise.all(
+      changes.map((change) =>
+        expect(run(1, 0, { momentDtype: 'bf16', ...change })).rejects.toMatchObject({
+          code: 'HADAL_ERR_CONFIG',
+          message: expect.stringMatching(/at most 0.99 .* momentDtype fp32/),
+        }),
+      ),
+    );
+  });
 });
+
+type Change = Partial<OptimizerConfig> & { gradScale?: number };
