@@ -35,6 +35,8 @@ export interface NativeDevice {
   write(storage: NativeStorage, offset: number, source: NodeJS.TypedArray): Promise<void>;
   /** Copies whole storages as they are after what was called before, while what is called later goes on. */
   snapshot(storages: NativeStorage[], targets: NodeJS.TypedArray[]): Promise<void>;
+  /** Has the system provide the arrays' memory now; nothing of their contents is kept. */
+  prepare(targets: NodeJS.TypedArray[]): Promise<void>;
   shutdown(): void;
 }
 

@@ -5,7 +5,6 @@ import { usableProcessors } from '../core/processors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { BackingFile } from './backing-file.js';
 import type { InstructionInfo, Plan, TensorSpec } from './plan.js';
-import { Snapshot } from './snapshot.js';
 import { Tensor } from './tensor.js';
 
 /** A planned program, ready to run on its device. */
@@ -91,7 +90,7 @@ export class Device implements Disposable {
    * @param options - `file`: in which it lies; default: in memory
    * @throws HadalError HADAL_ERR_MEMORY, or HADAL_ERR_IO where the file has no room
    */
-  allocate(shape: Shape, dtype: DType, { file }: { file?: BackingFile | undefined } = {}): Tensor {
+  allocate(shape: Shape, dtype: DType, { file = null }: { file?: BackingFile | null } = {}): Tensor {
     const bytes = bytesOf(dtype, sizeOf(shape));
     return new Tensor(this, file ? file.storage(bytes) : this.#storage(bytes, 'a tensor'), shape, dtype);
   }
@@ -138,11 +137,6 @@ export class Device implements Disposable {
       const place = info ? ` (op '${info.op}'${info.scope ? ` in ${info.scope}` : ''})` : '';
       throw this.refusal(error, place);
     }
-  }
-
-  /** Copies tensors as they are now, while later steps go on. @throws HadalError HADAL_ERR_MEMORY @internal */
-  snapshot(tensors: Iterable<Tensor>): Snapshot {
-    return new Snapshot(this, tensors);
   }
 
   /** What the native side refused, as an error of ours. @internal */

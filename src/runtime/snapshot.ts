@@ -8,41 +8,46 @@ import type { Tensor } from './tensor.js';
 /** Tensors share a block up to this size: large blocks go back to the system when they are freed, small ones do not. */
 const blockBytes = 2 ** 30;
 
-/**
- * Copies of tensors as they are after the steps that were given before. Later steps run meanwhile; one that is about to
- * write a tensor waits until its copy is made.
- */
+/** Room for copies of tensors, and the copies once they are taken. */
 export class Snapshot {
-  /** Fulfilled when all copies are made. */
-  readonly done: Promise<void>;
   readonly #copies = new Map<Tensor, Uint8Array>();
+  #done: Promise<void> | null = null;
 
-  /** @throws HadalError HADAL_ERR_MEMORY */
-  constructor(device: Device, tensors: Iterable<Tensor>) {
-    let block: { buffer: ArrayBuffer; at: number } | null = null;
+  /**
+   * Makes room. The system provides it while steps go on: to be made some time before it is used, since copies into
+   * memory that is not there yet take ten times as long.
+   *
+   * @throws HadalError HADAL_ERR_MEMORY
+   */
+  constructor(
+    private readonly device: Device,
+    tensors: Iterable<Tensor>,
+  ) {
     const list = [...new Set(tensors)];
+    let block = { buffer: new ArrayBuffer(0), at: 0 };
     for (const [i, tensor] of list.entries()) {
-      if (!block || block.at + tensor.bytes > block.buffer.byteLength) {
-        block = { buffer: allocate(blockSize(list.slice(i))), at: 0 };
-      }
+      if (block.at + tensor.bytes > block.buffer.byteLength) block = { buffer: allocate(sizeOfBlock(list, i)), at: 0 };
       this.#copies.set(tensor, new Uint8Array(block.buffer, block.at, tensor.bytes));
       block.at += aligned(tensor.bytes);
     }
-    const targets = [...this.#copies.values()];
-    this.done = device.native
-      .snapshot(
-        list.map(({ storage }) => storage),
-        targets,
-      )
-      .catch((error: unknown) => {
-        throw device.refusal(error);
-      });
-    this.done.catch(() => {}); // reported where it is awaited
+    device.native.prepare(this.buffers.map((buffer) => new Uint8Array(buffer))).catch(() => {}); // taking it says why
   }
 
-  /** Raw contents of a part of a tensor; `offset` counts elements. Not copied. */
+  /**
+   * Copies the tensors as they are after the steps that were given before. Later steps run meanwhile; one that is about
+   * to write a tensor waits until its copy is made. To be called once.
+   */
+  take(): void {
+    const storages = [...this.#copies.keys()].map(({ storage }) => storage);
+    this.#done = this.device.native.snapshot(storages, [...this.#copies.values()]).catch((error: unknown) => {
+      throw this.device.refusal(error);
+    });
+    this.#done.catch(() => {}); // reported where it is awaited
+  }
+
+  /** Raw contents of a part of a tensor that was taken; `offset` counts elements. Not copied. */
   readonly read = async (tensor: Tensor, { shape, offset }: { shape: Shape; offset: number }): Promise<Uint8Array> => {
-    await this.done;
+    await this.#done;
     const bytes = dtypes[tensor.dtype].blockBits / 8;
     return (this.#copies.get(tensor) as Uint8Array).subarray(offset * bytes, (offset + sizeOf(shape)) * bytes);
   };
@@ -53,10 +58,10 @@ export class Snapshot {
   }
 }
 
-/** Bytes of the block that holds the first of the tensors, and as many of the next as there is room for. */
-function blockSize(tensors: readonly Tensor[]): number {
+/** Bytes of a block that holds a tensor, and as many of the next as there is room for. */
+function sizeOfBlock(tensors: readonly Tensor[], first: number): number {
   let bytes = 0;
-  for (const tensor of tensors) {
+  for (const tensor of tensors.slice(first)) {
     if (bytes > 0 && bytes + tensor.bytes > blockBytes) break;
     bytes += aligned(tensor.bytes);
   }

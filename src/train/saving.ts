@@ -1,9 +1,11 @@
 // When checkpoints are written: from a snapshot while training goes on, or at once where nothing goes on.
+import { existsSync } from 'node:fs';
 import { HadalError } from '../core/errors.js';
 import { formatDuration } from '../core/format.js';
 import { workerUrl } from '../core/worker-url.js';
 import { WorkerPool } from '../data/worker-pool.js';
 import { saveContents, withData } from '../formats/directory-contents.js';
+import { Snapshot } from '../runtime/snapshot.js';
 import type { ModelFilesOptions } from '../session/model-directory.js';
 import { checkpointContents, savedTensors, type TrainState } from './checkpoint.js';
 import type { TrainConfig } from './config.js';
@@ -15,13 +17,20 @@ import type { Stepper } from './stepper.js';
 /** Waiting for the save before is worth a word from here on. */
 const longWaitMs = 1000;
 
+/** How many updates ahead a save is prepared for. */
+const preparedAhead = 4;
+
 /**
  * Writes a run's checkpoints, one at a time. A periodic one that the machine refuses (a full disk) costs a warning: what
  * stands is left as it is, and the next one is tried.
  */
 export class CheckpointSaver implements AsyncDisposable {
-  #pending: Promise<void> = Promise.resolve();
+  #pending: Promise<void> | null = null;
+  /** Room for the next save. */
+  #snapshot: Snapshot | null = null;
   #events: (CheckpointEvent | WarningEvent)[] = [];
+  /** An error that is not the machine's. */
+  #unexpected: { error: unknown } | null = null;
   /** Whether the last save failed. */
   #hasFailed = false;
   /** Step of the checkpoint that was written or loaded last: it stands. */
@@ -34,6 +43,12 @@ export class CheckpointSaver implements AsyncDisposable {
     private readonly beside: ModelFilesOptions,
     private readonly config: TrainConfig['checkpoint'],
   ) {}
+
+  /** To be told before an update in how many updates the next save is due: makes room for its snapshot. */
+  prepare(dueIn: number): void {
+    if (!this.config.background || dueIn > preparedAhead || this.#pending) return;
+    this.#snapshot ??= new Snapshot(this.stepper.device, savedTensors(this.stepper));
+  }
 
   /**
    * Begins to save what the tensors and `state` hold now; steps may follow at once. Waits until the save before is done.
@@ -49,24 +64,28 @@ export class CheckpointSaver implements AsyncDisposable {
         `training waited ${formatDuration(waitedMs)} for the checkpoint before to be written; a larger checkpoint.every leaves it more time`,
       );
     }
-    const { step } = state;
-    this.#pending = this.#saved(state, this.config.background).then(
-      (event) => {
-        if (this.#hasFailed) this.#warn(step, 'checkpoints are saved again');
-        this.#hasFailed = false;
-        this.#events.push(event);
-      },
-      (error: unknown) => {
-        if (!isRefused(error)) throw error;
-        this.#hasFailed = true;
-        this.#warn(
-          step,
-          `no checkpoint could be saved, training goes on and tries again at the next: ${error.message}`,
-        );
-      },
-    );
-    this.#pending.catch(() => {}); // thrown by settle()
+    this.#pending = this.#attempt(state).finally(() => {
+      this.#pending = null;
+    });
     if (!this.config.background) await this.settle();
+  }
+
+  /** Saves, and notes how it ends. */
+  async #attempt(state: TrainState): Promise<void> {
+    const { step } = state;
+    try {
+      const event = await this.#saved(state, this.config.background);
+      if (this.#hasFailed) this.#warn(step, 'checkpoints are saved again');
+      this.#hasFailed = false;
+      this.#events.push(event);
+    } catch (error) {
+      if (!isRefused(error)) {
+        this.#unexpected = { error };
+        return;
+      }
+      this.#hasFailed = true;
+      this.#warn(step, `saving failed, training goes on and tries again at the next checkpoint: ${error.message}`);
+    }
   }
 
   /** To be told that the run stands where a checkpoint of so many steps is, which need not be written once more. */
@@ -83,17 +102,26 @@ export class CheckpointSaver implements AsyncDisposable {
   /** Waits for the save under way. @throws what was unexpected in it */
   async settle(): Promise<void> {
     await this.#pending;
+    this.#throwUnexpected();
   }
 
-  /** What has happened since the last call. */
+  #throwUnexpected(): void {
+    const thrown = this.#unexpected;
+    this.#unexpected = null;
+    if (thrown) throw thrown.error;
+  }
+
+  /** What has happened since the last call. @throws as {@link settle} */
   takeEvents(): (CheckpointEvent | WarningEvent)[] {
+    this.#throwUnexpected();
     return this.#events.splice(0);
   }
 
   async #saved(state: TrainState, background: boolean): Promise<CheckpointEvent> {
     const { step } = state;
     const path = this.run.checkpointPath(step);
-    const bytes = step === this.#standing ? 0 : await (background ? this.#writeSnapshot : this.#write)(path, state);
+    const stands = step === this.#standing && existsSync(path);
+    const bytes = stands ? 0 : await (background ? this.#writeSnapshot : this.#write)(path, state);
     this.#standing = step;
     await this.run.prune(this.config);
     return { type: 'checkpoint', step, path, bytes };
@@ -104,7 +132,9 @@ export class CheckpointSaver implements AsyncDisposable {
 
   readonly #writeSnapshot = async (path: string, state: TrainState): Promise<number> => {
     // Before anything is awaited: a step may follow, and the state goes on with it.
-    const snapshot = this.stepper.device.snapshot(savedTensors(this.stepper));
+    const snapshot = this.#snapshot ?? new Snapshot(this.stepper.device, savedTensors(this.stepper));
+    this.#snapshot = null;
+    snapshot.take();
     const contents = checkpointContents(this.stepper, state, this.beside, snapshot.read);
     // A thread a save: what it holds goes back to the system when it ends.
     await using worker = new WorkerPool(workerUrl(import.meta.url, './save-worker.js'), 1);
