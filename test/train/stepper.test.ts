@@ -20,7 +20,7 @@ async function moments({ tensors }: Stepper): Promise<Float32Array> {
 }
 
 describe('an update', () => {
-  it.each(['fp32', 'bf16'] as const)('learns a batch by heart in %s', async (dtype) => {
+  it.each(['fp32', 'bf16', 'fp16', 'fp8'] as const)('learns a batch by heart in %s', async (dtype) => {
     using run = await tinyStepper(stepConfig(4, 16, dtype));
     const batch = tinyBatch(3, [16, 16, 16, 16], 16);
     const losses: number[] = [];
@@ -30,7 +30,7 @@ describe('an update', () => {
     expect(losses.at(-1)).toBeLessThan(1.5);
   });
 
-  it.each(['fp32', 'bf16'] as const)('repeats bit for bit in %s', async (dtype) => {
+  it.each(['fp32', 'bf16', 'fp16', 'fp8'] as const)('repeats bit for bit in %s', async (dtype) => {
     const run = async () => {
       using made = await tinyStepper(stepConfig(2, 16, dtype));
       for (let step = 0; step < 3; step++)
@@ -41,18 +41,23 @@ describe('an update', () => {
     for (const [name, values] of a) expect(values, name).toEqual(b.get(name));
   });
 
-  it.each([false, true])(
-    'in bf16 keeps copies of the weights that are these, rounded (accumulating: %s)',
-    async (accumulates) => {
-      using run = await tinyStepper(stepConfig(1, 16, 'bf16'), { accumulates });
+  it.each([
+    ['bf16', false],
+    ['bf16', true],
+    ['fp16', false],
+    ['fp16', true],
+  ] as const)(
+    'in %s keeps copies of the weights that are these, rounded (accumulating: %s)',
+    async (dtype, accumulates) => {
+      using run = await tinyStepper(stepConfig(1, 16, dtype), { accumulates });
       const check = async () => {
         const copies = [...run.stepper.tensors].filter(([name]) => name.startsWith('working/'));
         expect(copies.length).toBeGreaterThan(15);
         for (const [name, copy] of copies) {
           const master = await run.stepper.tensors.get(name.slice('working/'.length))?.toFloat32();
-          expect(copy.dtype).toBe('bf16');
-          const found = toFloats(await copy.read(new Uint8Array(copy.bytes)), 'bf16');
-          expect(Float32Array.from(found), name).toEqual(master?.map((x) => roundTo('bf16', x)));
+          expect(copy.dtype).toBe(dtype);
+          const found = toFloats(await copy.read(new Uint8Array(copy.bytes)), dtype);
+          expect(Float32Array.from(found), name).toEqual(master?.map((x) => roundTo(dtype, x)));
         }
       };
       await check();
@@ -74,16 +79,19 @@ describe('an update', () => {
     },
   );
 
-  it('in bf16 of several micro-batches is near one of the whole batch', async () => {
-    const lengths = [16, 5, 11, 2];
-    using whole = await tinyStepper(stepConfig(lengths.length, 16, 'bf16'));
-    using parts = await tinyStepper(stepConfig(1, 16, 'bf16'), { accumulates: true });
-    const rows = lengths.map((length, i) => tinyBatch(i, [length], 16));
-    const one = await whole.stepper.update([join(rows)], updateInputs(0));
-    const sum = await parts.stepper.update(rows, updateInputs(0));
-    expect(Math.abs(sum.loss / one.loss - 1)).toBeLessThan(1e-5);
-    expect(Math.abs(sum.gradNorm / one.gradNorm - 1)).toBeLessThan(1e-2);
-  });
+  it.each(['bf16', 'fp16', 'fp8'] as const)(
+    'in %s of several micro-batches is near one of the whole batch',
+    async (dtype) => {
+      const lengths = [16, 5, 11, 2];
+      using whole = await tinyStepper(stepConfig(lengths.length, 16, dtype));
+      using parts = await tinyStepper(stepConfig(1, 16, dtype), { accumulates: true });
+      const rows = lengths.map((length, i) => tinyBatch(i, [length], 16));
+      const one = await whole.stepper.update([join(rows)], updateInputs(0));
+      const sum = await parts.stepper.update(rows, updateInputs(0));
+      expect(Math.abs(sum.loss / one.loss - 1)).toBeLessThan(1e-5);
+      expect(Math.abs(sum.gradNorm / one.gradNorm - 1)).toBeLessThan(1e-2);
+    },
+  );
 
   // Uneven token counts, a micro-batch without any label, and windows of fewer micro-batches than the others.
   for (const lengths of [
