@@ -16,7 +16,7 @@ import { applyEma } from '../optim/ema.js';
 import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
-import type { Precision } from '../passes/narrow.js';
+import { expectLayers, type Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
 import { copiedSlots, readWorkingCopies, refreshWorkingCopies, type WorkingCopy } from '../passes/working-copies.js';
 import { bestDType } from '../runtime/best-dtype.js';
@@ -67,7 +67,9 @@ interface Terms {
 /** Traces one program of an update. */
 export function traceStep(model: Model, config: StepConfig, part: StepPart): Graph {
   const parameters = parametersOf(model);
-  const forward = runForwardPasses(traceForward(model, config), config.precision);
+  const traced = traceForward(model, config);
+  expectLayers(traced, config.precision);
+  const forward = runForwardPasses(traced, config.precision);
   const copies = copiedSlots(forward);
   if (part === 'apply') {
     const graph = new Graph();
