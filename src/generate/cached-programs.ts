@@ -1,8 +1,9 @@
 // Passes over caches of earlier tokens: what decoders share. B rows, T new tokens a row, S cache capacity.
 import { HadalError } from '../core/errors.js';
-import type { Value } from '../graph/graph.js';
+import type { Graph, Value } from '../graph/graph.js';
 import type { ModelInputs } from '../nn/context.js';
 import type { ParameterScope } from '../nn/parameters.js';
+import { applyFactors } from '../passes/apply-factors.js';
 import { packedPrefix, readPackedWeights } from '../passes/pack-weights.js';
 import type { Program } from '../runtime/device.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -18,6 +19,9 @@ export interface CacheOptions {
   /** 'latent' unless given, where the model has it. */
   cache?: CacheForm;
 }
+
+/** Factors of weights are packed, not their products: few tokens take as long as reading the weights. */
+const packed = (graph: Graph) => readPackedWeights(applyFactors(graph));
 
 /** A pass over new tokens. */
 export interface CachedPass {
@@ -118,7 +122,7 @@ export class CachedPrograms implements Disposable {
 
   /** The traced program, its caches, states and packed weights there. */
   async #program(key: string, trace: (scope: ParameterScope) => void): Promise<Program> {
-    const program = this.session.program(key, trace, (graph) => readPackedWeights(graph).graph);
+    const program = this.session.program(key, trace, (graph) => packed(graph).graph);
     const own = ['cache/', 'state/', packedPrefix];
     const missing = [...program.slots, ...program.outputs].filter(
       ({ name }) => own.some((prefix) => name.startsWith(prefix)) && !(name in this.#slots),
@@ -128,7 +132,7 @@ export class CachedPrograms implements Disposable {
     const unpacked = missing.map(({ name }) => name).filter((name) => name.startsWith(packedPrefix));
     if (unpacked.length > 0) {
       const packing = this.session.program(`pack ${unpacked}`, trace, (graph) => {
-        const { packing } = readPackedWeights(graph);
+        const { packing } = packed(graph);
         for (const name of packing.updates.keys()) if (!unpacked.includes(name)) packing.updates.delete(name);
         return packing;
       });

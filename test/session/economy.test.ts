@@ -1,0 +1,162 @@
+// Models with shared and factorised weights on disk: what is written, who can read it, what is refused.
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { openTensorDirectory } from '../../src/formats/safetensors.js';
+import { writeTensorDirectory } from '../../src/formats/safetensors-writer.js';
+import { CachedDecoder } from '../../src/generate/decoder.js';
+import { withEconomy } from '../../src/models/economy.js';
+import type { Economy } from '../../src/models/economy-config.js';
+import { parametersOf } from '../../src/models/model.js';
+import { openDevice } from '../../src/runtime/device.js';
+import type { Tensor } from '../../src/runtime/tensor.js';
+import { readFloats } from '../../src/session/model-directory.js';
+import { loadParameters, openModelSource } from '../../src/session/model-source.js';
+import { openSession, Session } from '../../src/session/session.js';
+import { goldenDir } from '../goldens/golden.js';
+import { relativeNorm } from '../support/compare.js';
+import { withDirectory } from './model-copies.js';
+
+const cases: Record<string, Partial<Economy>> = {
+  deepseek_v3: {
+    ties: [{ match: 'model.layers.{1,2}.self_attn.*' }, { match: 'model.layers.{1,2}.mlp.experts.*', share: 0.5 }],
+    lowRank: [
+      { match: 'model.layers.*.mlp.shared_experts.*', rank: 4 },
+      { match: '*.kv_b_proj.weight', rank: 3 },
+    ],
+  },
+  deepseek_v3_mtp: {
+    ties: [{ match: 'model.layers.*.self_attn.kv_b_proj.weight' }],
+    lowRank: [{ match: '{lm_head.weight,*.mlp.experts.*}', rank: 4 }],
+  },
+  llama: {
+    ties: [{ match: 'model.layers.*.mlp.*', share: 0.25 }],
+    lowRank: [
+      { match: '*.{q_proj,o_proj}.weight', rank: 5 },
+      { match: '*embed*', share: 0.7 },
+    ],
+  },
+  gpt2: { ties: [{ match: 'transformer.h.*.attn.*' }], lowRank: [{ match: '*.{c_fc,c_attn}.weight', rank: 6 }] },
+};
+
+/** A golden model, its weights shared and factorised. */
+async function economical(name: string, economy: Partial<Economy> = cases[name] as Partial<Economy>) {
+  const source = await openModelSource(goldenDir(name));
+  const model = withEconomy(source.model, { ties: [], lowRank: [], ...economy });
+  const device = openDevice('cpu', { threads: 2 });
+  const tensors = new Map<string, Tensor>();
+  for (const { name, shape, dtype } of parametersOf(model).values()) tensors.set(name, device.allocate(shape, dtype));
+  const notes = await loadParameters(source, tensors, model);
+  return { session: new Session({ model, tensors, device, tokenizer: null }, { owns: true }), notes };
+}
+
+const rows = [
+  [1, 5, 9, 2, 6],
+  [7, 3, 8],
+];
+
+describe.each(Object.keys(cases))('%s', (name) => {
+  it('comes back bit for bit from a directory that has all tensors whole', () =>
+    withDirectory(async (dir) => {
+      const { session, notes } = await economical(name);
+      using saved = session;
+      expect(notes.join('\n')).toMatch(
+        /tensors differed.*their means keep \d+\.\d\d %(.|\n)*matrices are now products of low rank: they keep \d+\.\d\d %/,
+      );
+      const path = join(dir, 'saved');
+      await saved.save(path);
+      using opened = await openSession(path, { device: 'cpu', threads: 2 });
+      expect(opened.config).toEqual(saved.config);
+      for (const [key, tensor] of saved.tensors)
+        expect(await opened.tensors.get(key)?.toFloat32(), key).toEqual(await tensor.toFloat32());
+      expect(await opened.forward(rows)).toEqual(await saved.forward(rows));
+
+      // Whoever knows nothing of it finds a plain model, that computes the same.
+      const plain = join(dir, 'plain');
+      await saved.save(plain);
+      rmSync(join(plain, 'factors.safetensors'));
+      edit(plain, ({ hadal: _, ...config }) => config);
+      using other = await openSession(plain, { device: 'cpu', threads: 2 });
+      expect(other.tensors.size).not.toBe(saved.tensors.size);
+      expect(relativeNorm((await other.forward(rows)).logits, (await saved.forward(rows)).logits)).toBeLessThan(2e-6);
+
+      // Without the files of factors they are found anew.
+      rmSync(join(path, 'factors.safetensors'));
+      using again = await openSession(path, { device: 'cpu', threads: 2 });
+      expect(relativeNorm((await again.forward(rows)).logits, (await saved.forward(rows)).logits)).toBeLessThan(1e-5);
+    }));
+
+  it('decodes as it computes', async () => {
+    using session = (await economical(name)).session;
+    const [prompt = []] = rows;
+    using decoder = new CachedDecoder(session, { rows: 1, positions: 16 });
+    await decoder.feed([prompt.slice(0, 3)]);
+    const [stepped] = await decoder.feed([prompt.slice(3)]);
+    const { logits } = await session.forward([prompt]);
+    const last = logits.subarray((prompt.length - 1) * session.vocabSize);
+    expect(relativeNorm(stepped ?? [], last)).toBeLessThan(1e-5);
+  });
+});
+
+describe('what was changed by someone who does not know of it is refused', () => {
+  /** Replaces a tensor in a saved directory. */
+  async function change(dir: string, name: string): Promise<void> {
+    await using files = await openTensorDirectory(dir);
+    const tensors = await Promise.all(
+      [...files.tensors].map(async ([key, { dtype, shape }]) => ({
+        name: key,
+        dtype,
+        shape,
+        data: await files.read(key),
+      })),
+    );
+    for (const tensor of tensors.filter((one) => one.name === name)) {
+      const floats = new Float32Array(tensor.data.slice().buffer).map((x, i) => x + Math.sin(7 * i * i));
+      tensor.data = new Uint8Array(floats.buffer);
+    }
+    await writeTensorDirectory(dir, tensors);
+  }
+
+  it('a layer that is no longer equal', () =>
+    withDirectory(async (dir) => {
+      const path = join(dir, 'saved');
+      using session = (await economical('deepseek_v3')).session;
+      await session.save(path);
+      await change(path, 'model.layers.2.self_attn.o_proj.weight');
+      await expect(openSession(path)).rejects.toMatchObject({
+        code: 'HADAL_ERR_CHECKPOINT',
+        message: expect.stringMatching(
+          /equal weights in the layers that share them.*take 'hadal' out of its config\.json/,
+        ),
+      });
+    }));
+
+  it('a matrix of a higher rank', () =>
+    withDirectory(async (dir) => {
+      const path = join(dir, 'saved');
+      using session = (await economical('gpt2')).session;
+      await session.save(path);
+      rmSync(join(path, 'factors.safetensors'));
+      await change(path, 'transformer.h.0.mlp.c_fc.weight');
+      await expect(openSession(path)).rejects.toMatchObject({
+        code: 'HADAL_ERR_CHECKPOINT',
+        message: expect.stringMatching(/matrices of the rank that config\.json says/),
+      });
+    }));
+});
+
+it('shared weights begin as the mean of what the layers had', async () => {
+  using session = (await economical('llama', { ties: [{ match: '*.o_proj.weight' }] })).session;
+  await using files = await openTensorDirectory(goldenDir('llama'));
+  const own = await Promise.all(
+    [0, 1].map((layer) => readFloats(files, `model.layers.${layer}.self_attn.o_proj.weight`)),
+  );
+  const mean = own[0]?.map((x, i) => (x + (own[1]?.[i] as number)) / 2) ?? [];
+  const found = (await session.tensors.get('model.layers.0.self_attn.o_proj.weight')?.toFloat32()) ?? [];
+  expect(relativeNorm(found, mean)).toBeLessThan(1e-7);
+});
+
+function edit(dir: string, change: (config: Record<string, unknown>) => Record<string, unknown>): void {
+  const path = join(dir, 'config.json');
+  writeFileSync(path, JSON.stringify(change(JSON.parse(readFileSync(path, 'utf8')))));
+}
