@@ -5,57 +5,19 @@ import { describe, expect, it } from 'vitest';
 import { openTensorDirectory } from '../../src/formats/safetensors.js';
 import { writeTensorDirectory } from '../../src/formats/safetensors-writer.js';
 import { CachedDecoder } from '../../src/generate/decoder.js';
-import { withEconomy } from '../../src/models/economy.js';
-import type { Economy } from '../../src/models/economy-config.js';
-import { parametersOf } from '../../src/models/model.js';
-import { openDevice } from '../../src/runtime/device.js';
-import type { Tensor } from '../../src/runtime/tensor.js';
 import { readFloats } from '../../src/session/model-directory.js';
-import { loadParameters, openModelSource } from '../../src/session/model-source.js';
-import { openSession, Session } from '../../src/session/session.js';
+import { openSession } from '../../src/session/session.js';
 import { goldenDir } from '../goldens/golden.js';
 import { relativeNorm } from '../support/compare.js';
+import { economical, economies } from './economical.js';
 import { withDirectory } from './model-copies.js';
-
-const cases: Record<string, Partial<Economy>> = {
-  deepseek_v3: {
-    ties: [{ match: 'model.layers.{1,2}.self_attn.*' }, { match: 'model.layers.{1,2}.mlp.experts.*', share: 0.5 }],
-    lowRank: [
-      { match: 'model.layers.*.mlp.shared_experts.*', rank: 4 },
-      { match: '*.kv_b_proj.weight', rank: 3 },
-    ],
-  },
-  deepseek_v3_mtp: {
-    ties: [{ match: 'model.layers.*.self_attn.kv_b_proj.weight' }],
-    lowRank: [{ match: '{lm_head.weight,*.mlp.experts.*}', rank: 4 }],
-  },
-  llama: {
-    ties: [{ match: 'model.layers.*.mlp.*', share: 0.25 }],
-    lowRank: [
-      { match: '*.{q_proj,o_proj}.weight', rank: 5 },
-      { match: '*embed*', share: 0.7 },
-    ],
-  },
-  gpt2: { ties: [{ match: 'transformer.h.*.attn.*' }], lowRank: [{ match: '*.{c_fc,c_attn}.weight', rank: 6 }] },
-};
-
-/** A golden model, its weights shared and factorised. */
-async function economical(name: string, economy: Partial<Economy> = cases[name] as Partial<Economy>) {
-  const source = await openModelSource(goldenDir(name));
-  const model = withEconomy(source.model, { ties: [], lowRank: [], ...economy });
-  const device = openDevice('cpu', { threads: 2 });
-  const tensors = new Map<string, Tensor>();
-  for (const { name, shape, dtype } of parametersOf(model).values()) tensors.set(name, device.allocate(shape, dtype));
-  const notes = await loadParameters(source, tensors, model);
-  return { session: new Session({ model, tensors, device, tokenizer: null }, { owns: true }), notes };
-}
 
 const rows = [
   [1, 5, 9, 2, 6],
   [7, 3, 8],
 ];
 
-describe.each(Object.keys(cases))('%s', (name) => {
+describe.each(Object.keys(economies))('%s', (name) => {
   it('comes back bit for bit from a directory that has all tensors whole', () =>
     withDirectory(async (dir) => {
       const { session, notes } = await economical(name);
