@@ -17,6 +17,7 @@ import type { Tensor } from '../runtime/tensor.js';
 import { type ModelFilesOptions, modelContents, type ReadPart, readPart } from '../session/model-directory.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import { checkpointsPath } from './checkpoint-list.js';
+import { emaContents, isInEmaModel, loadEma } from './ema-model.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
 
@@ -57,14 +58,16 @@ export function checkpointContents(
   read: ReadPart = readPart,
 ): DirectoryContents {
   const { texts, tensors } = modelContents(stepper.model, stepper.tensors, { ...beside, read });
-  const optimizer = stepper.stateSlots.map((name) => {
+  const means = emaContents(stepper, { ...beside, read });
+  const slots = stepper.stateSlots.filter((name) => !isInEmaModel(name));
+  const optimizer = slots.map((name) => {
     const tensor = stepper.tensors.get(name) as Tensor;
     const { dtype, shape } = tensor;
     return { name, dtype: formats[dtype], shape, data: () => read(tensor, { shape, offset: 0 }) };
   });
   return {
-    texts: { ...texts, 'state.json': `${JSON.stringify(state, null, 2)}\n` },
-    tensors: { ...tensors, optimizer },
+    texts: { ...texts, ...means?.texts, 'state.json': `${JSON.stringify(state, null, 2)}\n` },
+    tensors: { ...tensors, ...means?.tensors, optimizer },
   };
 }
 
@@ -119,8 +122,10 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
     );
   }
   await loadParameters(source, stepper.tensors);
+  await loadEma(path, stepper);
   await using optimizer = await openTensorDirectory(path, { name: 'optimizer' });
   for (const name of stepper.stateSlots) {
+    if (isInEmaModel(name)) continue;
     const tensor = stepper.tensors.get(name) as Tensor;
     const entry = optimizer.tensors.get(name);
     if (!entry || entry.byteLength !== tensor.bytes || entry.dtype !== formats[tensor.dtype]) {
