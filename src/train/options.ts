@@ -6,9 +6,45 @@ export interface TrainOptions {
   model: {
     /** Fields of a Hugging Face `config.json`, `model_type` among them; training starts from random weights. */
     config: Record<string, unknown>;
+    /** Weights that layers share. Default: []. */
+    ties?: ({
+      /** Names of parameters of layers, `*` and `{a,b}` as in a shell: `model.layers.{1,3}.self_attn.*`. Those whose names differ by the number of the layer alone are one parameter. */
+      match: string;
+      /** So many layers share, then the next ones do: 2 for pairs. All that match unless given. */
+      neighbours?: number | undefined;
+      /** Share of the rows of each tensor that is common; every layer has the other rows for itself. All unless given. */
+      share?: number | undefined;
+    })[] | undefined;
+    /** Matrices that are stored as products of two of low rank. Default: []. */
+    lowRank?: ({
+      /** Names of matrices, as in `ties`: `model.layers.*.mlp.down_proj.weight`. */
+      match: string;
+      /** Columns of the left factor, rows of the right one. */
+      rank?: number | undefined;
+      /** Instead of `rank`: how many numbers the factors have, as a share of those of the matrix. */
+      share?: number | undefined;
+    })[] | undefined;
   } | {
     /** A checkpoint, another model directory (config.json, safetensors) or a `.gguf` file; training starts from its weights. */
     directory: string;
+    /** Weights that layers share. Default: []. */
+    ties?: ({
+      /** Names of parameters of layers, `*` and `{a,b}` as in a shell: `model.layers.{1,3}.self_attn.*`. Those whose names differ by the number of the layer alone are one parameter. */
+      match: string;
+      /** So many layers share, then the next ones do: 2 for pairs. All that match unless given. */
+      neighbours?: number | undefined;
+      /** Share of the rows of each tensor that is common; every layer has the other rows for itself. All unless given. */
+      share?: number | undefined;
+    })[] | undefined;
+    /** Matrices that are stored as products of two of low rank. Default: []. */
+    lowRank?: ({
+      /** Names of matrices, as in `ties`: `model.layers.*.mlp.down_proj.weight`. */
+      match: string;
+      /** Columns of the left factor, rows of the right one. */
+      rank?: number | undefined;
+      /** Instead of `rank`: how many numbers the factors have, as a share of those of the matrix. */
+      share?: number | undefined;
+    })[] | undefined;
   };
   /** What is trained on. */
   data: {
@@ -205,21 +241,23 @@ export interface TrainOptions {
   watch?: {
     /** What happens when a measure leaves its range. Default: [{"metric":"gradNorm","above":10,"action":"warn","factor":0.5},{"metric":"activationRange","above":15,"action":"warn","factor":0.5},{"metric":"memory","above":0.9,"everySeconds":60,"action":"warn","factor":0.5}]. */
     rules?: ({
-      /** What is looked at. `lossSpike`: the loss in standard deviations above its running mean. */
-      metric: 'gradNorm' | 'activationRange' | 'zerosShare' | 'loss' | 'lossSpike' | 'lossVariance' | 'memory' | 'skippedSteps';
+      /** What is looked at. `gradNorm`: before clipping; `activationRange`, `zerosShare`: of the layer where they are largest; `lossSpike`: the loss in standard deviations above the mean of the 64 before it; `lossVariance`: of the last 64; `memory`: share of the machine in use; `skippedSteps`: in a row. */
+      metric: 'gradNorm' | 'activationRange' | 'zerosShare' | 'loss' | 'lossSpike' | 'lossVariance' | 'lossScale' | 'memory' | 'skippedSteps';
       /** The rule applies beyond this value. */
       above?: number | undefined;
       /** The rule applies under this value. */
       below?: number | undefined;
-      /** How often it is looked at; left out: as often as it is measured. */
+      /** Updates between two looks. Without an interval a rule applies when its condition begins to hold. */
       everySteps?: number | undefined;
-      /** The same by the clock. */
+      /** Seconds between two looks. */
       everySeconds?: number | undefined;
-      /** Say so; leave the update out (of `gradNorm`); multiply the learning rate with `factor`; go back to the last checkpoint and past the data since; or save and end. */
+      /** Say so; leave the update out (of `gradNorm` above a value); multiply the learning rate with `factor`; go back to the last checkpoint and past the data since; or save and end. */
       action: 'warn' | 'skip' | 'lowerLr' | 'rollback' | 'stop';
       /** Of `lowerLr`. Default: 0.5. */
       factor?: number | undefined;
     })[] | undefined;
+    /** Rollbacks to one checkpoint, each past more of the data; after so many a run ends. Default: 3. */
+    maxRollbacks?: number | undefined;
     /** Updates between two in which the range of activations and their share of zeros are measured; 0: never. Default: 100. */
     activationsEvery?: number | undefined;
     /** Find the op and the layer that made the first number that is not finite, report it and end. Default: false. */
