@@ -47,21 +47,29 @@ export function memoryBudget(
 }
 
 /**
- * Decides what a configuration leaves open, so that the run keeps within its memory budget: nothing is changed where it fits
- * as it is; else of activation checkpointing and smaller micro-batches, where these are left open, what costs least time.
+ * Decides what a configuration leaves open, so that the run keeps within its memory budget.
  *
- * @throws HadalError HADAL_ERR_MEMORY with the cheapest ways to make it fit, when it cannot
+ * @throws HadalError HADAL_ERR_CONFIG for a budget that is no size; as {@link fitting}
  */
 export async function fitToMemory(config: TrainConfig, planner: Planner, dtype: PrecisionDType): Promise<Fitted> {
   const budget = memoryBudget(config.memory.budget);
   const base = residentBytes().now + growthBefore + growthInTraining;
-  const candidates = new Candidates(planner, dtype, base, budget);
+  const found = await fitting(config, new Candidates(planner, dtype, base, budget));
+  const { accumulates, withinBytes } = found;
+  return { config: { ...found.config, memory: { ...config.memory, budget } }, accumulates, withinBytes };
+}
+
+/**
+ * The run that a configuration asks for, where it fits: nothing is changed then. Else, of activation checkpointing and smaller
+ * micro-batches, as far as these are left open, what costs least time.
+ *
+ * @throws HadalError HADAL_ERR_MEMORY with the cheapest ways to make it fit, when it cannot; HADAL_ERR_CONFIG for sizes that
+ *   kernels cannot count
+ */
+export async function fitting(config: TrainConfig, candidates: Candidates): Promise<Candidate> {
   const found =
     config.batch === 'auto' ? await largestFitting(config, candidates) : await quickestFitting(config, candidates);
-  if (found) {
-    const { config: fitted, accumulates, withinBytes } = found;
-    return { config: { ...fitted, memory: { ...config.memory, budget } }, accumulates, withinBytes };
-  }
+  if (found) return found;
   const oneIfOpen = (n: number | 'auto') => (n === 'auto' ? 1 : n);
   const [batch, gradAccumulationSteps] = [oneIfOpen(config.batch), oneIfOpen(config.gradAccumulationSteps)];
   throw await refusal(await candidates.of({ ...config, batch, gradAccumulationSteps }), candidates);
@@ -108,10 +116,9 @@ export async function mostThatFits(bytesOf: (rows: number) => Promise<number>, b
     if (tried.bytes <= budget) low = tried;
     else high = tried;
     const slope = (high.bytes - low.bytes) / (high.rows - low.rows);
-    const guess = low.rows + (budget - low.bytes) / slope;
-    // Doubled as long as there is no end in sight; halved from time to time, where it is no line after all.
-    const next =
-      slope === Number.POSITIVE_INFINITY ? 2 * low.rows : tries % 4 === 3 ? (low.rows + high.rows) / 2 : guess;
+    const middle = high.rows > mostRows ? 2 * low.rows : (low.rows + high.rows) / 2;
+    // Halved where nothing is known of the upper end, and from time to time, where it is no line after all.
+    const next = Number.isFinite(slope) && tries % 4 < 3 ? low.rows + (budget - low.bytes) / slope : middle;
     rows = Math.min(Math.max(Math.floor(next), low.rows + 1), high.rows - 1);
   }
   return low.rows;
