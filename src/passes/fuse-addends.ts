@@ -2,22 +2,30 @@
 // gradients that meet, gradients of several micro-batches).
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { addendsOf } from '../ops/elementwise.js';
-import { rewrite } from './rewrite.js';
+import { type Rewriter, rewrite } from './rewrite.js';
 import { soleUsers } from './users.js';
+
+/** A sum, the product in it that adds the other term, and that term. */
+interface Fusion {
+  sum: Value;
+  product: Value;
+  addend: Value;
+}
 
 /** Lets ops that can (`plus`) add to their output what is added to it afterwards. */
 export function fuseAddends(graph: Graph): Graph {
   const userOf = soleUsers(graph);
-  const deferred = new Set<Node>();
-  const chosen = new Map<Node, { product: Value; addend: Value }>();
+  const byProduct = new Map<Node, Fusion>();
+  const bySum = new Map<Node, Fusion>();
   for (const node of graph.nodes) {
-    const candidates = addendsOf(node)?.filter((value) => isFree(value, node) && !deferred.has(value.node)) ?? [];
+    const candidates = addendsOf(node)?.filter((value) => isFree(value, node) && !byProduct.has(value.node)) ?? [];
     // The later one, so that as little as possible waits for the other.
     const product = candidates.sort((a, b) => b.node.id - a.node.id)[0];
     if (!product) continue;
     const addend = node.inputs[node.inputs[0] === product ? 1 : 0] as Value;
-    deferred.add(product.node);
-    chosen.set(node, { product, addend });
+    const fusion = { sum: node.outputs[0] as Value, product, addend };
+    byProduct.set(product.node, fusion);
+    bySum.set(node, fusion);
   }
 
   function isFree(value: Value, sum: Node): boolean {
@@ -26,24 +34,54 @@ export function fuseAddends(graph: Graph): Graph {
     return fits && userOf(value) === sum && node.predicate === sum.predicate && node.queue === sum.queue;
   }
 
-  return rewrite(graph, (node, { of, graph: target }) => {
-    if (deferred.has(node)) return 'drop';
-    const found = chosen.get(node);
-    if (!found) return null;
-    const { op, inputs, attrs } = found.product.node;
-    const [output] = node.outputs as [Value];
+  const fuse = ({ sum, product, addend }: Fusion, { of }: Rewriter) => {
+    const { op, inputs, attrs } = product.node;
     const given = inputs.map((input) => input && of(input));
-    const made = op.plus?.(of(found.addend), given, attrs, output.dtype);
-    if (made) {
-      // In profiles the time is the product's.
-      made.node.scope = found.product.node.scope;
-      return [made];
-    }
-    const [plain] = target.add(op, given, attrs);
-    return target.add(
-      node.op,
-      node.inputs.map((input) => (input === found.product ? (plain as Value) : of(input as Value))),
-      node.attrs,
-    );
-  });
+    return op.plus?.(of(addend), given, attrs, sum.dtype) ?? null;
+  };
+
+  const fused = new Set<Fusion>();
+  const order = [...graph.nodes.filter(isThere), ...graph.nodes.filter((node) => !isThere(node))];
+  return rewrite(
+    graph,
+    (node, rewriter) => {
+      const { graph: target, of } = rewriter;
+      const own = byProduct.get(node);
+      if (own) {
+        if (!isInTime(own)) return 'drop';
+        const made = fuse(own, rewriter);
+        if (made) fused.add(own);
+        return made && [made];
+      }
+      const fusion = bySum.get(node);
+      if (!fusion) return null;
+      const { product } = fusion;
+      if (isInTime(fusion)) return fused.has(fusion) ? [of(product)] : null;
+      const made = fuse(fusion, rewriter);
+      if (made) {
+        // In profiles the time is the product's.
+        made.node.scope = product.node.scope;
+        made.node.isBackward = product.node.isBackward;
+        return [made];
+      }
+      const { op, inputs, attrs } = product.node;
+      const [plain] = target.add(
+        op,
+        inputs.map((input) => input && of(input)),
+        attrs,
+      );
+      return target.add(
+        node.op,
+        node.inputs.map((input) => (input === product ? (plain as Value) : of(input as Value))),
+        node.attrs,
+      );
+    },
+    order,
+  );
 }
+
+/** Whether a node's value is there from the beginning, wherever it was traced. */
+const isThere = ({ op, predicate }: Node) => op.isSource === true && !predicate;
+
+/** Whether the product can add the other term when it runs; else it waits for it. */
+const isInTime = ({ product, addend }: Fusion) => isThere(addend.node) || addend.node.id < product.node.id;

@@ -47,6 +47,7 @@ export function fuseElementwise(graph: Graph): Graph {
   }
   const expressions = new Map<Node, Expression>();
   const absorbed = new Set<Node>();
+  const backward = new Set<Node>();
   for (const node of graph.nodes) {
     const expression = build(node, (value) => {
       const joins = users.get(value) === 1 && !kept.has(value) && mayJoin(value.node, node);
@@ -55,7 +56,9 @@ export function fuseElementwise(graph: Graph): Graph {
     if (!expression) continue;
     expressions.set(node, expression);
     for (const input of node.inputs) {
-      if (input && expressions.has(input.node) && !expression.inputs.includes(input)) absorbed.add(input.node);
+      if (!input || !expressions.has(input.node) || expression.inputs.includes(input)) continue;
+      absorbed.add(input.node);
+      if (input.node.isBackward || backward.has(input.node)) backward.add(node);
     }
   }
   return rewrite(graph, (node, { graph: target, of }) => {
@@ -65,7 +68,9 @@ export function fuseElementwise(graph: Graph): Graph {
     if (!expression || !joined) return null;
     const output = node.outputs[0] as Value;
     const attrs = { steps: expression.steps, shape: output.shape, dtype: output.dtype, names: node.op.name };
-    return target.add(fusedOp, expression.inputs.map(of), attrs);
+    const fused = target.add(fusedOp, expression.inputs.map(of), attrs);
+    fused[0].node.isBackward = backward.has(node);
+    return fused;
   });
 }
 

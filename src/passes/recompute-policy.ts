@@ -7,17 +7,17 @@ import { workingCopyPrefix } from './working-copies.js';
 
 /**
  * - `none`: everything is kept;
- * - `{ every: k }`: what passes from one k layers to the next, and all that is in no layer;
+ * - `{ every: k }`: what passes from one k layers to the next;
  * - `sqrt`: as many layers as there are such groups of them;
- * - `selective`: within each layer also the results of products and attention, except the up-projections of latent
- *   attention, which are computed again like norms, activations and permutations. DeepSeek-V3, arXiv:2412.19437, §3.2.3.
+ * - `selective`: the results of products and attention, except the up-projections of latent attention, which are computed
+ *   again like norms, activations and permutations. DeepSeek-V3, arXiv:2412.19437, §3.2.3.
  *
- * The last layers' values are kept, for backward begins with these at once.
+ * Of the last layers, with which backward begins at once, and outside of layers the results of products are always kept.
  */
 export type RecomputePolicy = 'none' | 'selective' | 'sqrt' | { every: number };
 
-/** Flops a byte of a result from which on `selective` keeps it: between what reads its inputs once and products. */
-const selectiveFlopsPerByte = 16;
+/** Flops a byte of a result from which on it counts as a product: between what reads its inputs once and products. */
+const productFlopsPerByte = 16;
 
 const isUpProjection = matcherOf('*.{q_b_proj,kv_b_proj}.weight');
 
@@ -28,35 +28,35 @@ export function keptBy(graph: Graph, policy: RecomputePolicy): ReadonlySet<Value
   const layers = [...new Set(forward.map(layerOf).filter((layer) => layer !== null))];
   const every = policy === 'selective' ? 1 : policy === 'sqrt' ? Math.round(Math.sqrt(layers.length)) : policy.every;
   const segments = new Map(layers.map((layer, i) => [layer, Math.floor(i / every)]));
-  const last = segments.get(layers.at(-1) ?? '');
-  const segmentOf = (node: Node) => {
-    const layer = layerOf(node);
-    return layer === null ? null : (segments.get(layer) ?? null);
-  };
+  const last = segments.get(layers.at(-1) ?? '') ?? null;
+  const segmentOf = (node: Node) => segments.get(layerOf(node) ?? '') ?? null;
 
-  const kept = new Set<Value>();
+  const kept = bordersOf(graph, segmentOf);
   for (const node of forward) {
     const segment = segmentOf(node);
-    if (segment === null || segment === last) for (const output of node.outputs) kept.add(output);
+    const isInner = segment !== null && segment !== last;
+    if (isInner && policy !== 'selective') continue;
+    if (node.op.restore) kept.add(node.outputs[node.op.restore.output] as Value);
+    const isAgain = policy === 'selective' && weightsOf(node).some(isUpProjection);
+    if (flopsPerByte(node) >= productFlopsPerByte && !isAgain) for (const output of node.outputs) kept.add(output);
   }
+  return kept;
+}
+
+/** What forward nodes of one segment read of another. */
+function bordersOf(graph: Graph, segmentOf: (node: Node) => number | null): Set<Value> {
+  const found = new Set<Value>();
   for (const node of graph.nodes) {
     if (node.isBackward || node.op.isView || node.op.isSource) continue;
     for (const value of reads(node).map(rootOf)) {
       if (segmentOf(value.node) === segmentOf(node)) continue;
       // Where two values that pass the border are added, their sum passes it instead.
       const { restore } = node.op;
-      const isRestorable = restore && !restore.inputs.some((i) => rootOf(node.inputs[i] as Value) === value);
-      kept.add(isRestorable ? (node.outputs[restore.output] as Value) : value);
+      const isAdded = restore && !restore.inputs.some((i) => rootOf(node.inputs[i] as Value) === value);
+      found.add(isAdded ? (node.outputs[restore.output] as Value) : value);
     }
   }
-  if (policy === 'selective') {
-    for (const node of forward) {
-      if (node.op.restore) kept.add(node.outputs[node.op.restore.output] as Value);
-      if (flopsPerByte(node) >= selectiveFlopsPerByte && !weightsOf(node).some(isUpProjection))
-        for (const output of node.outputs) kept.add(output);
-    }
-  }
-  return kept;
+  return found;
 }
 
 /** `model.layers.3` of a node traced in it or a module of it; null outside of numbered modules. */

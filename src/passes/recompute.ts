@@ -59,7 +59,7 @@ export function recomputation(graph: Graph, kept: Kept): { order: Node[]; again:
     }
   };
   for (const node of graph.nodes) {
-    if (node.isBackward) need(reads(node));
+    if (node.isBackward && !node.op.isView) need(reads(node));
     order.push(node);
   }
   return { order, again };

@@ -36,13 +36,15 @@ export function schedule(graph: Graph): Graph {
     placed.add(node);
     if (!node.op.isView) for (const value of reads(node)) waiting.get(rootOf(value))?.delete(node);
   };
+  // Nothing waits for what is there from the beginning.
+  for (const node of graph.nodes) if (node.op.isSource && !node.predicate) place(node);
   for (const node of graph.nodes) {
     if (placed.has(node)) continue;
     place(node);
     const touched = [node];
     for (let last = touched.pop(); last; last = touched.pop()) {
       for (const value of [...last.outputs, ...reads(last)]) {
-        for (const reader of readers.get(value) ?? []) {
+        for (const reader of [...(readers.get(value) ?? []), ...(waiting.get(rootOf(value)) ?? [])]) {
           if (placed.has(reader) || !reads(reader).every(({ node: maker }) => placed.has(maker)) || !movesWell(reader))
             continue;
           place(reader);

@@ -3,53 +3,87 @@ const alignment = 64;
 
 /** A place in the arena. */
 export interface Block {
+  /** Known once the arena is laid out. */
   offset: number;
   bytes: number;
 }
 
-/** Hands out places in one range of memory as a program's values come and go; best fit, the lowest first. */
-export class Arena {
-  /** In use, by offset. */
-  readonly #blocks: Block[] = [];
-  #peakBytes = 0;
-  #atPeak: readonly Block[] = [];
+/** A block and when it is in use. */
+interface Tenancy extends Block {
+  from: number;
+  until: number;
+}
 
-  /** The most memory that was ever needed. */
+/**
+ * One range of memory for the values of a program as they come and go. Where each lies is decided when all are known: the
+ * largest first, each in the tightest gap beside those in use at the same time (Pisarchyk & Lee 2020, arXiv:2001.03288, greedy
+ * by size).
+ */
+export class Arena {
+  readonly #tenancies: Tenancy[] = [];
+  #now = 0;
+  #peakBytes = 0;
+
+  /** Memory in use from now on. */
+  allocate(bytes: number): Block {
+    const size = Math.max(alignment, Math.ceil(bytes / alignment) * alignment);
+    const tenancy = { offset: Number.NaN, bytes: size, from: this.#now++, until: Number.POSITIVE_INFINITY };
+    this.#tenancies.push(tenancy);
+    return tenancy;
+  }
+
+  /** Memory no longer in use from now on. */
+  free(block: Block): void {
+    (block as Tenancy).until = this.#now++;
+  }
+
+  /** Gives every block its place. */
+  layOut(): void {
+    const byOffset: Tenancy[] = [];
+    for (const tenancy of [...this.#tenancies].sort((a, b) => b.bytes - a.bytes)) {
+      let end = 0;
+      let best = Number.POSITIVE_INFINITY;
+      let bestGap = Number.POSITIVE_INFINITY;
+      for (const other of byOffset) {
+        if (other.until < tenancy.from || tenancy.until < other.from) continue;
+        const gap = other.offset - end;
+        if (gap >= tenancy.bytes && gap < bestGap) [best, bestGap] = [end, gap];
+        end = Math.max(end, other.offset + other.bytes);
+      }
+      tenancy.offset = best === Number.POSITIVE_INFINITY ? end : best;
+      this.#peakBytes = Math.max(this.#peakBytes, tenancy.offset + tenancy.bytes);
+      byOffset.splice(placeIn(byOffset, tenancy.offset), 0, tenancy);
+    }
+  }
+
+  /** Bytes of the range, once it is laid out. */
   get peakBytes(): number {
     return this.#peakBytes;
   }
 
-  /** What was in use when that was first so. */
+  /** What is in use when that is most. */
   get atPeak(): readonly Block[] {
-    return this.#atPeak;
-  }
-
-  allocate(bytes: number): Block {
-    const size = Math.max(alignment, Math.ceil(bytes / alignment) * alignment);
-    let best = -1;
-    let bestGap = Number.POSITIVE_INFINITY;
-    let end = 0;
-    for (let i = 0; i < this.#blocks.length; i++) {
-      const block = this.#blocks[i] as Block;
-      const gap = block.offset - end;
-      if (gap >= size && gap < bestGap) {
-        best = i;
-        bestGap = gap;
-      }
-      end = block.offset + block.bytes;
+    const changes = new Float64Array(this.#now);
+    for (const { from, until, bytes } of this.#tenancies) {
+      changes[from] = bytes;
+      if (until < changes.length) changes[until] = -bytes;
     }
-    const at = best === -1 ? this.#blocks.length : best;
-    const before = this.#blocks[at - 1];
-    const block = { offset: before ? before.offset + before.bytes : 0, bytes: size };
-    this.#blocks.splice(at, 0, block);
-    if (block.offset + size > this.#peakBytes) {
-      this.#peakBytes = block.offset + size;
-      this.#atPeak = [...this.#blocks];
+    let [bytes, most, when] = [0, 0, 0];
+    for (const [at, change] of changes.entries()) {
+      bytes += change;
+      if (bytes > most) [most, when] = [bytes, at];
     }
-    return block;
+    return this.#tenancies.filter(({ from, until }) => from <= when && when < until);
   }
+}
 
-  free(block: Block): void {
-    this.#blocks.splice(this.#blocks.indexOf(block), 1);
+/** Where a block of the given offset belongs among those sorted by it. */
+function placeIn(sorted: readonly Block[], offset: number): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((sorted[middle] as Block).offset < offset) low = middle + 1;
+    else high = middle;
   }
+  return low;
 }

@@ -123,6 +123,7 @@ class Planner {
     this.#findLifetimes();
     for (const node of this.#graph.nodes) this.#emit(node);
     this.#copyResults();
+    this.#arena.layOut();
     const { instructions, infos, windowBytes } = offload(
       { instructions: this.#instructions, infos: this.#infos },
       this.#slots,
@@ -404,7 +405,7 @@ class Planner {
     if (place.space !== 'arena') return { space: place.space, index: place.index, offset: 0, bytes };
     const holder = this.#borrowed.get(home) ?? home;
     holder.block ??= this.#arena.allocate(bytes);
-    return { space: 'arena', index: 0, offset: holder.block.offset, bytes };
+    return arenaRef(holder.block, bytes);
   }
 
   #push(
@@ -421,7 +422,7 @@ class Planner {
       kernel: call.kernel,
       params,
       queue,
-      workspace: { offset: workspace?.offset ?? 0, bytes: workspaceBytes },
+      workspace: workspace ? arenaRef(workspace, workspaceBytes) : { offset: 0, bytes: 0 },
       predicate: predicate && this.#ref(this.#home(predicate)),
       buffers,
       waits: [...waits],
@@ -433,6 +434,16 @@ class Planner {
     this.#infos.push({ ...info, queue });
   }
 }
+
+/** A place in the arena, read when the arena is laid out. */
+const arenaRef = (block: Block, bytes: number): BufferRef => ({
+  space: 'arena',
+  index: 0,
+  get offset() {
+    return block.offset;
+  },
+  bytes,
+});
 
 function defaultCost(node: Node): Cost {
   const total = (values: readonly (Value | null)[]) =>
