@@ -94,5 +94,6 @@ function secondsOf({ instructions, threads }: Plan): number {
 
 /** Numbers that divide another, from 1 on. */
 export function divisorsOf(n: number): number[] {
-  return Array.from({ length: n }, (_, i) => i + 1).filter((divisor) => n % divisor === 0);
+  const small = Array.from({ length: Math.floor(Math.sqrt(n)) }, (_, i) => i + 1).filter((each) => n % each === 0);
+  return [...new Set([...small, ...small.map((each) => n / each)])].sort((a, b) => a - b);
 }

@@ -100,6 +100,11 @@ export interface StepEvent {
   zerosShare: number | null;
   tokensPerSecond: number;
   stepMs: number;
+  /** Bytes of the process in memory. */
+  residentBytes: number;
+  /** Bytes of native memory in blocks: now, and the most there ever were. */
+  allocatedBytes: number;
+  allocatedPeakBytes: number;
 }
 
 /** Held-out text was evaluated. */

@@ -1,10 +1,12 @@
 // What training takes of memory, by kind, from plans alone.
+import { loadAddon } from '../addon/addon.js';
 import { bytesOf } from '../core/dtype.js';
+import { residentBytes } from '../core/memory.js';
 import { sizeOf } from '../core/shape.js';
 import { type Model, parametersOf } from '../models/model.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
 import type { Plan, TensorSpec } from '../runtime/plan.js';
-import { type MemoryKind, type MemoryTable, memoryKinds } from './events.js';
+import { type MemoryKind, type MemoryTable, memoryKinds, type StepEvent } from './events.js';
 import type { Plans } from './planning.js';
 import type { SizedConfig } from './step-config.js';
 
@@ -80,6 +82,12 @@ function slotKinds(model: Model, programs: readonly Plan[]): (name: string) => M
     if (name.startsWith('gradient/')) return 'gradients';
     return made.has(name) || name.startsWith('load/') || name === 'losses' ? 'buffers' : 'optimizer';
   };
+}
+
+/** What the process takes now. */
+export function memoryInUse(): Pick<StepEvent, 'residentBytes' | 'allocatedBytes' | 'allocatedPeakBytes'> {
+  const { live, peak } = loadAddon().storageBytes();
+  return { residentBytes: residentBytes().now, allocatedBytes: live, allocatedPeakBytes: peak };
 }
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);

@@ -20,7 +20,7 @@ import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
 import { type FittedConfig, fitToMemory } from './fit.js';
-import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
+import { growthInTraining, hasSnapshot, memoryInUse, planMemory } from './memory.js';
 import type { TrainOptions } from './options.js';
 import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
@@ -293,6 +293,7 @@ class Run {
       lr: scheduled.lr,
       tokensPerSecond: (tokens / stepMs) * 1000,
       stepMs,
+      ...memoryInUse(),
     } as const;
     const { type, steps, ...line } = event;
     this.directory.log(line);

@@ -57,6 +57,9 @@ export function step(fields: Partial<StepEvent> = {}): StepEvent {
     zerosShare: null,
     tokensPerSecond: 5123.4,
     stepMs: 400,
+    residentBytes: 600_000_000,
+    allocatedBytes: 496_917_536,
+    allocatedPeakBytes: 496_917_536,
     ...fields,
   };
 }

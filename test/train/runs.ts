@@ -58,13 +58,16 @@ export async function runUntil(options: TrainOptions, isLast: (event: TrainEvent
 export const eventsOf = <T extends TrainEvent['type']>(events: readonly TrainEvent[], type: T) =>
   events.filter((event): event is Extract<TrainEvent, { type: T }> => event.type === type);
 
-/** Lines of metrics.jsonl without the times. */
+/** A line of metrics without times and memory, which differ from run to run. */
+export function withoutMeasures(line: Record<string, unknown>): Record<string, unknown> {
+  const { tokensPerSecond, stepMs, residentBytes, allocatedBytes, allocatedPeakBytes, ...rest } = line;
+  return rest;
+}
+
+/** Lines of metrics.jsonl {@link withoutMeasures}. */
 export function metricsOf(run: string): Record<string, unknown>[] {
   const lines = readFileSync(join(run, 'metrics.jsonl'), 'utf8').trimEnd().split('\n');
-  return lines.map((line) => {
-    const { tokensPerSecond, stepMs, ...rest } = JSON.parse(line) as Record<string, unknown>;
-    return rest;
-  });
+  return lines.map((line) => withoutMeasures(JSON.parse(line) as Record<string, unknown>));
 }
 
 export const checkpointsOf = (run: string): string[] => readdirSync(join(run, 'checkpoints')).sort();
