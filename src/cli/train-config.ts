@@ -49,13 +49,14 @@ function nameOf(path: string | null): string | null {
 /** What the flags say; what they leave out is undefined, which says nothing. */
 function fieldsOf(flags: TrainFlags): Fields {
   const { steps, seed, dtype, device, threads, pinThreads, out, resume, checkpointEvery } = flags;
-  const { model, data, dataWeight, textField } = flags;
+  const { model, data, dataWeight, textField, debugNumerics } = flags;
   const sources = data === undefined && dataWeight === undefined ? undefined : sourcesOf(flags);
   return {
     ...{ steps, seed, dtype, device, threads, pinThreads, out, resume },
     model: model === undefined ? undefined : { directory: model },
     data: { sources, textField },
     checkpoint: { every: checkpointEvery },
+    watch: { debugNumerics },
   };
 }
 

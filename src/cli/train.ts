@@ -19,6 +19,7 @@ export interface TrainFlags extends CommonFlags, DataFlags {
   threads?: number;
   pinThreads?: boolean;
   profile?: string;
+  debugNumerics?: boolean;
 }
 
 /** `hadal train`. */
@@ -52,6 +53,10 @@ export function registerTrain(program: Command): void {
     .option('--device <name>', 'auto or cpu')
     .option('--threads <n>', 'threads of the computation', wholeNumber(1))
     .option('--pin-threads', 'bind each of them to a processor of its own (Linux)')
+    .option(
+      '--debug-numerics',
+      'when a number is not finite: name the op and layer that made it, write a report into the run directory, and end',
+    )
     .option('--profile <file>', "where one step's time goes: a trace for chrome://tracing and Perfetto, and tables")
     .addHelpText('after', `\nPresets:\n${summaries.join('\n')}`)
     .action(async (flags: TrainFlags) => {

@@ -17,7 +17,8 @@ export interface TracedNode {
   op: string;
   /** Layer path. */
   scope: string;
-  isBackward: boolean;
+  /** 'update': what is made of gradients, such as their norm. */
+  direction: 'forward' | 'backward' | 'update';
   /** Of what comes from outside: the slot's or the input's name. */
   name: string | null;
   /** Values it reads, as numbers of {@link TracedNumerics.values}. */
@@ -44,7 +45,14 @@ export function traceNumerics(source: Graph): { graph: Graph; traced: TracedNume
   graph.outputs.clear();
   const rows = new Map<Value, number>();
   const isRead = new Set(graph.nodes.flatMap((node) => reads(node).map(rootOf)));
-  const nodes = graph.nodes.filter(({ op }) => !op.isView).flatMap((node) => tracedNode(node, rows, isRead) ?? []);
+  const ofGradients = new Set<number>();
+  const nodes: TracedNode[] = [];
+  for (const node of graph.nodes) {
+    const traced = node.op.isView ? null : tracedNode(node, rows, isRead, ofGradients);
+    if (!traced) continue;
+    nodes.push(traced);
+    if (traced.direction !== 'forward') for (const row of traced.outputs) ofGradients.add(row);
+  }
   const observers = [...rows.keys()].map(observe);
   const table = observers.map(({ outputs: [row] }) => reshape(row as Value, [1, statisticNames.length]));
   graph.output(numericsOutput, concat(table, 0));
@@ -53,12 +61,24 @@ export function traceNumerics(source: Graph): { graph: Graph; traced: TracedNume
 }
 
 /** Gives the float outputs that are read rows of their own; null where a node has none, or is fixed. */
-function tracedNode(node: Node, rows: Map<Value, number>, isRead: ReadonlySet<Value>): TracedNode | null {
+function tracedNode(
+  node: Node,
+  rows: Map<Value, number>,
+  isRead: ReadonlySet<Value>,
+  ofGradients: ReadonlySet<number>,
+): TracedNode | null {
   const { op, scope, isBackward, attrs } = node;
   const outputs = node.outputs.filter((value) => isFloat(value.dtype) && value.size > 0 && isRead.has(value));
   if (outputs.length === 0 || (op.isSource && typeof attrs.name !== 'string')) return null;
   const inputs = [...new Set(reads(node).map(rootOf))].flatMap((value) => rows.get(value) ?? []);
+  const isOfGradients = inputs.some((row) => ofGradients.has(row));
   for (const output of outputs) rows.set(output, rows.size);
-  const name = op.isSource ? (attrs.name as string) : null;
-  return { op: op.name, scope, isBackward, name, inputs, outputs: outputs.map((value) => rows.get(value) as number) };
+  return {
+    op: op.name,
+    scope,
+    direction: isBackward ? 'backward' : isOfGradients ? 'update' : 'forward',
+    name: op.isSource ? (attrs.name as string) : null,
+    inputs,
+    outputs: outputs.map((value) => rows.get(value) as number),
+  };
 }

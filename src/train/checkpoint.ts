@@ -30,6 +30,10 @@ const stateSchema = z.object({
   seed: z.number().int(),
   /** Where the data goes on; checked by the loader. */
   cursor: z.custom<DataCursor>((value) => typeof value === 'object' && value !== null),
+  /** What watching knows: how far rules lowered the learning rate, and the last losses. */
+  watch: z
+    .object({ lrFactor: z.number().positive(), losses: z.array(z.number()) })
+    .default({ lrFactor: 1, losses: [] }),
   /** Same bits are promised for these only. */
   threads: z.number().int().positive(),
   instructionSet: z.string(),

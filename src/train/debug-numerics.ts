@@ -1,10 +1,12 @@
 // Where the first number that is not finite came from: the update's rows are run once more through a program that looks at
 // everything it computes (src/passes/trace-numerics.ts). The update itself changed nothing, so the numbers are the same.
+import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { formatShape, type Shape } from '../core/shape.js';
 import { workerUrl } from '../core/worker-url.js';
 import type { Batch } from '../data/batch.js';
 import { WorkerPool } from '../data/worker-pool.js';
+import { writeFileAtomic } from '../formats/atomic-file.js';
 import { numericsOutput, type TracedNode, type TracedNumerics } from '../passes/trace-numerics.js';
 import type { Plan } from '../runtime/plan.js';
 import type { CompileTask } from './compile-worker.js';
@@ -18,14 +20,7 @@ export interface TracedValue extends Statistics {
 }
 
 /** A node of the step: what runs, or what it reads from outside. */
-export interface TracedStep {
-  op: string;
-  /** Layer path. */
-  scope: string;
-  direction: 'forward' | 'backward';
-  /** Of the parameter, the state or the input that it is; null for what is computed. */
-  name: string | null;
-}
+export type TracedStep = Omit<TracedNode, 'inputs' | 'outputs'>;
 
 /** What `--debug-numerics` finds, as the report in the run directory has it. JSON writes ∞ as null. */
 export interface NumericsReport {
@@ -78,7 +73,8 @@ export async function explainNumerics(
   using table = stepper.device.allocate([traced.values.length, 5], 'fp32');
   const slots = { ...Object.fromEntries(stepper.tensors), [numericsOutput]: table };
   for (const microBatch of window.keys()) {
-    const given = stepper.inputsOf(window, microBatch, inputs);
+    // Nothing is updated that could be skipped, and ∞, which is no limit, is not to be found.
+    const given = stepper.inputsOf(window, microBatch, { ...inputs, skipAbove: 0 });
     await stepper.device.run([{ program, name: 'numerics', slots, inputs: given }]);
     const found = firstFault(traced, await table.toFloat32());
     if (found) return { ...about, microBatch, ...found };
@@ -123,12 +119,14 @@ export function firstFault(
   };
 }
 
-const stepOf = ({ op, scope, isBackward, name }: TracedNode): TracedStep => ({
-  op,
-  scope,
-  direction: isBackward ? 'backward' : 'forward',
-  name,
-});
+const stepOf = ({ inputs, outputs, ...step }: TracedNode): TracedStep => step;
+
+/** Writes the report into the run's directory; returns its path. @throws HadalError HADAL_ERR_IO */
+export async function writeNumericsReport(directory: string, report: NumericsReport): Promise<string> {
+  const path = join(directory, `numerics-${String(report.step).padStart(8, '0')}.json`);
+  await writeFileAtomic(path, `${JSON.stringify(report, null, 2)}\n`);
+  return path;
+}
 
 /** The error that a run ends with. @param path - of the report */
 export function numericsError({ step, lastFiniteStep, first }: NumericsReport, path: string): HadalError {

@@ -72,6 +72,11 @@ export class Watcher {
     };
   }
 
+  /** Goes on from what a checkpoint knows. */
+  goOn(state: WatchState): void {
+    this.state = state;
+  }
+
   /** Goes back to what a checkpoint knows. A learning rate that was lowered since stays low. */
   rollBack({ lrFactor, losses }: WatchState): void {
     this.state = { lrFactor: Math.min(lrFactor, this.state.lrFactor), losses };
