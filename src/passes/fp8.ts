@@ -31,10 +31,6 @@ function rounded(x: Value, tile: TileOptions['tile'], scale: Scale, offsets: Val
   return quantizeTiles(x, { tile, scale, outputDType: scale === 'float' ? 'fp32' : 'bf16' }, offsets);
 }
 
-/** Activations whose rows are summed over. What the forward product took is rounded again from that (§3.5.2). */
-const rowsSummed = (x: Value, scale: Scale, offsets: Value | null, isRounded: boolean) =>
-  rounded(isRounded ? rounded(x, alongColumns, scale, offsets) : x, alongRows, scale, offsets);
-
 type Factors = readonly [x: Value, w: Value, offsets: Value | null];
 
 /** x · op(w), both rounded. */
@@ -44,12 +40,12 @@ function product([x, w, offsets]: Factors, { transposeB, outputDType, scale }: F
   return offsets ? groupedMatmul(...factors, offsets, options) : matmul(...factors, options);
 }
 
-/** The gradient by w. */
+/** The gradient by w: rows are summed over. What the forward product took is rounded again from that (§3.5.2). */
 function weightGradient([x, w, offsets]: Factors, dy: Value, { transposeB, scale }: Fp8Attrs): Value {
   const fold = (value: Value) => reshape(value, [-1, value.shape.at(-1) as number]);
-  const rows = offsets ? x : fold(x);
-  const left = rowsSummed(rows, scale, offsets, true);
-  const right = rowsSummed(offsets ? dy : fold(dy), scale, offsets, false);
+  const taken = rounded(offsets ? x : fold(x), alongColumns, scale, offsets);
+  const left = rounded(taken, alongRows, scale, offsets);
+  const right = rounded(offsets ? dy : fold(dy), alongRows, scale, offsets);
   const [a, b] = transposeB ? [right, left] : [left, right];
   return offsets
     ? groupedMatmulWeightGradient(a, b, offsets, w.dtype)
