@@ -114,6 +114,8 @@ export interface EvaluationEvent {
   /** Mean cross-entropy, nats a token. */
   evalLoss: number;
   bitsPerByte: number;
+  /** The same of the running means of the weights, where they are kept. */
+  emaEvalLoss?: number;
   /** Tokens predicted. */
   tokens: number;
 }

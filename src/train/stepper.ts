@@ -3,6 +3,7 @@ import { HadalError } from '../core/errors.js';
 import type { Batch } from '../data/batch.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
+import { withEma } from '../optim/ema.js';
 import { lossScaleSlot } from '../optim/loss-scale.js';
 import { isWatchedInput, watchPrefix } from '../passes/watch.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
@@ -85,6 +86,8 @@ export class Stepper implements Disposable {
   readonly tensors = new Map<string, Tensor>();
   /** Names of the slots that a checkpoint holds beside the parameters. */
   readonly stateSlots: readonly string[];
+  /** What programs work on. */
+  #bound: ReadonlyMap<string, Tensor> = this.tensors;
   readonly #programs: Partial<Record<CompileTask['program'], Program>> = {};
 
   constructor(
@@ -188,6 +191,21 @@ export class Stepper implements Disposable {
     return { depth: this.model.mtpDepth, routers };
   }
 
+  /**
+   * Lets evaluations see the running means of the weights, which `optimizer.emaDecay` keeps, as the weights. Their copies in
+   * 16 bits are made in the place of the weights' own, and those made anew afterwards.
+   */
+  async withMeans<T>(body: () => Promise<T>): Promise<T> {
+    this.#bound = withEma(this.tensors);
+    try {
+      await this.refreshWorkingCopies();
+      return await body();
+    } finally {
+      this.#bound = this.tensors;
+      await this.refreshWorkingCopies();
+    }
+  }
+
   /** Summed cross-entropy of a batch, nats. */
   async evaluate(batch: Batch): Promise<number> {
     await this.device.run([this.#entry('evaluation', batchArrays(batch))]);
@@ -227,7 +245,7 @@ export class Stepper implements Disposable {
   #entry(name: CompileTask['program'], inputs: ProgramInputs): ScheduleEntry {
     const program = this.#programs[name];
     if (!program) throw new HadalError('HADAL_ERR_INTERNAL', `[train] no program '${name}' was planned for this run`);
-    return { program, name, slots: Object.fromEntries(this.tensors), inputs };
+    return { program, name, slots: Object.fromEntries(this.#bound), inputs };
   }
 
   dispose(): void {

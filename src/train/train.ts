@@ -300,8 +300,29 @@ class Run {
     return event;
   }
 
-  /** Cross-entropy of held-out text, in the documents' own order. */
   async #evaluate(): Promise<EvaluationEvent> {
+    const { evalLoss, tokens } = await this.#heldOutLoss();
+    // Before the first update there are no means.
+    const { emaDecay } = this.stepper.config.optimizer;
+    const hasMeans = emaDecay !== null && this.state.step > this.state.skippedSteps;
+    const means = hasMeans ? await this.stepper.withMeans(() => this.#heldOutLoss()) : null;
+    this.state.evalLoss = evalLoss;
+    const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;
+    const event = {
+      type: 'evaluation',
+      step: this.state.step,
+      evalLoss,
+      bitsPerByte: evalLoss / Math.LN2 / bytesPerToken,
+      ...(means && { emaEvalLoss: means.evalLoss }),
+      tokens,
+    } as const;
+    const { type, ...line } = event;
+    this.directory.log(line);
+    return event;
+  }
+
+  /** Mean cross-entropy of held-out text, in the documents' own order. */
+  async #heldOutLoss(): Promise<{ evalLoss: number; tokens: number }> {
     const { batch, seqLen } = this.stepper.config;
     let nats = 0;
     let tokens = 0;
@@ -312,19 +333,7 @@ class Run {
       tokens += rows.counts.labels;
       if (++batches === this.config.evaluation.batches) break;
     }
-    const evalLoss = nats / Math.max(1, tokens);
-    this.state.evalLoss = evalLoss;
-    const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;
-    const event = {
-      type: 'evaluation',
-      step: this.state.step,
-      evalLoss,
-      bitsPerByte: evalLoss / Math.LN2 / bytesPerToken,
-      tokens,
-    } as const;
-    const { type, ...line } = event;
-    this.directory.log(line);
-    return event;
+    return { evalLoss: nats / Math.max(1, tokens), tokens };
   }
 
   /** Saves what there is now, and waits until it stands. */
