@@ -10,10 +10,10 @@ import { batchFromRows } from '../../dist/data/batch.js';
 import { randomUint32 } from '../../dist/data/shuffle.js';
 import { modelFromConfig } from '../../dist/models/families.js';
 import { openDevice } from '../../dist/runtime/device.js';
+import { planPrograms } from '../../dist/train/planning.js';
 import { RunDirectory } from '../../dist/train/run-directory.js';
 import { CheckpointSaver } from '../../dist/train/saving.js';
 import { defaultStepConfig } from '../../dist/train/step-config.js';
-import { planPrograms } from '../../dist/train/planning.js';
 import { Stepper } from '../../dist/train/stepper.js';
 
 const [file = 'bench/peers/deepseek-116m.json', batch = 4, seqLen = 256, threads = 2] = process.argv.slice(2);
@@ -67,7 +67,10 @@ try {
   const saves = [];
   // In turns, so that a machine whose load changes does so for both.
   for (let turn = 0; turn < 3; turn++) {
-    for (let i = 0; i < 4; i++) alone.push(await update());
+    for (let i = 0; i < 4; i++) {
+      alone.push(await update());
+      if (i < 3) saver.prepare(3 - i);
+    }
     const began = performance.now();
     const before = memory();
     await saver.begin(stateAt(step));

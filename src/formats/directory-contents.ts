@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { withAtomicDirectory, writeFileAtomic } from './atomic-file.js';
 import { WrittenSums, writeManifest } from './manifest.js';
-import { dataOf, type OnWrite, type TensorToWrite, writeTensorDirectory } from './safetensors-writer.js';
+import { dataOf, type TensorToWrite, type WriteOptions, writeTensorDirectory } from './safetensors-writer.js';
 
 /** Files of a directory. */
 export interface DirectoryContents {
@@ -38,14 +38,14 @@ export async function withData({ texts, tensors }: DirectoryContents): Promise<D
 export async function writeContents(
   dir: string,
   { texts, tensors }: DirectoryContents,
-  { maxShardBytes, onWrite }: { maxShardBytes?: number | undefined; onWrite?: OnWrite } = {},
+  { maxShardBytes, ...how }: WriteOptions & { maxShardBytes?: number | undefined } = {},
 ): Promise<void> {
   for (const [path, text] of Object.entries(texts)) await writeFileAtomic(join(dir, path), text);
   for (const [path, list] of Object.entries(tensors)) {
     const file = join(dir, path);
     await mkdir(dirname(file), { recursive: true });
     const limit = maxShardBytes === undefined ? {} : { maxShardBytes };
-    await writeTensorDirectory(dirname(file), list, { ...limit, name: basename(file), onWrite });
+    await writeTensorDirectory(dirname(file), list, { ...how, ...limit, name: basename(file) });
   }
 }
 
@@ -56,10 +56,14 @@ export async function writeContents(
  * @returns bytes of the files
  * @throws HadalError as {@link writeTensorDirectory}
  */
-export async function saveContents(dir: string, contents: DirectoryContents): Promise<number> {
+export async function saveContents(
+  dir: string,
+  contents: DirectoryContents,
+  { inThread }: Pick<WriteOptions, 'inThread'> = {},
+): Promise<number> {
   return withAtomicDirectory(dir, async (temporary) => {
     const sums = new WrittenSums();
-    await writeContents(temporary, contents, { onWrite: sums.add });
+    await writeContents(temporary, contents, { onWrite: sums.add, inThread });
     const { files } = await writeManifest(temporary, sums);
     return files.reduce((sum, { bytes }) => sum + bytes, 0);
   });

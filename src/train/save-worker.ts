@@ -13,5 +13,5 @@ export interface SaveTask {
 export function save({ path, contents }: SaveTask): Promise<WorkerResult<number>> {
   // Linux gives each thread a priority of its own: training goes first. Elsewhere it would be the whole process's.
   if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_LOW);
-  return toWorkerResult(() => saveContents(path, contents));
+  return toWorkerResult(() => saveContents(path, contents, { inThread: true }));
 }
