@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { registerBench } from './bench.js';
 import { registerChat } from './chat.js';
+import { registerCheckpoint } from './checkpoint.js';
 import { registerCompletion } from './completion.js';
 import { registerDoctor } from './doctor.js';
 import { registerGenerate } from './generate.js';
@@ -20,6 +21,7 @@ const commands = [
   registerChat,
   registerInspect,
   registerTokenizer,
+  registerCheckpoint,
   registerBench,
   registerDoctor,
   registerCompletion,
