@@ -90,11 +90,13 @@ export class OpenParameters implements AsyncDisposable {
     const notes: string[] = [];
     if (tied.least < 1) {
       this.#refuseUnlessNew(1 - tied.least, `equal weights in the layers that share them`);
-      notes.push(`${tied.count} tensors differed between the layers that now share them: their means keep ${tied}`);
+      notes.push(
+        `tensors that differed between the layers that now share them: ${tied.count}; their means keep ${tied}`,
+      );
     }
     if (approximated.count > 0) {
       this.#refuseUnlessNew(1 - approximated.least, 'matrices of the rank that config.json says');
-      notes.push(`${approximated.count} matrices are now products of low rank: they keep ${approximated}`);
+      notes.push(`matrices that are now products of low rank: ${approximated.count}; they keep ${approximated}`);
     }
     return notes;
   }

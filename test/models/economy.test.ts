@@ -204,6 +204,18 @@ describe('ties', () => {
   });
 });
 
+it('a tied embedding of a DeepSeek has the gradients of embedding and head, summed', async () => {
+  const tied = modelFromConfig({ ...tinyConfig, tie_word_embeddings: true });
+  const weights = randomWeights(tied, 'tied embedding');
+  const table = 'model.embed_tokens.weight';
+  const one = await lossAndGradients(tied, weights);
+  const untied = new Map([...weights, ['lm_head.weight', weights.get(table) as Float32Array]]);
+  const other = await lossAndGradients(modelFromConfig(tinyConfig), untied);
+  expect(one.gradients.has('lm_head.weight')).toBe(false);
+  const expected = sumOf(other.gradients.get(table), other.gradients.get('lm_head.weight'));
+  expect(relativeNorm(one.gradients.get(table) ?? [], expected)).toBeLessThan(2e-5);
+});
+
 describe('products of low rank', () => {
   const rules: [string, Model, Economy['lowRank']][] = [
     [
