@@ -67,12 +67,17 @@ describe('a run that is resumed equals one that was not interrupted, with', () =
 });
 
 it('keeps the mean of the weights as a directory that opens as a model', async () => {
-  const options = run({ emaDecay: 0.99 }, { steps: 3 });
-  await runAll(options);
+  const options = run({ emaDecay: 0.99 }, { steps: 3, dtype: 'bf16' });
+  const [before, after] = eventsOf(await runAll(options), 'evaluation');
   const weights = await tensorsOf(lastOf(options.out), 'model');
   const means = await tensorsOf(join(lastOf(options.out), 'ema'), 'model');
   expect([...means.keys()]).toEqual([...weights.keys()]);
   for (const [name, mean] of means) expect(mean === weights.get(name), name).toBe(false);
+  expect(before).not.toHaveProperty('emaEvalLoss');
+  const saved = folder.options({ model: { directory: join(lastOf(options.out), 'ema') }, steps: 1, dtype: 'bf16' });
+  const [ofMeans] = eventsOf(await runAll(saved), 'evaluation');
+  expect(ofMeans?.evalLoss).toBe(after?.emaEvalLoss);
+  expect(after?.emaEvalLoss).not.toBe(after?.evalLoss);
   using model = await loadModel(join(lastOf(options.out), 'ema'));
   expect(model.config).toMatchObject({ model_type: 'deepseek_v3' });
   await expect(runAll({ ...run({}, { steps: 4 }), out: options.out, resume: true })).resolves.toBeDefined();
