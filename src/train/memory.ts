@@ -25,6 +25,9 @@ export interface MemoryOptions {
 /** What a process grows by once it trains, as measured: a thread that makes batches, OpenMP's, code that the first steps load. */
 export const growthInTraining = 32 * 2 ** 20;
 
+/** What JavaScript's collector leaves lying of tensors that were written, as measured. */
+const uncollected = 32 * 2 ** 20;
+
 /** Micro-batches that the loader makes ahead of time, and the one that is made. */
 const batchesAhead = 3;
 
@@ -67,8 +70,8 @@ export function planMemory(
     programs.map(({ words, params, constants }) => words.byteLength + params.byteLength + constants.byteLength),
   );
   kinds.buffers += Math.max(...programs.map(({ offloadWindowBytes }) => offloadWindowBytes));
-  // Otherwise a checkpoint is saved tensor by tensor: one is written, and one before it may not be collected yet.
-  kinds.snapshot = snapshot ? saved : Math.min(saved, 2 * largest);
+  // Otherwise a checkpoint is saved tensor by tensor; those before may not be collected yet.
+  kinds.snapshot = snapshot ? saved : Math.min(saved, largest + Math.min(largest, uncollected));
   const planned = sum(Object.values(kinds));
   return { ...kinds, planned, allocated, saved, offloaded, base, total: planned + (base ?? 0), budget };
 }

@@ -72,7 +72,15 @@ describe('terminal display', () => {
       "model  7.24 M parameters, 4.10 M active a token
       data   2.48 M tokens to train on, 131.1 k held out
       device cpu, 2 threads, avx512, fp32
-      memory 464.4 MiB: 82.89 MiB state, 381.5 MiB working memory
+      memory weights                    27.63 MiB
+             gradients                   9.54 MiB
+             optimizer                  55.26 MiB
+             activations                362.4 MiB
+             workspace                  19.07 MiB
+             inputs, outputs, programs  976.6 KiB
+             the process itself         114.4 MiB
+             total                      589.3 MiB
+             may take                   12.00 GiB
       run    runs/shallow-1
       eval   step 100: held-out loss 4.5000, 1.6543 bits/byte (32,768 tokens)
       ██████████▏─────────────────────────────   25 %  101/400
@@ -82,7 +90,15 @@ describe('terminal display', () => {
       "model  7.24 M parameters, 4.10 M active a token
       data   2.48 M tokens to train on, 131.1 k held out
       device cpu, 2 threads, avx512, fp32
-      memory 464.4 MiB: 82.89 MiB state, 381.5 MiB working memory
+      memory weights                    27.63 MiB
+             gradients                   9.54 MiB
+             optimizer                  55.26 MiB
+             activations                362.4 MiB
+             workspace                  19.07 MiB
+             inputs, outputs, programs  976.6 KiB
+             the process itself         114.4 MiB
+             total                      589.3 MiB
+             may take                   12.00 GiB
       run    runs/shallow-1
       eval   step 100: held-out loss 4.5000, 1.6543 bits/byte (32,768 tokens)
       ████████████████████████████████████████  100 %  400/400
@@ -142,7 +158,15 @@ describe('plain log', () => {
       model  7.24 M parameters, 4.10 M active a token
       data   2.48 M tokens to train on, 131.1 k held out
       device cpu, 2 threads, avx512, fp32
-      memory 464.4 MiB: 82.89 MiB state, 381.5 MiB working memory
+      memory weights                    27.63 MiB
+             gradients                   9.54 MiB
+             optimizer                  55.26 MiB
+             activations                362.4 MiB
+             workspace                  19.07 MiB
+             inputs, outputs, programs  976.6 KiB
+             the process itself         114.4 MiB
+             total                      589.3 MiB
+             may take                   12.00 GiB
       run    runs/shallow-1
       step   1/400  loss 8.3178  5,123 tokens/s  ETA 2:40  balance 1.42  mtp 8.3211  norm 1.23  lr 5.0e-5
       step   101/400  loss 5.5000  5,123 tokens/s  ETA 2:00  balance 1.42  mtp 8.3211  norm 1.23  lr 1.5e-3

@@ -25,9 +25,17 @@ describe('inspect', () => {
     expect(optimizer).toBeLessThan(8 * parameters + 2 * 4096 * (tensors + 1));
     expect(four.memory).toMatchObject({ weights, optimizer });
     expect(four.memory?.activations).toBeGreaterThan(1.5 * (one.memory?.activations ?? 0));
-    const { planned, total, gradients = 0, activations = 0, workspace = 0, buffers = 0 } = four.memory ?? {};
+    const {
+      planned,
+      total,
+      gradients = 0,
+      activations = 0,
+      workspace = 0,
+      buffers = 0,
+      snapshot = 0,
+    } = four.memory ?? {};
     expect(total).toBe(planned);
-    expect(total).toBe(weights + optimizer + gradients + activations + workspace + buffers);
+    expect(total).toBe(weights + optimizer + gradients + activations + workspace + buffers + snapshot);
   });
 
   it('plans for bf16: copies of the weights, and smaller activations', async () => {

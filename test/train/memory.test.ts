@@ -1,0 +1,61 @@
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { loadAddon } from '../../src/addon/addon.js';
+import { planMemory } from '../../src/train/memory.js';
+import { planPrograms } from '../../src/train/planning.js';
+import { stepConfig, tinyBatch, tinyModel, tinyStepper, updateInputs } from './tiny.js';
+
+const { storageBytes } = loadAddon();
+const options = { gradAccumulationSteps: 1, snapshot: false, base: null, budget: null };
+
+describe('planned memory', () => {
+  it.each([
+    ['fp32', false],
+    ['fp32', true],
+    ['bf16', false],
+    ['fp16', true],
+  ] as const)('is what is allocated, to the byte, in %s (accumulating: %s)', async (dtype, accumulates) => {
+    const config = stepConfig(2, 16, dtype);
+    const plans = await planPrograms(tinyModel(), config, { threads: 2, accumulates });
+    const { allocated } = planMemory(tinyModel(), plans, options);
+    const before = storageBytes().live;
+    using run = await tinyStepper(config, { accumulates });
+    expect(storageBytes().live - before).toBe(allocated);
+    await run.stepper.update([tinyBatch(1, [16, 9], 16)], updateInputs(0));
+    await run.stepper.evaluate(tinyBatch(1, [16, 9], 16));
+    expect(storageBytes().live - before).toBe(allocated);
+  });
+
+  it('is the sum of its kinds; a copy for checkpoints holds weights and optimizer', async () => {
+    const plans = await planPrograms(tinyModel(), stepConfig(2, 16, 'bf16'), { threads: 2, accumulates: true });
+    const table = planMemory(tinyModel(), plans, { ...options, snapshot: true, base: 1000, budget: 5000 });
+    const { weights, gradients, optimizer, activations, workspace, buffers, snapshot } = table;
+    expect(table.planned).toBe(weights + gradients + optimizer + activations + workspace + buffers + snapshot);
+    expect(table).toMatchObject({ base: 1000, budget: 5000, total: table.planned + 1000, snapshot: table.saved });
+    // Without rounding to pages, and without the copies in 16 bits.
+    expect(table.saved).toBeLessThan(weights + optimizer);
+    expect(gradients).toBeGreaterThan(weights / 4);
+    const without = planMemory(tinyModel(), plans, options);
+    expect(without.snapshot).toBeLessThan(snapshot);
+    expect(without.total).toBe(without.planned);
+  });
+
+  it('counts more batches where an update has more', async () => {
+    const plans = await planPrograms(tinyModel(), stepConfig(2, 16), { threads: 2, accumulates: true });
+    const of = (gradAccumulationSteps: number) =>
+      planMemory(tinyModel(), plans, { ...options, gradAccumulationSteps }).buffers;
+    // Tokens, document ids, positions, labels, and two of the MTP module; numbers that come with them are few.
+    expect(of(9) - of(8)).toBeGreaterThanOrEqual(2 * 16 * 6 * 4);
+    expect(of(9) - of(8)).toBeLessThan(2 * 16 * 6 * 4 + 64);
+  });
+});
+
+// Small twin of `npm run accept -- memory`: whole runs, each in a process of its own.
+it.runIf(process.platform === 'linux')('a run takes as much as was planned', () => {
+  const accept = fileURLToPath(new URL('../../scripts/accept.mjs', import.meta.url));
+  const { stdout, stderr, status } = spawnSync(process.execPath, [accept, 'memory', 'test'], { encoding: 'utf8' });
+  expect(stderr).toBe('');
+  expect(stdout).toMatch(/^ok .*blocks [\d.]+ MiB planned.*\nok .*resident at most.*\n$/);
+  expect(status, stdout).toBe(0);
+});
