@@ -1,24 +1,14 @@
 // What a run does with what it should not be given: one clear error, and nothing damaged.
 import { execFileSync } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/core/errors.js';
 import { HadalError } from '../../src/core/errors.js';
-import { writeManifest } from '../../src/formats/manifest.js';
+import { verifyManifest, writeManifest } from '../../src/formats/manifest.js';
 import type { TrainOptions } from '../../src/train/options.js';
 import { Child } from './child.js';
+import { mount } from './mounted.js';
 import { checkpointsOf, eventsOf, RunFolder, runAll, runModel, runUntil, snapshotOf } from './runs.js';
 
 const folder = new RunFolder();
@@ -83,6 +73,28 @@ describe('a damaged checkpoint', () => {
     });
   }
 
+  it('is known whichever of its files is truncated, lacking or changed in one bit', async () => {
+    const { checkpoint } = copyOfRun();
+    const files = readdirSync(checkpoint(4));
+    expect(files).toEqual(expect.arrayContaining(['config.json', 'manifest.json', 'state.json', 'tokenizer.json']));
+    for (const file of files) {
+      const path = join(checkpoint(4), file);
+      const content = readFileSync(path);
+      const [middle, sumInManifest] = [Math.floor(content.length / 2), content.length - 20];
+      for (const damage of [
+        () => truncateSync(path, middle),
+        () => truncateSync(path, 0),
+        () => rmSync(path),
+        () => flipByte(path, file === 'manifest.json' ? sumInManifest : middle),
+      ]) {
+        damage();
+        await expect(verifyManifest(checkpoint(4)), file).rejects.toMatchObject({ code: 'HADAL_ERR_CHECKPOINT' });
+        writeFileSync(path, content);
+      }
+    }
+    await verifyManifest(checkpoint(4));
+  });
+
   it('is made anew by the run that goes on', async () => {
     const { options, checkpoint } = copyOfRun();
     truncateSync(join(checkpoint(4), 'model.safetensors'), 1000);
@@ -145,7 +157,7 @@ describe('a checkpoint that does not fit', () => {
     const { options, checkpoint } = copyOfRun();
     cpSync(join(checkpoint(4), 'model.safetensors'), join(checkpoint(4), 'optimizer.safetensors'));
     await writeManifest(checkpoint(4));
-    await expectRefused(options, 'HADAL_ERR_CHECKPOINT', /expected optimizer state 'adam\.m/);
+    await expectRefused(options, 'HADAL_ERR_CHECKPOINT', /expected optimizer state '/);
   });
 });
 
@@ -322,21 +334,3 @@ describe('data and sizes that cannot be trained on', () => {
     await expectRefused(change({ num_hidden_layers: 1e9 }), 'HADAL_ERR_CONFIG', /'num_hidden_layers'/);
   });
 });
-
-/** A small file system of its own, where that is permitted: 'ro' is read-only. */
-function mount(options: string): { path: string; [Symbol.dispose](): void } | null {
-  const path = mkdtempSync(join(tmpdir(), 'hadal-mount-'));
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', path], { stdio: 'ignore' });
-  } catch {
-    rmSync(path, { recursive: true });
-    return null;
-  }
-  return {
-    path,
-    [Symbol.dispose]: () => {
-      execFileSync('umount', [path]);
-      rmSync(path, { recursive: true });
-    },
-  };
-}

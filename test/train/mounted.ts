@@ -1,0 +1,23 @@
+// A small file system of its own, where that is permitted.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** Mounts one in memory; null where only root may. @param options - of mount: `ro`, `size=640k` */
+export function mount(options: string): { path: string; [Symbol.dispose](): void } | null {
+  const path = mkdtempSync(join(tmpdir(), 'hadal-mount-'));
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', path], { stdio: 'ignore' });
+  } catch {
+    rmSync(path, { recursive: true });
+    return null;
+  }
+  return {
+    path,
+    [Symbol.dispose]: () => {
+      execFileSync('umount', [path]);
+      rmSync(path, { recursive: true });
+    },
+  };
+}

@@ -1,0 +1,134 @@
+// Checkpoints while training goes on: what they hold, which are kept, what a full disk does.
+import { readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { verifyManifest } from '../../src/formats/manifest.js';
+import { keptCheckpoints } from '../../src/train/checkpoint-list.js';
+import type { TrainEvent } from '../../src/train/events.js';
+import { train } from '../../src/train/train.js';
+import { mount } from './mounted.js';
+import { checkpointsOf, contentsOf, eventsOf, metricsOf, RunFolder, runAll } from './runs.js';
+
+const folder = new RunFolder();
+afterAll(() => folder.remove());
+
+const nameOf = (step: number) => `step-${String(step).padStart(8, '0')}`;
+
+describe('a checkpoint that is saved in the background', () => {
+  it('holds the very bits of one for which training waits', async () => {
+    const common = { steps: 9, evaluation: { every: 2, batches: 1 }, dtype: 'bf16' } as const;
+    const [behind, waiting] = [true, false].map((background) =>
+      folder.options({ ...common, checkpoint: { every: 2, keep: 9, background } }),
+    ) as [ReturnType<RunFolder['options']>, ReturnType<RunFolder['options']>];
+    const events = await runAll(behind);
+    await runAll(waiting);
+    expect(checkpointsOf(behind.out)).toEqual([2, 4, 6, 8, 9].map(nameOf));
+    for (const name of checkpointsOf(behind.out)) {
+      const [a, b] = [behind, waiting].map(({ out }) => contentsOf(join(out, 'checkpoints', name)));
+      expect(a, name).toEqual(b);
+    }
+    expect(eventsOf(events, 'checkpoint').map(({ step }) => step)).toEqual([2, 4, 6, 8, 9]);
+    expect(eventsOf(events, 'warning')).toEqual([]);
+    // Training went on meanwhile: the first one was told of after a later step.
+    const order = events.filter(({ type }) => type === 'step' || type === 'checkpoint');
+    expect(order.findIndex(({ type }) => type === 'checkpoint')).toBeGreaterThan(2);
+  });
+
+  it('says in state.json what the loss on held-out text was, where it was measured', async () => {
+    const options = folder.options({
+      steps: 4,
+      evaluation: { every: 2, batches: 1 },
+      checkpoint: { every: 1, keep: 9 },
+    });
+    const losses = new Map(eventsOf(await runAll(options), 'evaluation').map(({ step, evalLoss }) => [step, evalLoss]));
+    for (const step of [1, 2, 3, 4]) {
+      const path = join(options.out, 'checkpoints', nameOf(step), 'state.json');
+      expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ step, evalLoss: losses.get(step) ?? null });
+    }
+  });
+});
+
+describe('kept', () => {
+  const found = [0.5, null, 0.2, 0.4, 0.2, null, 0.1].map((evalLoss, i) => ({
+    name: `${9 - i}`,
+    step: 9 - i,
+    evalLoss,
+  }));
+
+  it.each([
+    [2, 0, ['9 newest', '8 newest']],
+    [1, 1, ['9 newest', '3 best']],
+    [1, 3, ['9 newest', '3 best', '7 best', '5 best']],
+    [3, 1, ['9 newest', '8 newest', '7 newest', '3 best']],
+    [1, 9, ['9 newest', '3 best', '7 best', '5 best', '6 best']],
+    [9, 9, ['9', '8', '7', '6', '5', '4', '3'].map((name) => `${name} newest`)],
+  ])('are the newest %i and the best %i of the others', (keep, best, expected) => {
+    expect([...keptCheckpoints(found, { keep, best })].map((pair) => pair.join(' '))).toEqual(expected);
+  });
+
+  it('is the best one of a run, however old', async () => {
+    // The rate is so high that the loss rises: the first is the best.
+    const options = folder.options({
+      steps: 8,
+      optimizer: { lr: 0.5, warmupSteps: 0 },
+      evaluation: { every: 1, batches: 1 },
+      checkpoint: { every: 1, keep: 2, best: 1 },
+    });
+    const evaluations = eventsOf(await runAll(options), 'evaluation').filter(({ step }) => step > 0 && step < 7);
+    const best = evaluations.reduce((least, event) => (event.evalLoss < least.evalLoss ? event : least));
+    expect(checkpointsOf(options.out)).toEqual([best.step, 7, 8].map(nameOf));
+  });
+});
+
+describe('a full disk', () => {
+  it('pauses saving; what stands is left, training goes on, and saving with it once there is room', async (context) => {
+    using mounted = mount('size=16m');
+    if (!mounted) return context.skip('a small file system can be mounted by root alone');
+    const out = join(mounted.path, 'run');
+    const filler = join(mounted.path, 'filler');
+    const options = folder.options({ steps: 40, checkpoint: { every: 2, keep: 1 } });
+    const events: TrainEvent[] = [];
+    let standing = '';
+    for await (const event of train({ ...options, out })) {
+      events.push(event);
+      if (event.type === 'checkpoint' && standing === '') {
+        standing = checkpointsOf(out).find((name) => /^step-\d{8}$/.test(name)) as string;
+        fill(filler);
+      }
+      if (event.type !== 'step' || event.step !== 34) continue;
+      // Nothing half written, and the one before as it was.
+      const warnings = eventsOf(events, 'warning').map(({ message }) => message);
+      expect(warnings).toContainEqual(
+        expect.stringMatching(/saving failed, training goes on and tries again.*no space left/),
+      );
+      expect(warnings).toContainEqual(expect.stringMatching(/metrics\.jsonl is full: its lines are kept/));
+      await verifyManifest(join(out, 'checkpoints', standing));
+      rmSync(filler);
+    }
+    const saved = eventsOf(events, 'checkpoint').map(({ step }) => step);
+    expect(saved.at(-1)).toBe(40);
+    expect(saved.length).toBeLessThan(10);
+    const warnings = eventsOf(events, 'warning').map(({ message }) => message);
+    expect(warnings).toContain('checkpoints are saved again');
+    expect(warnings).toContainEqual(expect.stringMatching(/metrics\.jsonl is written again/));
+    expect(checkpointsOf(out)).toEqual([nameOf(40)]);
+    await verifyManifest(join(out, 'checkpoints', nameOf(40)));
+    // Nothing is missing of the metrics.
+    const whole = folder.options({ steps: 40 });
+    await runAll(whole);
+    expect(metricsOf(out)).toEqual(metricsOf(whole.out));
+  });
+});
+
+/** Leaves no room in a file system. */
+function fill(path: string): void {
+  for (let bytes = 2 ** 20; bytes >= 4096; ) {
+    const { bavail, bsize } = statfsSync(join(path, '..'));
+    if (bavail === 0) return;
+    try {
+      writeFileSync(path, new Uint8Array(Math.min(bytes, bavail * bsize)), { flag: 'a' });
+    } catch {
+      bytes /= 2;
+    }
+  }
+}
