@@ -23,7 +23,7 @@ describe('a process that is killed', () => {
     expect(existsSync(join(killed.out, 'run.lock'))).toBe(true);
 
     const second = new Child(killed);
-    await second.until(() => second.lines.includes('step 9') && unfinished().length > 0);
+    await second.until(() => second.lines.includes('checkpoint 8') && unfinished().length > 0);
     expect(await second.kill()).toBe('SIGKILL');
     const started = second.lines.find((line) => line.startsWith('start')) ?? '';
     expect(Number(started.split(' ')[1])).toBeGreaterThanOrEqual(4);
@@ -38,7 +38,7 @@ describe('a process that is killed', () => {
   });
 
   it('five times amidst saving finds the newest whole checkpoint each time, bit for bit', async () => {
-    const often = { steps: 40, checkpoint: { every: 1, keep: 3, best: 1 }, evaluation: { every: 4, batches: 1 } };
+    const often = { steps: 20, checkpoint: { every: 1, keep: 3, best: 1 }, evaluation: { every: 4, batches: 1 } };
     const whole = folder.options(often);
     const killed = { ...folder.options(often), resume: true };
     const named = (pattern: RegExp) => checkpointsOf(killed.out).filter((name) => pattern.test(name));
