@@ -17,7 +17,7 @@ const ruleSchema = z
         'skippedSteps',
       ])
       .describe(
-        'What is looked at. `gradNorm`: before clipping; `activationRange`, `zerosShare`: of the layer where they are largest; `lossSpike`: the loss in standard deviations above the mean of the 64 before it; `lossVariance`: of the last 64; `memory`: share of the machine in use; `skippedSteps`: in a row.',
+        'What is looked at. `gradNorm`: before clipping; `activationRange`, `zerosShare`: of the layer where they are largest; `lossSpike`: the loss in standard deviations above the mean of the 16 before it; `lossVariance`: of the last 64; `memory`: share of the machine in use; `skippedSteps`: in a row.',
       ),
     above: z.number().optional().describe('The rule applies beyond this value.'),
     below: z.number().optional().describe('The rule applies under this value.'),

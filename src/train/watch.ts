@@ -6,11 +6,11 @@ import { type Finding, type Measure, type Metric, Rules } from './rules.js';
 import type { Activation } from './statistics.js';
 import type { UpdateResult } from './stepper.js';
 
-/** Losses that mean and variance are of: as many as there are, up to this. */
+/** Losses that variance and deviation are of: as many as there are, up to this. */
 const windowSteps = 64;
-/** Losses from which on a spike can be told. */
-const leastLosses = 16;
-/** Losses vary by at least this share of their mean, however calm they were. */
+/** Losses that a spike stands above the mean of; before there are so many, none can be told. */
+const spikeSteps = 16;
+/** Losses deviate by at least this share of their mean, however calm they were. */
 const leastDeviation = 0.01;
 
 /** What watching knows beyond a step; part of a checkpoint. */
@@ -46,10 +46,9 @@ export class Watcher {
   afterStep(step: number, result: UpdateResult): { metrics: WatchMetrics; findings: Finding[] } {
     const { loss, gradNorm, lossScale, skipped, overflowed, activations } = result;
     this.#skippedInARow = skipped ? this.#skippedInARow + 1 : 0;
-    const spike = deviation(loss, this.state.losses);
-    if (Number.isFinite(loss)) this.state.losses = [...this.state.losses, loss].slice(-windowSteps);
-    const { losses } = this.state;
-    const lossVariance = losses.length > 1 ? meanAndVariance(losses).variance : null;
+    const spike = spikeOf(loss, this.state.losses);
+    const losses = Number.isFinite(loss) ? [...this.state.losses, loss].slice(-windowSteps) : this.state.losses;
+    const lossVariance = losses.length > 1 ? variance(losses) : null;
     const [range, zeros] = activations ? [widest(activations), emptiest(activations)] : [null, null];
     const of = (value: number | null) => (value === null ? null : { value });
     const measures: Record<Metric, () => Measure | null> = {
@@ -65,7 +64,8 @@ export class Watcher {
       skippedSteps: () => ({ value: this.#skippedInARow }),
     };
     const findings = this.#rules.check(step, (metric) => measures[metric]());
-    for (const { action, factor } of findings) if (action === 'lowerLr') this.state.lrFactor *= factor;
+    const lowered = findings.filter(({ action }) => action === 'lowerLr').map(({ factor }) => factor);
+    this.state = { lrFactor: lowered.reduce((product, factor) => product * factor, this.state.lrFactor), losses };
     return {
       metrics: { lossVariance, activationRange: range?.value ?? null, zerosShare: zeros?.value ?? null },
       findings,
@@ -85,18 +85,23 @@ export class Watcher {
   }
 }
 
-/** How many standard deviations a loss lies above the mean of those before it; null while they are few. */
-function deviation(loss: number, before: readonly number[]): number | null {
-  if (before.length < leastLosses) return null;
+/**
+ * How many standard deviations a loss lies above the mean of the 16 before it; null while they are fewer. The deviation is that
+ * of one loss from the next, over √2 (von Neumann 1941): a loss that falls steadily has none.
+ */
+function spikeOf(loss: number, before: readonly number[]): number | null {
+  if (before.length < spikeSteps) return null;
   if (!Number.isFinite(loss)) return Number.POSITIVE_INFINITY;
-  const { mean, variance } = meanAndVariance(before);
-  return (loss - mean) / Math.max(Math.sqrt(variance), leastDeviation * Math.abs(mean));
+  const center = mean(before.slice(-spikeSteps));
+  const squares = before.slice(1).map((next, i) => (next - (before[i] as number)) ** 2);
+  return (loss - center) / Math.max(Math.sqrt(mean(squares) / 2), leastDeviation * Math.abs(center));
 }
 
-function meanAndVariance(numbers: readonly number[]): { mean: number; variance: number } {
-  const mean = numbers.reduce((sum, x) => sum + x, 0) / numbers.length;
-  const variance = numbers.reduce((sum, x) => sum + (x - mean) ** 2, 0) / (numbers.length - 1);
-  return { mean, variance };
+const mean = (numbers: readonly number[]) => numbers.reduce((sum, x) => sum + x, 0) / numbers.length;
+
+function variance(numbers: readonly number[]): number {
+  const center = mean(numbers);
+  return numbers.reduce((sum, x) => sum + (x - center) ** 2, 0) / (numbers.length - 1);
 }
 
 const rangeOf = ({ smallest, greatest, notFinite }: Activation) =>
