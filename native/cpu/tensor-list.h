@@ -13,7 +13,11 @@ namespace HADAL_ISA {
 template <class Part>
 HADAL_INLINE Vec loadAny(DType dtype, const void* p, int64_t i, Part part) {
   Vec x = {};
-  dispatch(dtype, [&](auto t) { x = load(static_cast<const decltype(t)*>(p) + i, part); });
+  dispatch(dtype, [&](auto t) {
+    const auto* at = static_cast<const decltype(t)*>(p) + i;
+    prefetch(at);
+    x = load(at, part);
+  });
   return x;
 }
 template <class Part>
