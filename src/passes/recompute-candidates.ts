@@ -44,7 +44,7 @@ export function recomputeCandidates(graph: Graph): Kept[] {
       candidates.push((value) => !now.has(value));
     }
   }
-  return candidates;
+  return [...candidates, (value) => least.has(value)];
 }
 
 function kindsOf(graph: Graph, least: ReadonlySet<Value>): LayerKind[] {

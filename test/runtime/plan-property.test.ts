@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Graph } from '../../src/graph/graph.js';
+import type { Graph, Value } from '../../src/graph/graph.js';
 import { verify } from '../../src/graph/verify.js';
+import { fusions, ordering, runPasses } from '../../src/passes/pipeline.js';
+import { recomputation } from '../../src/passes/recompute.js';
 import { compile } from '../../src/runtime/compile.js';
 import { plan } from '../../src/runtime/plan.js';
 import { testDevice } from '../support/op-case.js';
@@ -58,6 +60,29 @@ describe('random programs', () => {
     );
     const fused = ['matmul-accumulate', 'add-rms-norm', 'concat', 'fused-elementwise'];
     expect([...found]).toEqual(expect.arrayContaining(fused));
+  });
+
+  it('do so where backward computes again what forward did not keep, whichever nodes and values these are', async () => {
+    let again = 0;
+    const program = (seed: number) => {
+      const rng = new Rng(seed);
+      const traced = randomProgram(rng);
+      // Most of what comes late, and some of the rest, is of backward.
+      const { nodes } = traced.graph;
+      for (const [i, node] of nodes.entries())
+        node.isBackward ||= rng.integer(nodes.length) < i && rng.integer(2) === 0;
+      return check(traced, (graph, threads) => {
+        const fused = rng.integer(2) === 0 ? graph : runPasses(graph, fusions);
+        const values = new Set(fused.nodes.flatMap(({ outputs }) => outputs.filter(() => rng.integer(3) === 0)));
+        const kept = (value: Value) => values.has(value);
+        again += recomputation(fused, kept).again.size;
+        const ordered = runPasses(fused, ordering(kept));
+        verify(ordered);
+        return plan(ordered, threads);
+      });
+    };
+    await fc.assert(fc.asyncProperty(seeds, program), { numRuns: 250 });
+    expect(again).toBeGreaterThan(250);
   });
 
   it('do so where every value is an output as well, which needs no reuse of memory', async () => {
