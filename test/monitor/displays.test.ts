@@ -80,7 +80,7 @@ describe('terminal display', () => {
              inputs, outputs, programs  976.6 KiB
              the process itself         114.4 MiB
              total                      589.3 MiB
-             may take                   12.00 GiB
+             budget                     12.00 GiB
       run    runs/shallow-1
       eval   step 100: held-out loss 4.5000, 1.6543 bits/byte (32,768 tokens)
       ██████████▏─────────────────────────────   25 %  101/400
@@ -98,7 +98,7 @@ describe('terminal display', () => {
              inputs, outputs, programs  976.6 KiB
              the process itself         114.4 MiB
              total                      589.3 MiB
-             may take                   12.00 GiB
+             budget                     12.00 GiB
       run    runs/shallow-1
       eval   step 100: held-out loss 4.5000, 1.6543 bits/byte (32,768 tokens)
       ████████████████████████████████████████  100 %  400/400
@@ -166,7 +166,7 @@ describe('plain log', () => {
              inputs, outputs, programs  976.6 KiB
              the process itself         114.4 MiB
              total                      589.3 MiB
-             may take                   12.00 GiB
+             budget                     12.00 GiB
       run    runs/shallow-1
       step   1/400  loss 8.3178  5,123 tokens/s  ETA 2:40  balance 1.42  mtp 8.3211  norm 1.23  lr 5.0e-5
       step   101/400  loss 5.5000  5,123 tokens/s  ETA 2:00  balance 1.42  mtp 8.3211  norm 1.23  lr 1.5e-3
@@ -182,6 +182,24 @@ describe('plain log', () => {
       logged(events).map((line) => /(\d+)\/25/.exec(line)?.[1]);
     expect(numbers(steps(1))).toEqual(['1', '11', '21', '25']);
     expect(numbers(steps(700))).toEqual(['1', '4', '7', '10', '13', '16', '19', '22', '25']);
+  });
+
+  it('writes warnings, and where the run went back to; steps then count from there', () => {
+    const back: TrainEvent[] = [
+      start(),
+      step({ step: 30 }),
+      { type: 'warning', step: 30, message: 'loss spike 7.1 is above 6; back to the last checkpoint' },
+      { type: 'rollback', from: 30, step: 24 },
+      step({ step: 25 }),
+      step({ step: 34 }),
+    ];
+    const lines = logged(back).slice(5);
+    expect(lines.map((line) => line.replace(/ {2}loss .*/, ''))).toEqual([
+      'step   30/400',
+      'warn   step 30: loss spike 7.1 is above 6; back to the last checkpoint',
+      'back   from step 30 to step 24, past the data read since',
+      'step   34/400',
+    ]);
   });
 
   it('writes skipped steps at once', () => {

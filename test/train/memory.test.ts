@@ -1,9 +1,12 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { loadAddon } from '../../src/addon/addon.js';
 import { planMemory } from '../../src/train/memory.js';
 import { planPrograms } from '../../src/train/planning.js';
+import { eventsOf, RunFolder, runAll, runUntil } from './runs.js';
 import { stepConfig, tinyBatch, tinyModel, tinyStepper, updateInputs } from './tiny.js';
 
 const { storageBytes } = loadAddon();
@@ -48,6 +51,50 @@ describe('planned memory', () => {
     // Tokens, document ids, positions, labels, and two of the MTP module; numbers that come with them are few.
     expect(of(9) - of(8)).toBeGreaterThanOrEqual(2 * 16 * 6 * 4);
     expect(of(9) - of(8)).toBeLessThan(2 * 16 * 6 * 4 + 64);
+  });
+});
+
+describe('a run with a budget', () => {
+  const folder = new RunFolder();
+  afterAll(() => folder.remove());
+
+  it('writes down what was decided', async () => {
+    const options = folder.options({
+      batch: 'auto',
+      activationCheckpointing: 'auto',
+      memory: { budget: '1GiB' },
+      steps: 1,
+    });
+    // So many rows of a model this small would take as many minutes: it ends before the first step.
+    const events = await runUntil({ ...options, seqLen: 64, gradAccumulationSteps: 2 }, ({ type }) => type === 'start');
+    const [start] = eventsOf(events, 'start');
+    const config = JSON.parse(readFileSync(join(options.out, 'config.json'), 'utf8'));
+    expect(config).toMatchObject({
+      activationCheckpointing: 'none',
+      gradAccumulationSteps: 2,
+      memory: { budget: 2 ** 30 },
+    });
+    expect(config.batch).toBeGreaterThan(100);
+    expect(config.batch % 2).toBe(0);
+    expect(start?.memory).toMatchObject({ budget: 2 ** 30 });
+    expect(start?.memory.total).toBeLessThan(2 ** 30);
+  });
+
+  it('that is too small is refused before data are prepared', async () => {
+    const cache = join(folder.path, 'none');
+    const options = folder.options({ data: { sources: ['synthetic'], cache }, memory: { budget: '2MiB' } });
+    await expect(runAll(options)).rejects.toMatchObject({
+      code: 'HADAL_ERR_MEMORY',
+      message: expect.stringMatching(/within 2.00 MiB of memory, this one needs .* the process itself/),
+    });
+    expect(existsSync(cache)).toBe(false);
+  });
+
+  it('that is no size is refused', async () => {
+    await expect(runAll(folder.options({ memory: { budget: '2 gigs' } }))).rejects.toMatchObject({
+      code: 'HADAL_ERR_CONFIG',
+      message: expect.stringContaining("field 'memory.budget'"),
+    });
   });
 });
 

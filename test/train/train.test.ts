@@ -82,11 +82,8 @@ describe('train', () => {
     const [start] = eventsOf(events, 'start');
     expect(start?.activeParameters).toBeLessThan(start?.parameters as number);
     expect(start?.heldOutTokens).toBeLessThan((start?.trainTokens as number) / 10);
-    // In bf16 matrices have copies of two bytes a weight.
-    const bytesAParameter = (start?.memory.weights as number) / (start?.parameters as number);
-    if (start?.dtype === 'fp32') expect(bytesAParameter).toBe(4);
-    else expect(bytesAParameter).toBeGreaterThan(5);
-    expect(bytesAParameter).toBeLessThan(6);
+    // Whole pages, and in bf16 copies of matrices.
+    expect(start?.memory.weights).toBeGreaterThan(4 * (start?.parameters as number));
   });
 
   it('tells every step', () => {
