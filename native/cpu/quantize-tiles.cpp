@@ -8,8 +8,8 @@ namespace HADAL_ISA {
 
 namespace {
 
-// Columns of one thread's share of tiles that are one column wide: whole cache lines, whose rows stay in the first-level cache
-// between both passes over them (128 rows of 128 fp32 numbers are 64 KiB, read in stretches of a vector).
+// Columns of one thread's share of tiles that are one column wide: a few whole cache lines of each row. 128 such rows are
+// 64 KiB of fp32 numbers, which the second-level cache holds between both passes over them.
 constexpr int64_t columnsAtOnce = 128;
 
 HADAL_INLINE Vec magnitude(Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<UVec>(x) & 0x7fffffffu); }
@@ -45,16 +45,20 @@ HADAL_INLINE void quantizeTile(const X* x, Y* y, int64_t stride, int64_t rows, i
     });
 }
 
-// Tiles that are one column wide, side by side.
+// Up to columnsAtOnce tiles that are one column wide, side by side, row by row: neighbours share cache lines.
 template <class X, class Y>
 HADAL_INLINE void quantizeColumns(const X* x, Y* y, int64_t stride, int64_t rows, int64_t columns, bool powerOfTwo) {
-  forLanes(columns, [&](int64_t j, auto part) {
-    Vec largest = {};
-    for (int64_t i = 0; i < rows; i++) largest = max(magnitude(load(x + i * stride + j, part)), largest);
-    const Vec scale = scaleOf(largest, powerOfTwo);
-    for (int64_t i = 0; i < rows; i++)
-      store(y + i * stride + j, part, quantized(load(x + i * stride + j, part), scale));
-  });
+  float scales[columnsAtOnce] = {};  // first the largest
+  for (int64_t i = 0; i < rows; i++)
+    forLanes(columns, [&](int64_t j, auto part) {
+      store(scales + j, part, max(magnitude(load(x + i * stride + j, part)), load(scales + j, part)));
+    });
+  forLanes(columns,
+           [&](int64_t j, auto part) { store(scales + j, part, scaleOf(load(scales + j, part), powerOfTwo)); });
+  for (int64_t i = 0; i < rows; i++)
+    forLanes(columns, [&](int64_t j, auto part) {
+      store(y + i * stride + j, part, quantized(load(x + i * stride + j, part), load(scales + j, part, 1)));
+    });
 }
 
 HADAL_INLINE int64_t workspaceBytes(const QuantizeTilesParams& p, int) { return (p.groups + 1) * 8; }
