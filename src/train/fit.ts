@@ -19,6 +19,8 @@ export type FittedConfig = SizedConfig & { memory: { budget: number } };
 /** A run that fits, and how its programs are planned. */
 export interface Fitted extends PlanOptions {
   config: FittedConfig;
+  /** What was decided, a line each. */
+  decisions: string[];
 }
 
 /** Of the largest micro-batch, `batch: 'auto'` takes so much. */
@@ -56,7 +58,8 @@ export async function fitToMemory(config: TrainConfig, planner: Planner, dtype: 
   const base = residentBytes().now + growthBefore + growthInTraining;
   const found = await fitting(config, new Candidates(planner, dtype, base, budget));
   const { accumulates, withinBytes } = found;
-  return { config: { ...found.config, memory: { ...config.memory, budget } }, accumulates, withinBytes };
+  const fitted = { ...found.config, memory: { ...config.memory, budget } };
+  return { config: fitted, decisions: decisionsOf(config, fitted), accumulates, withinBytes };
 }
 
 /**
@@ -73,6 +76,21 @@ export async function fitting(config: TrainConfig, candidates: Candidates): Prom
   const oneIfOpen = (n: number | 'auto') => (n === 'auto' ? 1 : n);
   const [batch, gradAccumulationSteps] = [oneIfOpen(config.batch), oneIfOpen(config.gradAccumulationSteps)];
   throw await refusal(await candidates.of({ ...config, batch, gradAccumulationSteps }), candidates);
+}
+
+function decisionsOf(given: TrainConfig, fitted: FittedConfig): string[] {
+  const { batch, gradAccumulationSteps: parts, activationCheckpointing: policy, checkpoint } = fitted;
+  const size = given.batch === 'auto' ? [`batch ${batch}`] : [];
+  if (given.gradAccumulationSteps === 'auto') size.push(`gradAccumulationSteps ${parts}`);
+  if (given.activationCheckpointing === 'auto') {
+    size.push(`activationCheckpointing ${policy === 'auto' ? 'as much as the budget asks for' : policy}`);
+  }
+  return [
+    ...(size.length > 0 ? [`memory has room for ${size.join(', ')}`] : []),
+    ...(checkpoint.background === given.checkpoint.background
+      ? []
+      : ['training waits while a checkpoint is saved: memory has no room for a copy of it']),
+  ];
 }
 
 /** The quickest run of the wished batch that fits. */

@@ -19,7 +19,7 @@ import { loadParameters, type ModelSource, openModelSource } from '../session/mo
 import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
-import { type FittedConfig, fitToMemory } from './fit.js';
+import { type Fitted, fitToMemory } from './fit.js';
 import { growthInTraining, hasSnapshot, memoryInUse, planMemory } from './memory.js';
 import type { TrainOptions } from './options.js';
 import { Planner, type Plans } from './planning.js';
@@ -62,7 +62,8 @@ export async function* train(
   });
   using directory = await RunDirectory.open(given.out, { resume: given.resume });
   const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;
-  const { config, prepared, heldOut, plans } = yield* prepareAndPlan(given, model, dtype, device.threads, signal);
+  const planned = yield* prepareAndPlan(given, model, dtype, device.threads, signal);
+  const { config, decisions, prepared, heldOut, plans } = planned;
   const memory = planMemory(model, plans, {
     gradAccumulationSteps: config.gradAccumulationSteps,
     snapshot: hasSnapshot(config),
@@ -72,7 +73,7 @@ export async function* train(
   using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans);
   const run = new Run(config, directory, stepper, device, prepared, heldOut, source, onProfile);
 
-  const notes = await run.load();
+  const notes = [...decisions, ...(await run.load())];
   await using loader = run.openLoader();
   // Not before: a run that is refused leaves what is in the directory as it was.
   await directory.writeConfig({ ...config, device: device.name, dtype, threads: device.threads });
@@ -99,6 +100,13 @@ export async function* train(
   yield* run.updates(loader, saver, signal);
 }
 
+/** What {@link prepareAndPlan} makes. */
+interface Planned extends Pick<Fitted, 'config' | 'decisions'> {
+  prepared: PreparedRun;
+  heldOut: PreparedPart;
+  plans: Plans;
+}
+
 /** Data and programs, made at the same time: the first step is not to wait for both. What cannot fit is refused before. */
 async function* prepareAndPlan(
   given: TrainConfig,
@@ -106,10 +114,10 @@ async function* prepareAndPlan(
   dtype: PrecisionDType,
   threads: number,
   signal: AbortSignal | undefined,
-): AsyncGenerator<PrepareEvent, { config: FittedConfig; prepared: PreparedRun; heldOut: PreparedPart; plans: Plans }> {
+): AsyncGenerator<PrepareEvent, Planned> {
   await using planner = new Planner(model, threads);
   yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
-  const { config, ...fitted } = await fitToMemory(given, planner, dtype);
+  const { config, decisions, ...fitted } = await fitToMemory(given, planner, dtype);
   const plans = planner.programs(stepConfigOf(config, dtype), fitted);
   plans.catch(() => {}); // reported where they are awaited
   const prepared = yield* reported<PrepareEvent, PreparedRun>(
@@ -124,7 +132,7 @@ async function* prepareAndPlan(
     );
   }
   yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
-  return { config, prepared, heldOut, plans: await plans };
+  return { config, decisions, prepared, heldOut, plans: await plans };
 }
 
 /** One run in progress. */

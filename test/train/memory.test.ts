@@ -77,6 +77,7 @@ describe('a run with a budget', () => {
     expect(config.batch).toBeGreaterThan(100);
     expect(config.batch % 2).toBe(0);
     expect(start?.memory).toMatchObject({ budget: 2 ** 30 });
+    expect(start?.notes).toEqual([`memory has room for batch ${config.batch}, activationCheckpointing none`]);
     expect(start?.memory.total).toBeLessThan(2 ** 30);
   });
 
