@@ -44,6 +44,7 @@ export type {
   StartEvent,
   StepEvent,
   TrainEvent,
+  WarningEvent,
 } from './train/events.js';
 export type { Inspection, InspectOptions, TrainingMemory } from './train/inspect.js';
 export type { TrainOptions } from './train/options.js';

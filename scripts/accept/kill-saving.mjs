@@ -25,7 +25,7 @@ const seed = Number(process.argv[3] ?? Date.now() % 2 ** 31);
 const random = generator(seed);
 const folder = mkdtempSync(join(tmpdir(), 'hadal-kill-'));
 // Saved after every other step: something is being saved nearly always.
-const options = { steps: 10 * kills + 20, checkpointEvery: 2 };
+const options = { steps: 7 * kills + 20, checkpointEvery: 2 };
 const begin = (name) => start(join(folder, name), options, ['checkpoint.keep=3', 'checkpoint.best=1']);
 
 /** What a killed process has left of the checkpoint it was writing. */
@@ -52,7 +52,7 @@ for (let i = 1; i <= kills; i++) {
   const more = 1 + Math.floor(random() * 3);
   await until(run, () => run.events.filter(({ type }) => type === 'checkpoint').length >= more);
   await until(run, () => isWriting(run));
-  const atMs = performance.now() + random() * 12;
+  const atMs = performance.now() + random() * 60;
   await until(run, () => performance.now() > atMs);
   run.child.kill('SIGKILL');
   const { signal } = await run.ended;

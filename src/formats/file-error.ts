@@ -32,12 +32,6 @@ export function fileError(error: unknown, doing: string): unknown {
   );
 }
 
-/** Whether a file operation was refused for want of space. */
-export function isOutOfSpace(error: unknown): boolean {
-  const { code } = (error ?? {}) as NodeJS.ErrnoException;
-  return code === 'ENOSPC' || code === 'EDQUOT';
-}
-
 /** Runs a file operation; its system errors become HADAL_ERR_IO. */
 export async function withFileErrors<T>(doing: string, run: () => Promise<T>): Promise<T> {
   try {

@@ -5,6 +5,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { crc32c } from '../core/crc32c.js';
 import { HadalError } from '../core/errors.js';
+import { isOutOfSpace } from '../core/out-of-space.js';
 import type { TrainListener } from './lines.js';
 
 /** Options of {@link TensorboardWriter.open}. */
@@ -59,15 +60,20 @@ export class TensorboardWriter implements Disposable {
     if (this.#buffered >= bufferBytes) this.flush();
   }
 
-  /** Hands what is buffered to the system. @throws HadalError HADAL_ERR_IO */
+  /** Hands what is buffered to the system; what a full disk refuses stays for the next time. @throws HadalError HADAL_ERR_IO */
   flush(): void {
     const fd = this.#fd;
     if (fd === null || this.#buffered === 0) return;
-    const bytes = message(this.#buffer);
-    this.#buffer = [];
-    this.#buffered = 0;
+    let bytes = message(this.#buffer);
     refusing(`write ${this.path}`, () => {
-      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+      try {
+        while (bytes.length > 0) bytes = bytes.subarray(writeSync(fd, bytes));
+      } catch (error) {
+        if (!isOutOfSpace(error)) throw error;
+      } finally {
+        this.#buffer = [bytes];
+        this.#buffered = bytes.length;
+      }
     });
   }
 
@@ -76,6 +82,7 @@ export class TensorboardWriter implements Disposable {
     if (this.#fd === null) return;
     try {
       this.flush();
+      if (this.#buffered > 0) process.emitWarning(`the disk of ${this.path} is full: its last numbers are lost`);
     } finally {
       closeSync(this.#fd);
       this.#fd = null;

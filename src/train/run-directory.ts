@@ -3,9 +3,10 @@ import { closeSync, fstatSync, ftruncateSync, openSync, writeFileSync } from 'no
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { HadalError } from '../core/errors.js';
+import { isOutOfSpace } from '../core/out-of-space.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
 import { DirectoryLock } from '../formats/directory-lock.js';
-import { fileError, isOutOfSpace, withFileErrors } from '../formats/file-error.js';
+import { fileError, withFileErrors } from '../formats/file-error.js';
 import { makeDirectory } from '../formats/make-directory.js';
 import {
   checkpointName,

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TensorboardWriter, tensorboardListener } from '../../src/monitor/tensorboard.js';
+import type { TrainEvent } from '../../src/train/events.js';
+import { fill, mount } from '../support/mounted.js';
 import { end, start, step } from './events.js';
 
 const scalars: [number, string, number][] = [
@@ -56,6 +58,26 @@ describe('event file', () => {
     expect(readFileSync(path)).toEqual(golden);
   });
 
+  it('waits for room on a full disk, and misses nothing', (context) => {
+    using mounted = mount('size=64k');
+    if (!mounted) return context.skip('a small file system can be mounted by root alone');
+    const [runs, filler] = [join(mounted.path, 'runs'), join(mounted.path, 'filler')];
+    using writer = TensorboardWriter.open(runs, { wallTime: 1700000000.25 });
+    writer.flush();
+    fill(filler);
+    const numbers = Array.from({ length: 300 }, (_, i) => i);
+    for (const i of numbers) {
+      writer.scalar(i, 'train/loss', 1 / (i + 1), 1700000001.5);
+      writer.flush();
+    }
+    const { size } = statSync(writer.path);
+    rmSync(filler);
+    writer.flush();
+    expect(statSync(writer.path).size).toBeGreaterThan(size);
+    const path = write(numbers.map((i) => [i, 'train/loss', 1 / (i + 1)]));
+    expect(readFileSync(writer.path)).toEqual(readFileSync(path));
+  });
+
   it('says which directory cannot be written', () => {
     writeFileSync(join(dir, 'file'), '');
     expect(() => TensorboardWriter.open(join(dir, 'file', 'runs'))).toThrow(
@@ -63,6 +85,30 @@ describe('event file', () => {
     );
   });
 });
+
+it('a run that goes back begins there anew', () => {
+  const write = (events: TrainEvent[]) => {
+    const runDir = join(dir, String(events.length));
+    using board = tensorboardListener();
+    for (const event of [start({ runDir, step: 0 }), ...events, end()]) board.listen(event);
+    const [file] = readdirSync(runDir);
+    return tagsOf(readFileSync(join(runDir, file as string)));
+  };
+  const [one, two, other] = [step({ step: 1 }), step({ step: 2 }), step({ step: 2, loss: 3 })];
+  const straight = write([one, other]);
+  expect(write([one, two, { type: 'rollback', from: 2, step: 1 }, other])).toEqual(straight);
+});
+
+/** Every record without its wall time: what it is of. */
+function tagsOf(file: Buffer): string[] {
+  const found: string[] = [];
+  for (let at = 0; at < file.length; ) {
+    const bytes = Number(file.readBigUInt64LE(at));
+    found.push(file.toString('latin1', at + 12 + 9, at + 12 + bytes));
+    at += bytes + 16;
+  }
+  return found;
+}
 
 const python = process.env.HADAL_PYTHON ?? 'python3';
 const hasReader = spawnSync(python, ['-c', 'import tensorboard']).status === 0;

@@ -164,6 +164,34 @@ describe('a run', () => {
     expect(() => device.native.read(y, 0, wrong(out.buffer))).toThrow(/typed array/);
   });
 
+  it('copies whole tensors into arrays of their size only', async () => {
+    using device = openDevice('cpu', { threads: 1 });
+    const [storage, empty] = [new Storage(16), new Storage(0)];
+    const { native } = device;
+    for (const [storages, targets] of [
+      [storage, new Float32Array(4)],
+      [[storage], [new Float32Array(3)]],
+      [[storage], [new Float32Array(5)]],
+      [[storage], []],
+      [[{}], [new Float32Array(4)]],
+      [[storage], [new ArrayBuffer(16)]],
+    ]) {
+      expect(() => native.snapshot(wrong(storages), wrong(targets))).toThrow(/\[native\]/);
+    }
+    expect(() => native.prepare(wrong([{}]))).toThrow(/\[native\]/);
+    expect(() => native.prepare(wrong(5))).toThrow(/\[native\]/);
+    await native.prepare([new Uint8Array(0), new Uint8Array(1), new Uint8Array(1 << 20)]);
+    await native.snapshot([], []);
+    const target = new Float32Array(4).fill(5);
+    await native.snapshot([storage, empty], [target, new Float32Array(0)]);
+    expect([...target]).toEqual([0, 0, 0, 0]);
+    storage.dispose();
+    expect(() => native.snapshot([storage], [target])).toThrow(/disposed/);
+    native.shutdown();
+    expect(() => native.snapshot([empty], [new Uint8Array(0)])).toThrow(/shut down/);
+    expect(() => native.prepare([target])).toThrow(/shut down/);
+  });
+
   it('keeps what it works on while it is queued', async () => {
     using device = openDevice('cpu', { threads: 1 });
     const [x, y] = [new Storage(16), new Storage(16)];

@@ -7,8 +7,8 @@ import type { ErrorCode } from '../../src/core/errors.js';
 import { HadalError } from '../../src/core/errors.js';
 import { verifyManifest, writeManifest } from '../../src/formats/manifest.js';
 import type { TrainOptions } from '../../src/train/options.js';
+import { mount } from '../support/mounted.js';
 import { Child } from './child.js';
-import { mount } from './mounted.js';
 import { checkpointsOf, eventsOf, RunFolder, runAll, runModel, runUntil, snapshotOf } from './runs.js';
 
 const folder = new RunFolder();

@@ -1,13 +1,14 @@
 // Checkpoints while training goes on: what they hold, which are kept, what a full disk does.
-import { readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { verifyManifest } from '../../src/formats/manifest.js';
 import { keptCheckpoints } from '../../src/train/checkpoint-list.js';
 import type { TrainEvent } from '../../src/train/events.js';
+import type { TrainOptions } from '../../src/train/options.js';
 import { train } from '../../src/train/train.js';
-import { mount } from './mounted.js';
-import { checkpointsOf, contentsOf, eventsOf, metricsOf, RunFolder, runAll } from './runs.js';
+import { fill, mount } from '../support/mounted.js';
+import { checkpointsOf, eventsOf, metricsOf, RunFolder, runAll, runModel, snapshotOf } from './runs.js';
 
 const folder = new RunFolder();
 afterAll(() => folder.remove());
@@ -15,8 +16,13 @@ afterAll(() => folder.remove());
 const nameOf = (step: number) => `step-${String(step).padStart(8, '0')}`;
 
 describe('a checkpoint that is saved in the background', () => {
-  it('holds the very bits of one for which training waits', async () => {
-    const common = { steps: 9, evaluation: { every: 2, batches: 1 }, dtype: 'bf16' } as const;
+  const lowRank = [{ match: '*.kv_b_proj.weight', rank: 4 }];
+  it.each<[string, Partial<TrainOptions>]>([
+    ['', { dtype: 'bf16' }],
+    [', also of running means', { optimizer: { lr: 1e-2, warmupSteps: 2, emaDecay: 0.9 } }],
+    [', also of weights that are products', { model: { config: runModel, lowRank } }],
+  ])('holds the very bits of one for which training waits%s', async (_, change) => {
+    const common = { steps: 9, evaluation: { every: 2, batches: 1 }, ...change };
     const [behind, waiting] = [true, false].map((background) =>
       folder.options({ ...common, checkpoint: { every: 2, keep: 9, background } }),
     ) as [ReturnType<RunFolder['options']>, ReturnType<RunFolder['options']>];
@@ -24,7 +30,7 @@ describe('a checkpoint that is saved in the background', () => {
     await runAll(waiting);
     expect(checkpointsOf(behind.out)).toEqual([2, 4, 6, 8, 9].map(nameOf));
     for (const name of checkpointsOf(behind.out)) {
-      const [a, b] = [behind, waiting].map(({ out }) => contentsOf(join(out, 'checkpoints', name)));
+      const [a, b] = [behind, waiting].map(({ out }) => Object.values(snapshotOf(join(out, 'checkpoints', name))));
       expect(a, name).toEqual(b);
     }
     expect(eventsOf(events, 'checkpoint').map(({ step }) => step)).toEqual([2, 4, 6, 8, 9]);
@@ -119,16 +125,3 @@ describe('a full disk', () => {
     expect(metricsOf(out)).toEqual(metricsOf(whole.out));
   });
 });
-
-/** Leaves no room in a file system. */
-function fill(path: string): void {
-  for (let bytes = 2 ** 20; bytes >= 4096; ) {
-    const { bavail, bsize } = statfsSync(join(path, '..'));
-    if (bavail === 0) return;
-    try {
-      writeFileSync(path, new Uint8Array(Math.min(bytes, bavail * bsize)), { flag: 'a' });
-    } catch {
-      bytes /= 2;
-    }
-  }
-}
