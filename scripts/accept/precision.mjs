@@ -14,7 +14,7 @@ const folder = mkdtempSync(join(tmpdir(), 'hadal-precision-'));
 
 /**
  * @param {string} label
- * @param {Partial<import('../../dist/train/train.js').TrainOptions>} precision
+ * @param {Partial<import('../../dist/train/options.js').TrainOptions>} precision
  */
 async function run(label, precision) {
   const out = join(folder, label);

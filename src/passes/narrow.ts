@@ -24,9 +24,6 @@ export interface Precision {
   };
 }
 
-/** One number format for all layers. */
-export const uniformPrecision = (dtype: PrecisionDType): Precision => ({ dtype, layers: [], fp8: { scale: 'float' } });
-
 /**
  * Gives a forward graph activations of each layer's dtype. State stays as it is: each use of a weight casts it anew, so that
  * the gradients of its uses are summed in fp32. Outputs keep their dtypes.

@@ -11,13 +11,14 @@ import { matmul } from '../../src/ops/matmul.js';
 import { sum } from '../../src/ops/reduce.js';
 import { bound, reshape, transpose } from '../../src/ops/shape.js';
 import { lower } from '../../src/passes/lower.js';
-import { narrow, type Precision, uniformPrecision } from '../../src/passes/narrow.js';
+import { narrow, type Precision } from '../../src/passes/narrow.js';
 import { runPasses } from '../../src/passes/pipeline.js';
 import { plan } from '../../src/runtime/plan.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { relativeNorm } from '../support/compare.js';
 import { fromFloats } from '../support/float-bytes.js';
 import { testDevice } from '../support/op-case.js';
+import { uniformPrecision } from '../support/precision.js';
 import { Rng } from '../support/rng.js';
 
 type Results = Record<'y' | 'dx' | 'dw', number[]>;

@@ -14,13 +14,14 @@ import { sum } from '../../src/ops/reduce.js';
 import { type RotaryOptions, rotary } from '../../src/ops/rotary.js';
 import { broadcastTo, concat, slice } from '../../src/ops/shape.js';
 import { fuseLatentHeads } from '../../src/passes/fuse-latent-heads.js';
-import { narrow, uniformPrecision } from '../../src/passes/narrow.js';
+import { narrow } from '../../src/passes/narrow.js';
 import { prune } from '../../src/passes/prune.js';
 import { compile } from '../../src/runtime/compile.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { deepseekV2Lite, deepseekV3 } from '../models/published-configs.js';
 import { compare } from '../support/compare.js';
 import { testDevice } from '../support/op-case.js';
+import { uniformPrecision } from '../support/precision.js';
 import { Rng } from '../support/rng.js';
 
 /** How often each of the ops that the rule is about stands in a graph. */

@@ -17,13 +17,14 @@ import { foldCasts } from '../../src/passes/fold-casts.js';
 import { fuseAddends } from '../../src/passes/fuse-addends.js';
 import { fuseResidualNorm } from '../../src/passes/fuse-residual-norm.js';
 import { joinSlices } from '../../src/passes/join-slices.js';
-import { narrow, type PrecisionDType, uniformPrecision } from '../../src/passes/narrow.js';
+import { narrow, type PrecisionDType } from '../../src/passes/narrow.js';
 import { type Pass, pipeline, runForwardPasses, runPasses } from '../../src/passes/pipeline.js';
 import { prune } from '../../src/passes/prune.js';
 import { plan } from '../../src/runtime/plan.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { relativeNorm } from '../support/compare.js';
 import { testDevice } from '../support/op-case.js';
+import { uniformPrecision } from '../support/precision.js';
 import { Rng } from '../support/rng.js';
 import { tinyConfig } from '../train/tiny.js';
 

@@ -10,9 +10,10 @@ import { definedOps } from '../../src/ops/define-op.js';
 import { add, multiply } from '../../src/ops/elementwise.js';
 import { matmul } from '../../src/ops/matmul.js';
 import { rmsNorm } from '../../src/ops/rms-norm.js';
-import { expectLayers, narrow, type Precision, uniformPrecision } from '../../src/passes/narrow.js';
+import { expectLayers, narrow, type Precision } from '../../src/passes/narrow.js';
 import { copiedSlots, readWorkingCopies, refreshWorkingCopies } from '../../src/passes/working-copies.js';
 import { expectHadalError } from '../support/op-case.js';
+import { uniformPrecision } from '../support/precision.js';
 import { tinyConfig } from '../train/tiny.js';
 
 /** The forward pass of a small DeepSeek. */

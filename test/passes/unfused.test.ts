@@ -13,11 +13,12 @@ import { foldCasts } from '../../src/passes/fold-casts.js';
 import { fuseAddends } from '../../src/passes/fuse-addends.js';
 import { fuseResidualNorm } from '../../src/passes/fuse-residual-norm.js';
 import { joinSlices } from '../../src/passes/join-slices.js';
-import { narrow, uniformPrecision } from '../../src/passes/narrow.js';
+import { narrow } from '../../src/passes/narrow.js';
 import type { Pass } from '../../src/passes/pipeline.js';
 import { prune } from '../../src/passes/prune.js';
 import { plan } from '../../src/runtime/plan.js';
 import { testDevice } from '../support/op-case.js';
+import { uniformPrecision } from '../support/precision.js';
 
 /** Names of what computes after a pass. */
 function opsAfter(pass: Pass, build: (graph: Graph) => Value): string[] {
