@@ -40,6 +40,8 @@ export type {
   CheckpointEvent,
   EndEvent,
   EvaluationEvent,
+  MemoryKind,
+  MemoryTable,
   PrepareEvent,
   StartEvent,
   StepEvent,
