@@ -67,7 +67,10 @@ export const lastStep = ({ events }) => events.findLast(({ type }) => type === '
 const digest = (path) => createHash('sha256').update(readFileSync(path)).digest('hex').slice(0, 16);
 
 const metrics = ({ out }) =>
-  readFileSync(join(out, 'metrics.jsonl'), 'utf8').replace(/"(tokensPerSecond|stepMs)":[^,}]+/g, '"$1":0');
+  readFileSync(join(out, 'metrics.jsonl'), 'utf8').replace(
+    /"(tokensPerSecond|stepMs|residentBytes|allocatedPeakBytes)":[^,}]+/g,
+    '"$1":0',
+  );
 
 /** Compares two runs' last checkpoints file by file and their metrics line by line; prints it. */
 export function areEqual(whole, resumed) {
@@ -85,7 +88,7 @@ export function areEqual(whole, resumed) {
   const lines = [whole, resumed].map((run) => metrics(run).split('\n'));
   const [first, second] = [lines[0] ?? [], lines[1] ?? []];
   const differing = first.findIndex((line, i) => line !== second[i]);
-  compare('lines of metrics.jsonl, but for times', [first.length, second.length]);
+  compare('lines of metrics.jsonl, but for times and memory', [first.length, second.length]);
   if (differing >= 0) {
     equal = false;
     console.log(`DIFFERS in line ${differing + 1}:\n  ${first[differing]}\n  ${second[differing]}`);
