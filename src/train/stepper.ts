@@ -1,17 +1,18 @@
 // A model in training on a device: its state, its programs, and one call an update.
-import { HadalError } from '../core/errors.js';
+import { HadalError, invariant } from '../core/errors.js';
 import type { Batch } from '../data/batch.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
 import { withEma } from '../optim/ema.js';
 import { lossScaleSlot } from '../optim/loss-scale.js';
 import { isWatchedInput, watchPrefix } from '../passes/watch.js';
-import { workingCopyPrefix } from '../passes/working-copies.js';
+import type { BackingFile } from '../runtime/backing-file.js';
 import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
 import type { TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
 import type { Plans } from './planning.js';
+import { isPassing } from './slots.js';
 import { type Activation, statisticsOf } from './statistics.js';
 import { metricNames, type StepConfig } from './step.js';
 
@@ -70,10 +71,6 @@ export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> 
   return found;
 }
 
-/** Sums and measures of one update, and what is made from the parameters. */
-const isPassing = (name: string): boolean =>
-  name === 'losses' || ['gradient/', 'load/', watchPrefix, workingCopyPrefix].some((prefix) => name.startsWith(prefix));
-
 /** Arrays by the names of a program's inputs; those that it does not have do not matter. */
 type ProgramInputs = Record<string, NodeJS.TypedArray>;
 
@@ -95,6 +92,8 @@ export class Stepper implements Disposable {
     readonly model: Model,
     readonly config: StepConfig,
     plans: Plans,
+    /** In which slots lie that are planned so. */
+    file: BackingFile | null = null,
   ) {
     this.parameters = parametersOf(model);
     this.stateSlots = [...stateSlots(model, plans).keys()];
@@ -102,8 +101,10 @@ export class Stepper implements Disposable {
     for (const [name, plan] of Object.entries(plans)) {
       const program = device.load(plan);
       this.#programs[name as CompileTask['program']] = program;
-      for (const { name: slot, shape, dtype } of program.slots) {
-        if (!this.tensors.has(slot)) this.tensors.set(slot, device.allocate(shape, dtype));
+      for (const { name: slot, shape, dtype, offloaded } of program.slots) {
+        if (this.tensors.has(slot)) continue;
+        invariant(!offloaded || file, `slot '${slot}' is planned to lie in a file, there is none`);
+        this.tensors.set(slot, device.allocate(shape, dtype, { file: offloaded ? file : null }));
       }
     }
   }

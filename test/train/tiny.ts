@@ -1,6 +1,8 @@
 import { batchFromRows } from '../../src/data/batch.js';
 import { modelFromConfig } from '../../src/models/families.js';
+import type { Model } from '../../src/models/model.js';
 import type { PrecisionDType } from '../../src/passes/narrow.js';
+import type { BackingFile } from '../../src/runtime/backing-file.js';
 import { openDevice } from '../../src/runtime/device.js';
 import { planPrograms } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
@@ -57,10 +59,20 @@ export function randomRows(seed: number, lengths: readonly number[], vocab = 61)
 export const tinyBatch = (seed: number, lengths: readonly number[], seqLen: number) =>
   batchFromRows(randomRows(seed, lengths), { seqLen, mtpDepth: 1 });
 
+interface TinyOptions {
+  accumulates?: boolean;
+  threads?: number;
+  model?: Model;
+  /** For what the config offloads. */
+  file?: BackingFile | null;
+}
+
 /** A stepper on its own device, initialised. */
-export async function tinyStepper(config: StepConfig, { accumulates = false, threads = 2, model = tinyModel() } = {}) {
+export async function tinyStepper(config: StepConfig, options: TinyOptions = {}) {
+  const { accumulates = false, threads = 2, model = tinyModel(), file = null } = options;
   const device = openDevice('cpu', { threads });
-  const stepper = new Stepper(device, model, config, await planPrograms(model, config, { threads, accumulates }));
+  const plans = await planPrograms(model, config, { threads, accumulates });
+  const stepper = new Stepper(device, model, config, plans, file);
   await stepper.initialize(1);
   return {
     stepper,
