@@ -6,7 +6,7 @@ import { add, cast, divide, maximum, multiply, sqrt } from '../ops/elementwise.j
 import { matmul, matmulAccumulate } from '../ops/matmul.js';
 import { muonMomentum, muonUpdate } from '../ops/muon.js';
 import { sumOfSquares } from '../ops/reduce.js';
-import { reshape } from '../ops/shape.js';
+import { reshape, transpose } from '../ops/shape.js';
 import { maxTensors } from '../ops/tensor-list.js';
 import {
   type OptimizedParameter,
@@ -95,18 +95,18 @@ function batches(updated: readonly Updated[]): Updated[][] {
  * @param x - [N, rows, columns], float; the products are in its dtype
  */
 export function orthogonalized(x: Value, steps: number): Value {
-  const [, rows, columns] = x.shape as Shape & [number, number, number];
-  const isTall = rows > columns;
   const { dtype } = x;
+  const [, rows, columns] = x.shape as Shape & [number, number, number];
+  // Tall matrices lie down: the products xxᵀ are of the lesser size then.
+  if (rows > columns) return transpose(orthogonalized(transpose(x, [0, 2, 1]), steps), [0, 2, 1]);
   const norm = cast(sqrt(sumOfSquares(x, [1, 2], true)), 'fp32');
   let y = cast(divide(x, maximum(norm, leastNorm)), dtype);
   for (let i = 0; i < steps; i++) {
-    // Of the lesser size: of a tall matrix xᵀx, then multiplied from the right. What is added to a product is in fp32.
-    const gram = isTall ? matmul(y, y, { transposeA: true }) : matmul(y, y, { transposeB: true });
+    const gram = matmul(y, y, { transposeB: true });
+    // What is added to a product is in fp32.
     const cubic = multiply(matmul(gram, gram, { outputDType: 'fp32' }), quintic.c);
     const mixed = cast(add(multiply(cast(gram, 'fp32'), quintic.b), cubic), dtype);
-    const linear = multiply(cast(y, 'fp32'), quintic.a);
-    y = matmulAccumulate(linear, ...(isTall ? ([y, mixed] as const) : ([mixed, y] as const)), { outputDType: dtype });
+    y = matmulAccumulate(multiply(cast(y, 'fp32'), quintic.a), mixed, y, { outputDType: dtype });
   }
   return y;
 }
