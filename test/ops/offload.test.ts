@@ -23,7 +23,7 @@ const call = ({ kernel, params }: ReturnType<typeof prefetchCall>, tensors: read
 describe('offload', () => {
   for (const { name, sizes } of cases) {
     it.each(places)(`leaves what tensors in %s hold: ${name}`, async (place) => {
-      using file = place === 'memory' ? undefined : new BackingFile(directory);
+      using file = place === 'memory' ? null : new BackingFile(directory);
       const rng = new Rng(name);
       const tensors: Tensor[] = [];
       const contents: Float32Array[] = [];

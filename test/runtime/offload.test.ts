@@ -82,7 +82,7 @@ describe.runIf(process.platform === 'linux')('a run', () => {
       const tensors = Object.fromEntries(
         program.slots.map(({ name, shape, dtype, offloaded }) => [
           name,
-          device.allocate(shape, dtype, { file: offloaded ? file : undefined }),
+          device.allocate(shape, dtype, { file: offloaded ? file : null }),
         ]),
       );
       for (const [name, data] of slots) await tensors[name]?.write(data);
@@ -105,7 +105,7 @@ describe.runIf(process.platform === 'linux')('a run', () => {
     using file = new BackingFile(directory);
     const tensors: Record<string, Tensor> = {};
     for (const { name, shape, dtype, offloaded } of program.slots) {
-      tensors[name] = device.allocate(shape, dtype, { file: offloaded ? file : undefined });
+      tensors[name] = device.allocate(shape, dtype, { file: offloaded ? file : null });
     }
     const before = residentFileBytes();
     let most = 0;
