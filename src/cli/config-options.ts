@@ -247,7 +247,7 @@ export interface ConfigFile {
   watch?: {
     /** What happens when a measure leaves its range. Default: [{"metric":"gradNorm","above":10,"action":"warn","factor":0.5},{"metric":"activationRange","above":15,"action":"warn","factor":0.5},{"metric":"memory","above":0.9,"everySeconds":60,"action":"warn","factor":0.5}]. */
     rules?: ({
-      /** What is looked at. `gradNorm`: before clipping; `activationRange`, `zerosShare`: of the layer where they are largest; `lossSpike`: the loss in standard deviations above the mean of the 64 before it; `lossVariance`: of the last 64; `memory`: share of the machine in use; `skippedSteps`: in a row. */
+      /** What is looked at. `gradNorm`: before clipping; `activationRange`, `zerosShare`: of the layer where they are largest; `lossSpike`: the loss in standard deviations above the mean of the 16 before it; `lossVariance`: of the last 64; `memory`: share of the machine in use; `skippedSteps`: in a row. */
       metric: 'gradNorm' | 'activationRange' | 'zerosShare' | 'loss' | 'lossSpike' | 'lossVariance' | 'lossScale' | 'memory' | 'skippedSteps';
       /** The rule applies beyond this value. */
       above?: number | undefined;
@@ -279,7 +279,7 @@ export interface ConfigFile {
   precision?: {
     /** Layers in another number format than `dtype`; of several that match, the last counts. Default: []. */
     layers?: ({
-      /** Paths of layers, such as `model.layers.0.*`; `*` any characters, `{a,b}` one of several. */
+      /** Paths of layers, such as `model.layers.0` or `*.mlp`; `*` any characters, `{a,b}` one of several. */
       match: string;
       /** Their number format. */
       dtype: 'fp32' | 'bf16' | 'fp16' | 'fp8';

@@ -5,7 +5,7 @@ import { count } from '../core/schema.js';
 const layerSchema = z.strictObject({
   match: z
     .string()
-    .describe('Paths of layers, such as `model.layers.0.*`; `*` any characters, `{a,b}` one of several.'),
+    .describe('Paths of layers, such as `model.layers.0` or `*.mlp`; `*` any characters, `{a,b}` one of several.'),
   dtype: z.enum(['fp32', 'bf16', 'fp16', 'fp8']).describe('Their number format.'),
 });
 
