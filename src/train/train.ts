@@ -22,6 +22,7 @@ import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEven
 import { type Fitted, fitToMemory } from './fit.js';
 import { growthInTraining, hasSnapshot, memoryInUse, planMemory } from './memory.js';
 import type { TrainOptions } from './options.js';
+import { openOffloadFile } from './offload.js';
 import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
 import { RunDirectory } from './run-directory.js';
@@ -61,6 +62,8 @@ export async function* train(
     pinThreads: given.pinThreads,
   });
   using directory = await RunDirectory.open(given.out, { resume: given.resume });
+  const notes: string[] = [];
+  using offloadFile = openOffloadFile(given, (message) => notes.push(message));
   const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;
   const planned = yield* prepareAndPlan(given, model, dtype, device.threads, signal);
   const { config, decisions, prepared, heldOut, plans } = planned;
@@ -70,10 +73,10 @@ export async function* train(
     base: residentBytes().now + growthInTraining,
     budget: config.memory.budget,
   });
-  using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans);
+  using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans, offloadFile);
   const run = new Run(config, directory, stepper, device, prepared, heldOut, source, onProfile);
 
-  const notes = [...decisions, ...(await run.load())];
+  notes.push(...decisions, ...(await run.load()));
   await using loader = run.openLoader();
   // Not before: a run that is refused leaves what is in the directory as it was.
   await directory.writeConfig({ ...config, device: device.name, dtype, threads: device.threads });
