@@ -18,24 +18,29 @@ import { profileTable } from '../runtime/profile.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
+import { explainNumerics, isNumericsFault, numericsError, writeNumericsReport } from './debug-numerics.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, PrepareEvent, StepEvent, TrainEvent } from './events.js';
 import { type Fitted, fitToMemory } from './fit.js';
 import { growthInTraining, hasSnapshot, memoryInUse, planMemory } from './memory.js';
-import type { TrainOptions } from './options.js';
 import { openOffloadFile } from './offload.js';
+import type { TrainOptions } from './options.js';
 import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
+import { describeFinding, type Finding, type RuleAction } from './rules.js';
 import { RunDirectory } from './run-directory.js';
 import { CheckpointSaver } from './saving.js';
 import { scheduledValues } from './schedules.js';
 import { type SizedConfig, stepConfigOf } from './step-config.js';
-import { Stepper, type UpdateResult } from './stepper.js';
+import { Stepper, type UpdateInputs, type UpdateResult } from './stepper.js';
+import { Watcher } from './watch.js';
 
 /** What a caller may hand to {@link train}. */
 export interface TrainHooks {
   signal?: AbortSignal;
   /** Told once where the time of a step goes: of the third of this run, when all is warm, or its last. @internal */
   onProfile?: (times: readonly InstructionTime[]) => Promise<void>;
+  /** May put other micro-batches in the place of an update's: for tests that plant a fault. @internal */
+  alterWindow?: (window: readonly Batch[]) => readonly Batch[];
 }
 
 /**
@@ -46,11 +51,11 @@ export interface TrainHooks {
  * @param options - see {@link TrainOptions}; defaults may be left out
  * @returns typed events; the last one is an {@link EndEvent}
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_DATA, HADAL_ERR_CHECKPOINT, HADAL_ERR_LOCKED, HADAL_ERR_IO,
- * HADAL_ERR_MEMORY, HADAL_ERR_RUN, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
+ * HADAL_ERR_MEMORY, HADAL_ERR_RUN, HADAL_ERR_NUMERICS, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
  */
 export async function* train(
   options: TrainOptions,
-  { signal, onProfile }: TrainHooks = {},
+  { signal, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
   const given = resolveTrainConfig(options);
   const { model, source } = await modelOf(given);
@@ -74,7 +79,7 @@ export async function* train(
     budget: config.memory.budget,
   });
   using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans, offloadFile);
-  const run = new Run(config, directory, stepper, device, prepared, heldOut, source, onProfile);
+  const run = new Run(config, directory, stepper, device, prepared, heldOut, source, hooks);
 
   notes.push(...decisions, ...(await run.load()));
   await using loader = run.openLoader();
@@ -147,6 +152,11 @@ class Run {
   #loadedStep: number | null = null;
   /** Updates of this run. */
   #updates = 0;
+  /** The last one whose numbers were finite. */
+  #lastFiniteStep: number | null = null;
+  /** The checkpoint that the run last went back to, and how often in a row. */
+  #rollbacks = { to: -1, count: 0 };
+  readonly #watcher: Watcher;
   readonly #began = performance.now();
 
   constructor(
@@ -158,29 +168,34 @@ class Run {
     readonly heldOut: PreparedPart,
     /** Where the weights come from, null where they are random. */
     readonly source: ModelSource | null,
-    private onProfile: TrainHooks['onProfile'],
+    private readonly hooks: Omit<TrainHooks, 'signal'>,
   ) {
-    this.state = {
+    this.#watcher = new Watcher(config.watch);
+    this.state = this.#beginning();
+  }
+
+  /** Where a run stands before its first update. */
+  #beginning(): TrainState {
+    return {
       step: 0,
       tokens: 0,
       skippedSteps: 0,
       evalLoss: null,
-      seed: config.seed,
+      seed: this.config.seed,
       cursor: undefined as never, // the loader's, set in openLoader()
-      threads: device.threads,
+      watch: { lrFactor: 1, losses: [] },
+      threads: this.device.threads,
       instructionSet: loadAddon().features().isa,
-      dtype: stepper.config.precision.dtype,
+      dtype: this.stepper.config.precision.dtype,
     };
   }
 
   /** Fills the model: from the newest checkpoint, a directory, or at random. Returns what the user should know. */
-  async load(): Promise<string[]> {
+  async load(resumes = this.config.resume): Promise<string[]> {
     const { config, stepper, directory } = this;
     const notes: string[] = [];
     await stepper.begin();
-    const found = config.resume
-      ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message))
-      : null;
+    const found = resumes ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message)) : null;
     if (found) {
       const { threads, instructionSet, dtype } = this.state;
       const bitsOf = (state: TrainState) => `${state.threads} threads on ${state.instructionSet}, ${state.dtype}`;
@@ -191,6 +206,7 @@ class Run {
       }
       this.state = { ...found, threads, instructionSet, dtype };
       this.#loadedStep = found.step;
+      this.#watcher.goOn(found.watch);
     } else if (this.source) {
       notes.push(...(await loadParameters(this.source, stepper.tensors, stepper.model)));
     } else {
@@ -239,24 +255,29 @@ class Run {
     saver: CheckpointSaver,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<TrainEvent, void> {
-    const { config, state } = this;
+    const { config } = this;
     const { evaluation, checkpoint } = config;
-    if (state.step === 0) {
+    if (this.state.step === 0) {
       this.#initial = await this.#evaluate();
       yield this.#initial;
     }
-    const isDue = (every: number) => every > 0 && state.step % every === 0 && state.step < config.steps;
-    while (state.step < config.steps) {
+    const isDue = (every: number) => every > 0 && this.state.step % every === 0 && this.state.step < config.steps;
+    while (this.state.step < config.steps) {
       if (signal?.aborted) {
         const saved = yield* this.#save(saver);
         throw new HadalError(
           'HADAL_ERR_ABORTED',
-          `[train] interrupted after ${state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`,
+          `[train] interrupted after ${this.state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`,
         );
       }
-      yield await this.#update(loader);
+      const { step } = this.state;
+      const dueIn = checkpoint.every - (step % checkpoint.every);
+      if (checkpoint.every > 0 && step + dueIn < config.steps) saver.prepare(dueIn);
+      const { event, findings } = await this.#update(loader);
+      yield event;
+      if (yield* this.#follow(findings, loader, saver)) continue;
       if (isDue(evaluation.every)) yield await this.#evaluate();
-      if (isDue(checkpoint.every)) await saver.begin(state);
+      if (isDue(checkpoint.every)) await saver.begin(this.state);
       yield* this.#told(saver);
     }
     const final = await this.#evaluate();
@@ -265,24 +286,27 @@ class Run {
     yield this.#end(final, saved);
   }
 
-  async #update(loader: DataLoader): Promise<StepEvent> {
-    const { config, state, stepper } = this;
+  async #update(loader: DataLoader): Promise<{ event: StepEvent; findings: Finding[] }> {
+    const { config, state, stepper, hooks } = this;
     const begin = performance.now();
     const { microBatches, ...scheduled } = scheduledValues(config, state.step);
     const { balanceWeight } = config.loss;
-    const window: Batch[] = [];
-    while (window.length < microBatches) window.push(await loader.next());
-    const isWatched = envFlag('HADAL_DEBUG') >= 2;
-    const onProfile = ++this.#updates === 3 || state.step + 1 === config.steps ? this.onProfile : undefined;
-    const result = await stepper.update(
-      window,
-      { ...scheduled, balanceWeight, seed: config.seed, step: state.step },
-      { profile: isWatched || onProfile !== undefined },
-    );
+    const batches: Batch[] = [];
+    while (batches.length < microBatches) batches.push(await loader.next());
+    const window = hooks.alterWindow?.(batches) ?? batches;
+    const lr = scheduled.lr * this.#watcher.state.lrFactor;
+    const inputs = {
+      ...{ ...scheduled, balanceWeight, lr, seed: config.seed, step: state.step },
+      ...this.#watcher.inputs(state.step + 1),
+    };
+    const isProfiled = envFlag('HADAL_DEBUG') >= 2;
+    const onProfile = ++this.#updates === 3 || state.step + 1 === config.steps ? hooks.onProfile : undefined;
+    const result = await stepper.update(window, inputs, { profile: isProfiled || onProfile !== undefined });
+    if (config.watch.debugNumerics && isNumericsFault(result)) await this.#explain(window, inputs, result);
     const table = () => `${profileTable(result.times)}\n\n${profileTable(result.times, 'module')}`;
-    if (isWatched) debug(2, () => `step ${state.step + 1}\n${table()}`);
+    if (isProfiled) debug(2, () => `step ${state.step + 1}\n${table()}`);
     if (onProfile) {
-      this.onProfile = undefined;
+      delete hooks.onProfile;
       await onProfile(result.times);
     }
 
@@ -293,7 +317,10 @@ class Run {
     state.skippedSteps += Number(result.skipped);
     state.cursor = loader.cursor;
     this.#last = result;
-    const { times, ...measured } = result;
+    if (!result.overflowed && Number.isFinite(result.loss)) this.#lastFiniteStep = state.step;
+    const { metrics, findings } = this.#watcher.afterStep(state.step, result);
+    state.watch = this.#watcher.state;
+    const { times, activations, ...measured } = result;
     const stepMs = performance.now() - begin;
     const event = {
       type: 'step',
@@ -301,14 +328,79 @@ class Run {
       steps: config.steps,
       tokens: state.tokens,
       ...measured,
-      lr: scheduled.lr,
+      ...metrics,
+      lr,
       tokensPerSecond: (tokens / stepMs) * 1000,
       stepMs,
       ...memoryInUse(),
     } as const;
     const { type, steps, ...line } = event;
     this.directory.log(line);
-    return event;
+    return { event, findings };
+  }
+
+  /** Says which op and layer made an update's first number that is not finite. @throws HadalError HADAL_ERR_NUMERICS */
+  async #explain(window: readonly Batch[], inputs: UpdateInputs, result: UpdateResult): Promise<void> {
+    const { loss, gradNorm, lossScale } = result;
+    const about = { step: this.state.step + 1, lastFiniteStep: this.#lastFiniteStep, loss, gradNorm, lossScale };
+    const report = await explainNumerics(this.stepper, window, inputs, about);
+    if (report) throw numericsError(report, await writeNumericsReport(this.directory.path, report));
+    // What overflowed under a loss scale that has fallen since, it will be tried with that.
+    if (lossScale !== null) return;
+    throw new HadalError(
+      'HADAL_ERR_NUMERICS',
+      `[numerics] step ${about.step}: expected finite gradients, their sum over ${window.length} micro-batches is not, while each of them is; lower the learning rate`,
+    );
+  }
+
+  /** Does what rules ask for. @returns whether the run went back */
+  async *#follow(
+    findings: readonly Finding[],
+    loader: DataLoader,
+    saver: CheckpointSaver,
+  ): AsyncGenerator<TrainEvent, boolean> {
+    const { step } = this.state;
+    for (const finding of findings) yield { type: 'warning', step, message: describeFinding(finding), finding };
+    const asking = (action: RuleAction) => findings.find((finding) => finding.action === action);
+    const [stop, rollback] = [asking('stop'), asking('rollback')];
+    if (stop) {
+      const { path } = yield* this.#save(saver);
+      throw new HadalError(
+        'HADAL_ERR_RUN',
+        `[watch] step ${step}: ${describeFinding(stop)}; ${path} is saved, --resume goes on from it`,
+      );
+    }
+    if (!rollback) return false;
+    await saver.settle();
+    yield* this.#told(saver);
+    yield* this.#rollBack(rollback, loader);
+    saver.loaded(this.state.step);
+    return true;
+  }
+
+  /** Back to the newest checkpoint, or to the beginning where there is none; the data that was read stays behind. */
+  async *#rollBack(why: Finding, loader: DataLoader): AsyncGenerator<TrainEvent, void> {
+    const { step: from } = this.state;
+    this.state = this.#beginning();
+    const notes = await this.load(true);
+    const { state, config, directory } = this;
+    const { step } = state;
+    for (const message of notes) yield { type: 'warning', step, message };
+    state.cursor = loader.cursor;
+    this.#watcher.rollBack(state.watch);
+    state.watch = this.#watcher.state;
+    this.#rollbacks = { to: step, count: this.#rollbacks.to === step ? this.#rollbacks.count + 1 : 1 };
+    const { maxRollbacks } = config.watch;
+    if (this.#rollbacks.count > maxRollbacks) {
+      throw new HadalError(
+        'HADAL_ERR_RUN',
+        `[watch] step ${from}: ${describeFinding(why)}, for the ${this.#rollbacks.count}th time since step ${step}, expected at most ${maxRollbacks} (watch.maxRollbacks); lower the learning rate or look at the data, then --resume`,
+      );
+    }
+    await directory.truncateMetrics((line) => line.step <= step);
+    const { metric, value } = why;
+    directory.log({ step, rollback: { from, metric, value } });
+    yield { type: 'rollback', from, step };
   }
 
   async #evaluate(): Promise<EvaluationEvent> {
