@@ -40,7 +40,7 @@ export function fuseAddends(graph: Graph): Graph {
     return op.plus?.(of(addend), given, attrs, sum.dtype) ?? null;
   };
 
-  const fused = new Set<Fusion>();
+  const fused = new Map<Fusion, Value>();
   const order = [...graph.nodes.filter(isThere), ...graph.nodes.filter((node) => !isThere(node))];
   return rewrite(
     graph,
@@ -50,13 +50,17 @@ export function fuseAddends(graph: Graph): Graph {
       if (own) {
         if (!isInTime(own)) return 'drop';
         const made = fuse(own, rewriter);
-        if (made) fused.add(own);
-        return made && [made];
+        if (!made) return null;
+        // What it is now is the sum, not the product.
+        fused.set(own, made);
+        return 'drop';
       }
       const fusion = bySum.get(node);
       if (!fusion) return null;
       const { product } = fusion;
-      if (isInTime(fusion)) return fused.has(fusion) ? [of(product)] : null;
+      const sum = fused.get(fusion);
+      if (sum) return [sum];
+      if (isInTime(fusion)) return null;
       const made = fuse(fusion, rewriter);
       if (made) {
         // In profiles the time is the product's.

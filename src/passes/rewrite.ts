@@ -26,8 +26,7 @@ export function rewrite(
   for (const node of order) {
     const before = graph.nodes.length;
     const made = visit(node, { graph, of, set: (value, made) => map.set(value, made) });
-    if (made === 'drop') continue;
-    const outputs = made ?? copy(node, graph, of);
+    const outputs = made === 'drop' ? [] : (made ?? copy(node, graph, of));
     for (let id = before; id < graph.nodes.length; id++) {
       const copied = graph.nodes[id] as Node;
       copied.scope ||= node.scope;
@@ -35,7 +34,7 @@ export function rewrite(
       copied.queue = node.queue;
       copied.isBackward ||= node.isBackward;
     }
-    for (const [i, output] of node.outputs.entries()) map.set(output, outputs[i] as Value);
+    for (const [i, output] of outputs.entries()) map.set(node.outputs[i] as Value, output);
   }
   for (const [name, value] of source.updates) graph.update(name, of(value));
   for (const [name, value] of source.outputs) graph.output(name, of(value));
