@@ -50,8 +50,9 @@ export function stepFields(event: StepEvent, etaMs: number | null): string[] {
 }
 
 /** An evaluation in a line. */
-export function evaluationLine({ step, evalLoss, bitsPerByte, tokens }: EvaluationEvent): string {
-  return `eval   step ${formatInteger(step)}: held-out loss ${evalLoss.toFixed(4)}, ${bitsPerByte.toFixed(4)} bits/byte (${formatInteger(tokens)} tokens)`;
+export function evaluationLine({ step, evalLoss, emaEvalLoss, bitsPerByte, tokens }: EvaluationEvent): string {
+  const means = emaEvalLoss === undefined ? '' : `, of the running means ${emaEvalLoss.toFixed(4)}`;
+  return `eval   step ${formatInteger(step)}: held-out loss ${evalLoss.toFixed(4)}${means}, ${bitsPerByte.toFixed(4)} bits/byte (${formatInteger(tokens)} tokens)`;
 }
 
 /** Lines that stay on the screen; none for events that only move the display. */

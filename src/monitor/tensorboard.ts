@@ -138,6 +138,7 @@ export function tensorboardListener(): { listen: TrainListener } & Disposable {
         break;
       case 'evaluation':
         add('eval/loss', event.evalLoss);
+        add('eval/ema_loss', event.emaEvalLoss ?? null);
         add('eval/bits_per_byte', event.bitsPerByte);
         writer?.flush();
         break;

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { evaluationLine } from '../../src/monitor/lines.js';
 import { plainLog } from '../../src/monitor/plain.js';
 import { bar, sparkline, TerminalDisplay } from '../../src/monitor/terminal.js';
 import type { TrainEvent } from '../../src/train/events.js';
@@ -65,6 +66,15 @@ const run: (TrainEvent | number)[] = [
   step({ step: 101, loss: 5.5, lr: 1.5e-3 }),
   evaluation(),
 ];
+
+describe('an evaluation', () => {
+  it('tells the loss of the running means, where there are any', () => {
+    expect(evaluationLine(evaluation())).not.toContain('means');
+    expect(evaluationLine(evaluation({ emaEvalLoss: 4.25 }))).toBe(
+      'eval   step 100: held-out loss 4.5000, of the running means 4.2500, 1.6543 bits/byte (32,768 tokens)',
+    );
+  });
+});
 
 describe('terminal display', () => {
   it('keeps what lasts and redraws the rest in place', () => {
