@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "binding/environment.h"
+#include "core/affinity.h"
 #include "core/registry.h"
 #include "cpu/onednn.h"
 
@@ -105,6 +106,12 @@ Napi::Value misalignment(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(address % 64));
 }
 
+// Lets the calling thread of JavaScript run only where no other one would.
+Napi::Value giveWay(const Napi::CallbackInfo& info) {
+  giveWayToOthers();
+  return info.Env().Undefined();
+}
+
 Napi::Value shutdown(const Napi::CallbackInfo& info) {
   shutdownDevices(environmentOf(info.Env()));
   return info.Env().Undefined();
@@ -118,6 +125,7 @@ void defineKernelFunctions(Napi::Env env, Napi::Object exports) {
   exports["bufferList"] = Napi::Function::New<bufferList>(env);
   exports["features"] = Napi::Function::New<features>(env);
   exports["misalignment"] = Napi::Function::New<misalignment>(env);
+  exports["giveWay"] = Napi::Function::New<giveWay>(env);
   exports["shutdown"] = Napi::Function::New<shutdown>(env);
 }
 

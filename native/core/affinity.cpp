@@ -22,6 +22,11 @@ void allowProcessors(const std::vector<int>& processors) {
   sched_setaffinity(0, sizeof set, &set);
 }
 
+void giveWayToOthers() {
+  const sched_param none{};
+  sched_setscheduler(0, SCHED_IDLE, &none);
+}
+
 }  // namespace hadal
 
 #else
@@ -30,6 +35,7 @@ namespace hadal {
 
 std::vector<int> allowedProcessors() { return {}; }
 void allowProcessors(const std::vector<int>&) {}
+void giveWayToOthers() {}
 
 }  // namespace hadal
 

@@ -1,4 +1,4 @@
-// Which processors a thread may use.
+// Which processors a thread may use, and when.
 #pragma once
 #include <vector>
 
@@ -9,5 +9,8 @@ std::vector<int> allowedProcessors();
 
 // Binds the calling thread, and the threads it will make, to these; does nothing where there are none.
 void allowProcessors(const std::vector<int>& processors);
+
+// Lets the calling thread run only where no other one would (Linux; elsewhere it does nothing).
+void giveWayToOthers();
 
 }  // namespace hadal

@@ -95,6 +95,8 @@ export interface Addon {
   misalignment(array: NodeJS.TypedArray): number;
   /** Bytes of all Storages of the process, in whole pages: now, and the most there ever were. */
   storageBytes(): { live: number; peak: number };
+  /** Lets the calling thread run only where no other one would (Linux; elsewhere it does nothing). */
+  giveWay(): void;
   shutdown(): void;
 }
 

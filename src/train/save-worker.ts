@@ -1,5 +1,5 @@
 // Writes checkpoints from snapshots, off the main thread.
-import { constants, setPriority } from 'node:os';
+import { loadAddon } from '../addon/addon.js';
 import { toWorkerResult, type WorkerResult } from '../data/worker-pool.js';
 import { type DirectoryContents, saveContents } from '../formats/directory-contents.js';
 
@@ -11,7 +11,7 @@ export interface SaveTask {
 
 /** Writes a checkpoint; answers with its size in bytes. */
 export function save({ path, contents }: SaveTask): Promise<WorkerResult<number>> {
-  // Linux gives each thread a priority of its own: training goes first. Elsewhere it would be the whole process's.
-  if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_LOW);
+  // Training goes first: a thread of low priority alone would still make its threads wait at every barrier.
+  loadAddon().giveWay();
   return toWorkerResult(() => saveContents(path, contents, { inThread: true }));
 }
