@@ -20,6 +20,7 @@ import { checkpointsPath } from './checkpoint-list.js';
 import { emaContents, isInEmaModel, loadEma } from './ema-model.js';
 import type { RunDirectory } from './run-directory.js';
 import type { Stepper } from './stepper.js';
+import { nothingWatched } from './watch.js';
 
 const stateSchema = z.object({
   step: z.number().int().nonnegative(),
@@ -30,10 +31,15 @@ const stateSchema = z.object({
   seed: z.number().int(),
   /** Where the data goes on; checked by the loader. */
   cursor: z.custom<DataCursor>((value) => typeof value === 'object' && value !== null),
-  /** What watching knows: how far rules lowered the learning rate, and the last losses. */
+  /** What watching knows. */
   watch: z
-    .object({ lrFactor: z.number().positive(), losses: z.array(z.number()) })
-    .default({ lrFactor: 1, losses: [] }),
+    .object({
+      lrFactor: z.number().positive(),
+      losses: z.array(z.number()),
+      skippedInARow: z.number().int().nonnegative(),
+      holding: z.array(z.string()),
+    })
+    .default(nothingWatched),
   /** Same bits are promised for these only. */
   threads: z.number().int().positive(),
   instructionSet: z.string(),

@@ -64,9 +64,15 @@ export class Rules {
     });
   }
 
-  /** To be called when the run went back: what held then holds no more. */
-  forget(): void {
+  /** Rules whose conditions hold, as JSON: part of a checkpoint, or a run that goes on would apply them once more. */
+  get holding(): string[] {
+    return this.rules.filter((rule) => this.#holding.has(rule)).map((rule) => JSON.stringify(rule));
+  }
+
+  /** Goes on where these rules held. A rule that the configuration no longer has does not matter. */
+  goOn(holding: readonly string[]): void {
     this.#holding.clear();
+    for (const rule of this.rules) if (holding.includes(JSON.stringify(rule))) this.#holding.add(rule);
   }
 
   #isDue(rule: Rule, step: number): boolean {

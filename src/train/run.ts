@@ -19,7 +19,7 @@ import { CheckpointSaver } from './saving.js';
 import { scheduledValues } from './schedules.js';
 import type { SizedConfig } from './step-config.js';
 import type { Stepper, UpdateInputs, UpdateResult } from './stepper.js';
-import { Watcher } from './watch.js';
+import { nothingWatched, Watcher } from './watch.js';
 
 /** What a caller may hand to a run. */
 export interface RunHooks {
@@ -69,7 +69,7 @@ export class Run {
       evalLoss: null,
       seed: this.config.seed,
       cursor: undefined as never, // the loader's, set in openLoader()
-      watch: { lrFactor: 1, losses: [] },
+      watch: nothingWatched,
       threads: this.device.threads,
       instructionSet: loadAddon().features().isa,
       dtype: this.stepper.config.precision.dtype,

@@ -86,6 +86,8 @@ export class Stepper implements Disposable {
   /** What programs work on. */
   #bound: ReadonlyMap<string, Tensor> = this.tensors;
   readonly #programs: Partial<Record<CompileTask['program'], Program>> = {};
+  /** Whether the state is no longer as it was allocated. */
+  #isUsed = false;
 
   constructor(
     readonly device: Device,
@@ -109,9 +111,12 @@ export class Stepper implements Disposable {
     }
   }
 
-  /** Gives state that does not begin with zeros its beginning. To be called once, before it is loaded or used. */
+  /** Gives state its beginning: zeros, as it is allocated, and the loss scale. To be called before it is loaded. */
   async begin(): Promise<void> {
     const { lossScale } = this.config;
+    const used = this.#isUsed ? this.stateSlots : [];
+    for (const tensor of used.map((name) => this.#tensor(name))) await tensor.write(new Uint8Array(tensor.bytes));
+    this.#isUsed = false;
     if (lossScale) await this.#tensor(lossScaleSlot).write(Float32Array.of(lossScale.initial));
   }
 
@@ -136,6 +141,7 @@ export class Stepper implements Disposable {
     const { mtpWeight, balanceWeight, isWatched = false } = inputs;
     const { depth, routers } = this.#terms;
     const given = window.map((_, i) => this.inputsOf(window, i, inputs));
+    this.#isUsed = true;
     const schedule =
       this.#programs.whole && window.length === 1
         ? [this.#entry('whole', given[0] as ProgramInputs)]

@@ -19,17 +19,23 @@ export interface WatchState {
   lrFactor: number;
   /** The last finite losses, oldest first. */
   losses: number[];
+  /** Updates that were left out in a row until now. */
+  skippedInARow: number;
+  /** Rules whose conditions hold, see {@link Rules.holding}. */
+  holding: string[];
 }
+
+/** What it knows before the first step. */
+export const nothingWatched: WatchState = { lrFactor: 1, losses: [], skippedInARow: 0, holding: [] };
 
 /** What watching adds to a step's metrics. */
 export type WatchMetrics = Pick<StepEvent, 'lossVariance' | 'activationRange' | 'zerosShare'>;
 
 /** Watches one run. */
 export class Watcher {
-  state: WatchState = { lrFactor: 1, losses: [] };
+  state = nothingWatched;
   readonly #rules: Rules;
   readonly #activationsEvery: number;
-  #skippedInARow = 0;
 
   constructor({ rules, activationsEvery }: TrainConfig['watch'], now?: () => number) {
     this.#rules = new Rules(rules, now);
@@ -45,7 +51,7 @@ export class Watcher {
   /** Takes note of an update; tells what it adds to the metrics, and which rules apply. */
   afterStep(step: number, result: UpdateResult): { metrics: WatchMetrics; findings: Finding[] } {
     const { loss, gradNorm, lossScale, skipped, overflowed, activations } = result;
-    this.#skippedInARow = skipped ? this.#skippedInARow + 1 : 0;
+    const skippedInARow = skipped ? this.state.skippedInARow + 1 : 0;
     const spike = spikeOf(loss, this.state.losses);
     const losses = Number.isFinite(loss) ? [...this.state.losses, loss].slice(-windowSteps) : this.state.losses;
     const lossVariance = losses.length > 1 ? variance(losses) : null;
@@ -61,27 +67,27 @@ export class Watcher {
       lossVariance: () => of(lossVariance),
       lossScale: () => of(lossScale),
       memory: () => ({ value: memoryShare() }),
-      skippedSteps: () => ({ value: this.#skippedInARow }),
+      skippedSteps: () => ({ value: skippedInARow }),
     };
     const findings = this.#rules.check(step, (metric) => measures[metric]());
     const lowered = findings.filter(({ action }) => action === 'lowerLr').map(({ factor }) => factor);
-    this.state = { lrFactor: lowered.reduce((product, factor) => product * factor, this.state.lrFactor), losses };
+    const lrFactor = lowered.reduce((product, factor) => product * factor, this.state.lrFactor);
+    this.state = { lrFactor, losses, skippedInARow, holding: this.#rules.holding };
     return {
       metrics: { lossVariance, activationRange: range?.value ?? null, zerosShare: zeros?.value ?? null },
       findings,
     };
   }
 
-  /** Goes on from what a checkpoint knows. */
+  /** Goes on from what a checkpoint knows. A learning rate that was lowered since stays low. */
   goOn(state: WatchState): void {
-    this.state = state;
+    this.state = { ...state, lrFactor: Math.min(state.lrFactor, this.state.lrFactor) };
+    this.#rules.goOn(state.holding);
   }
 
-  /** Goes back to what a checkpoint knows. A learning rate that was lowered since stays low. */
-  rollBack({ lrFactor, losses }: WatchState): void {
-    this.state = { lrFactor: Math.min(lrFactor, this.state.lrFactor), losses };
-    this.#skippedInARow = 0;
-    this.#rules.forget();
+  /** Goes back to what a checkpoint knows: conditions that held then are met anew. */
+  rollBack(state: WatchState): void {
+    this.goOn({ ...state, skippedInARow: 0, holding: [] });
   }
 }
 

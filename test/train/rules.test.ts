@@ -43,7 +43,7 @@ describe('a rule', () => {
     const rules = new Rules([rule()]);
     const check = () => rules.check(1, () => ({ value: 11 })).length;
     expect([check(), check()]).toEqual([1, 0]);
-    rules.forget();
+    rules.goOn([]);
     expect(check()).toBe(1);
   });
 });

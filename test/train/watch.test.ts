@@ -10,7 +10,7 @@ import { type TrainHooks, train } from '../../src/train/train.js';
 import { Watcher } from '../../src/train/watch.js';
 import { watchSchema } from '../../src/train/watch-schema.js';
 import { Rng } from '../support/rng.js';
-import { checkpointsOf, eventsOf, lastContentsOf, metricsOf, RunFolder, runAll } from './runs.js';
+import { checkpointsOf, eventsOf, lastContentsOf, metricsOf, RunFolder, runAll, runUntil } from './runs.js';
 
 const folder = new RunFolder();
 afterAll(() => folder.remove());
@@ -89,9 +89,9 @@ describe('a watcher', () => {
     const watched = watcher([{ metric: 'loss', above: 5, action: 'lowerLr', factor: 0.25 }]);
     const before = watched.state;
     watched.afterStep(1, result({ loss: 6 }));
-    expect(watched.state).toEqual({ lrFactor: 0.25, losses: [6] });
+    expect(watched.state).toMatchObject({ lrFactor: 0.25, losses: [6] });
     watched.rollBack(before);
-    expect(watched.state).toEqual({ lrFactor: 0.25, losses: [] });
+    expect(watched.state).toEqual({ ...before, lrFactor: 0.25 });
   });
 });
 
@@ -158,6 +158,24 @@ describe('a run', () => {
     expect(resumed?.lr).toBeCloseTo((straight[4]?.lr as number) / 4, 12);
   });
 
+  it.each([
+    ['conditions that hold', [{ metric: 'loss', above: 0.1, action: 'lowerLr' }]],
+    [
+      'steps skipped in a row',
+      [
+        { metric: 'gradNorm', above: 1e-6, action: 'skip' },
+        { metric: 'skippedSteps', above: 4, action: 'lowerLr' },
+      ],
+    ],
+  ] as const)('that is resumed knows of %s', async (_, rules) => {
+    const change = { steps: 8, checkpoint: { every: 3 }, watch: { rules: [...rules] } };
+    const [whole, cut] = [folder.options(change), folder.options(change)];
+    const straight = eventsOf((await ran(whole)).events, 'step').map(({ lr }) => lr);
+    await runUntil(cut, (event) => event.type === 'step' && event.step === 5);
+    const resumed = eventsOf((await ran({ ...cut, resume: true })).events, 'step').map(({ lr }) => lr);
+    expect(resumed).toEqual(straight.slice(3));
+  });
+
   it('stops, saved, with an error that says why', async () => {
     const rules = [{ metric: 'loss', above: 0.1, everySteps: 2, action: 'stop' }] as const;
     const options = folder.options({ steps: 50, watch: { rules: [...rules] } });
@@ -175,7 +193,7 @@ describe('a run', () => {
 });
 
 /** Batches whose first token of the stream lies within a range have random tokens and labels. */
-function garbage(from: number, to: number): TrainHooks {
+function garbage(from: number, to: number) {
   const rng = new Rng('garbage');
   const spoil = (batch: Batch): Batch => {
     const next = batch.cursor?.token ?? 0;
@@ -183,7 +201,7 @@ function garbage(from: number, to: number): TrainHooks {
     const random = (array: Int32Array) => array.map((x) => (x < 0 ? x : rng.integer(280)));
     return { ...batch, tokens: random(batch.tokens), labels: random(batch.labels) };
   };
-  return { alterWindow: (window) => window.map(spoil) };
+  return { alterWindow: (window: readonly Batch[]) => window.map(spoil) };
 }
 
 describe('a planted spike', () => {
@@ -228,15 +246,37 @@ describe('a planted spike', () => {
     expect(state).toMatchObject({ step: 48, tokens: 48 * tokens });
   });
 
-  it('goes back to the beginning where there is no checkpoint', async () => {
-    const { events } = await ran(options({ steps: 24, checkpoint: { every: 0 } }), garbage(19 * tokens, 20 * tokens));
+  it('goes back to the beginning where there is no checkpoint: to weights, moments and counters as they were', async () => {
+    const { alterWindow } = garbage(19 * tokens, 20 * tokens);
+    const windows: (readonly Batch[])[] = [];
+    const kept = (window: readonly Batch[]) => {
+      windows.push(alterWindow(window));
+      return windows.at(-1) as readonly Batch[];
+    };
+    const { events } = await ran(options({ steps: 24, checkpoint: { every: 0 } }), { alterWindow: kept });
     expect(eventsOf(events, 'rollback')).toEqual([{ type: 'rollback', from: 20, step: 0 }]);
-    const steps = eventsOf(events, 'step').map(({ step }) => step);
-    expect(steps).toEqual([
+    const steps = eventsOf(events, 'step');
+    expect(steps.map(({ step }) => step)).toEqual([
       ...Array.from({ length: 20 }, (_, i) => i + 1),
       ...Array.from({ length: 24 }, (_, i) => i + 1),
     ]);
     expect(eventsOf(events, 'end')[0]?.steps).toBe(24);
+    const replayed = { alterWindow: () => windows[20 + count++] as readonly Batch[] };
+    let count = 0;
+    const anew = eventsOf((await ran(options({ steps: 24, checkpoint: { every: 0 } }), replayed)).events, 'step');
+    expect(steps.slice(20).map(({ loss }) => loss)).toEqual(anew.map(({ loss }) => loss));
+  });
+
+  it('lowers the learning rate for good, where a rule says so', async () => {
+    const both = [...rules, { metric: 'lossSpike', above: 4, action: 'lowerLr' } as const];
+    const optimizer = { lr: 1e-2, warmupSteps: 0, schedule: { shape: 'constant' } } as const;
+    const changed = options({ steps: 32, watch: { rules: both }, optimizer });
+    const { events } = await ran(changed, spike);
+    expect(eventsOf(events, 'rollback')).toEqual([{ type: 'rollback', from: 30, step: 24 }]);
+    expect(eventsOf(events, 'step').map(({ lr }) => lr)).toEqual([
+      ...Array.from({ length: 30 }, () => 1e-2),
+      ...Array.from({ length: 8 }, () => 5e-3),
+    ]);
   });
 
   it('ends the run after too many in a row', async () => {
