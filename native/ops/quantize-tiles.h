@@ -22,6 +22,8 @@ struct QuantizeTilesParams {
     if (!sizeFits(rows, columns, 4) || !sizeFits(rows, groups, 8) || !sizeFits(groups, 8))
       return "expected sizes >= 0 whose products fit in 56 bits";
     if (tileRows < 1 || tileColumns < 1) return "expected tiles of at least 1 × 1";
+    // 128: columns that are taken at once.
+    if (!sizeFits(tileRows, tileColumns, 128)) return "expected tiles of at most 2^49 numbers";
     if (powerOfTwo < 0 || powerOfTwo > 1) return "expected powerOfTwo of 0 or 1";
     if (!isFloat(dtypeX) || !isFloat(dtypeY)) return "expected float dtypes";
     return nullptr;

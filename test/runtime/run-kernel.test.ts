@@ -48,6 +48,9 @@ describe('runKernel', () => {
     // 2^32 · 2^32 is 0 in 64 bits, and the divisor of a thread's share.
     const wide = { tokens: 0, topK: 2 ** 32, dim: 2 ** 32, dtype: 'fp32' };
     await refused(run('unpermute', wide, [null, null, null, null]), 'HADAL_ERR_NATIVE', /fit in 56 bits/);
+    const vast = { groups: 1, rows: 1, columns: 1, tileRows: 2 ** 32, tileColumns: 2 ** 32, powerOfTwo: 0 };
+    const tiles = { ...vast, dtypeX: 'fp32', dtypeY: 'fp32' };
+    await refused(run('quantize-tiles', tiles, [c, null, c]), 'HADAL_ERR_NATIVE', /tiles of at most 2\^49 numbers/);
     await refused(run('matmul', params, [a, b, c]), 'HADAL_ERR_SHAPE', /5 buffers \(a, b, addend, extent, c\), got 3/);
     await refused(
       run('matmul', params, [a, b.subarray(1), null, null, c]),
