@@ -32,8 +32,8 @@ interface Defaults {
   groups: readonly ParameterGroup[];
 }
 
-/** What Muon leaves to AdamW beside vectors: embeddings, the head and routers, unless a group says otherwise. */
-const withoutMuon = ['*{embed_tokens,lm_head,wte,wpe}.weight', '*.mlp.gate.weight'].map((match): ParameterGroup => {
+/** What Muon leaves to AdamW beside vectors: embeddings, the head and routers, factors of theirs, unless a group says otherwise. */
+const withoutMuon = ['*{embed_tokens,lm_head,wte,wpe}.*weight', '*.mlp.gate.*weight'].map((match): ParameterGroup => {
   return { match, kind: 'adamw' };
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { matcherOf } from '../../src/core/name-pattern.js';
+import { withEconomy } from '../../src/models/economy.js';
 import { modelFromConfig } from '../../src/models/families.js';
 import { parametersOf } from '../../src/models/model.js';
 import { type ParameterGroup, settingsOf, trainableParameters } from '../../src/optim/groups.js';
@@ -34,6 +35,18 @@ describe('Muon', () => {
             .sort(),
     );
     expect(Object.values(kinds)).toContain('muon');
+  });
+
+  it('leaves factors of an embedding to AdamW as it does the embedding', () => {
+    const names = ['model.embed_tokens', 'lm_head', 'model.layers.1.mlp.gate', 'model.layers.0.self_attn.o_proj'];
+    const lowRank = names.map((name) => ({ match: `${name}.weight`, rank: 2 }));
+    const factors = [...parametersOf(withEconomy(modelFromConfig(tinyConfig), { ties: [], lowRank })).values()].filter(
+      ({ factorOf }) => factorOf,
+    );
+    const settings = settingsOf(factors, { ...plainConfig, kind: 'muon' });
+    expect(factors).toHaveLength(8);
+    for (const [i, { name }] of factors.entries())
+      expect(settings[i]!.kind, name).toBe(name.includes('o_proj') ? 'muon' : 'adamw');
   });
 
   it('takes an embedding, too, where a group says so, but never a vector', () => {
