@@ -136,7 +136,8 @@ export class CheckpointSaver implements AsyncDisposable {
     this.#snapshot = null;
     snapshot.take();
     const contents = checkpointContents(this.stepper, state, this.beside, snapshot.read);
-    const task: SaveTask = { path, contents: await withData(contents) };
+    const bytes = snapshot.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const task: SaveTask = { path, contents: await withData(contents), bytes };
     // A thread a save: what it holds goes back to the system when it ends. Begun now, it leaves the copy the processors.
     await using worker = new WorkerPool(workerUrl(import.meta.url, './save-worker.js'), 1);
     return await worker.run<number>('save', task, snapshot.buffers);
