@@ -29,7 +29,8 @@ HADAL_INLINE bool hasBf16Products(const LinearCrossEntropyParams& p) {
 HADAL_INLINE int64_t rowsAChunk(const LinearCrossEntropyParams& p) {
   const bool narrow = hasBf16Products(p);
   const int64_t fitting = chunkBytes / (p.vocab * (narrow ? 2 : 4)), leastRows = narrow ? 256 : 128;
-  const int64_t rows = fitting < leastRows ? leastRows : fitting > mostRows ? mostRows : fitting;
+  const int64_t fastest = fitting < leastRows ? leastRows : fitting > mostRows ? mostRows : fitting;
+  const int64_t rows = p.chunkRows > 0 ? p.chunkRows : fastest;
   return p.rows < rows ? p.rows : rows;
 }
 HADAL_INLINE int64_t blocksOf(const LinearCrossEntropyParams& p) { return (p.vocab + blockColumns - 1) / blockColumns; }

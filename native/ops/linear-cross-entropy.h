@@ -4,7 +4,8 @@
 //   loss = scale · Σ losses
 //   dz = scale · (softmax(z)·(1 + 2·zLoss·lse) − (1 − ε)·onehot(label) − ε/V),  dhidden = dz·weight,  dweight = dzᵀ·hidden
 // ε is label smoothing (Szegedy et al. 2016, arXiv:1512.00567, §7); z-loss is of Chowdhery et al. 2022, arXiv:2204.02311, §5.
-// The gradients of `loss` are computed chunk by chunk with the logits at hand; either may be left out (null).
+// The gradients of `loss` are computed with the logits at hand, for chunkRows rows at a time (0: as many as run fastest); either may be
+// left out (null).
 // N rows, V vocabulary, D features. hidden, dhidden in dtypeH; weight in dtypeW, dweight in dtypeDW; loss_1, losses_N, scale_1
 // fp32. Where hidden and weight are bf16, softmax(z) is rounded to it before the gradients' products; the losses are fp32's.
 // Bytes: reads N·D + chunks·V·D, writes N·D + chunks·V·D.
@@ -16,7 +17,7 @@ namespace hadal {
 namespace {
 
 struct LinearCrossEntropyParams {
-  int64_t rows, vocab, dim, ignoreIndex;
+  int64_t rows, vocab, dim, ignoreIndex, chunkRows;
   double labelSmoothing, zLoss;
   DType dtypeH, dtypeW, dtypeDW;
 
@@ -26,6 +27,7 @@ struct LinearCrossEntropyParams {
       return "expected sizes >= 0 whose products fit in 56 bits";
     if (!(labelSmoothing >= 0 && labelSmoothing <= 1) || !(zLoss >= 0))
       return "expected labelSmoothing in 0..1, zLoss >= 0";
+    if (chunkRows < 0) return "expected chunkRows >= 0";
     if (!isFloat(dtypeH) || !isFloat(dtypeW) || !isFloat(dtypeDW)) return "expected float dtypes";
     return nullptr;
   }
@@ -46,7 +48,7 @@ struct LinearCrossEntropyParams {
 };
 
 HADAL_CONTRACT(linearCrossEntropy, "linear-cross-entropy", LinearCrossEntropyParams, rows, vocab, dim, ignoreIndex,
-               labelSmoothing, zLoss, dtypeH, dtypeW, dtypeDW);
+               chunkRows, labelSmoothing, zLoss, dtypeH, dtypeW, dtypeDW);
 
 }  // namespace
 }  // namespace hadal

@@ -102,6 +102,8 @@ export interface ConfigFile {
   memory?: {
     /** Bytes the process may take, as a number or such as `12GiB`; `auto`: what the machine has free. Default: "auto". */
     budget?: number | string | undefined;
+    /** Rows whose logits exist at a time; `auto`: as many as run fastest, fewer where only that fits. Other rows, another order of sums. Default: "auto". */
+    lossChunkRows?: number | 'auto' | undefined;
     /** State that lies in a memory-mapped file instead of in memory. */
     offload?: {
       /** Whether moments lie in a file. Default: false. */

@@ -15,6 +15,8 @@ type LossAttrs = {
   labelSmoothing: number;
   zLoss: number;
   ignoreIndex: number;
+  /** Rows whose logits exist at a time; 0: as many as run fastest. */
+  chunkRows: number;
   /** Of dweight; null: the weight's own. */
   gradientDType: DType | null;
 };
@@ -104,18 +106,23 @@ const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
       reshape(losses, [-1]),
     ];
   },
-  cost: ([hidden, weight], [, , dweight]) => ({
-    flops: 6 * hidden.size * (weight.shape[0] as number),
-    bytesRead: 2 * hidden.bytes + 2 * weight.bytes,
-    bytesWritten: hidden.bytes + dweight.bytes,
-  }),
-  kernel: ([hidden, weight, labels, scale], outputs, { labelSmoothing, zLoss, ignoreIndex }) => ({
+  cost([hidden, weight], [, , dweight], { chunkRows }) {
+    const rows = hidden.shape[0] as number;
+    const chunks = chunkRows > 0 ? Math.ceil(rows / chunkRows) : 1;
+    return {
+      flops: 6 * hidden.size * (weight.shape[0] as number),
+      bytesRead: 2 * hidden.bytes + 2 * chunks * weight.bytes,
+      bytesWritten: hidden.bytes + chunks * dweight.bytes,
+    };
+  },
+  kernel: ([hidden, weight, labels, scale], outputs, { labelSmoothing, zLoss, ignoreIndex, chunkRows }) => ({
     kernel: 'linear-cross-entropy',
     params: {
       rows: hidden.shape[0] as number,
       vocab: weight.shape[0] as number,
       dim: hidden.shape[1] as number,
       ignoreIndex,
+      chunkRows,
       labelSmoothing,
       zLoss,
       dtypeH: hidden.dtype,
@@ -134,7 +141,9 @@ const linearCrossEntropyOp = defineOp<LossAttrs, LossInputs, LossOutputs>({
  * @param labels - int32 [N], in 0..V−1, or `ignoreIndex` for a row that does not count; others end the step with an error
  * @param scale - fp32 [1]: what the sum over rows is multiplied by, 1 / (labels that count) for their mean
  * @param options - `labelSmoothing`: share of the target spread evenly over the vocabulary (default 0);
- *   `zLoss`: weight of logsumexp², which keeps logits from drifting (default 0); `ignoreIndex` (default −100)
+ *   `zLoss`: weight of logsumexp², which keeps logits from drifting (default 0);
+ *   `ignoreIndex` (default −100);
+ *   `chunkRows`: rows whose logits exist at a time, fewer take less memory and more time (default 0: as many as run fastest)
  * @returns `loss` fp32 [1] = scale · Σ losses, and `losses` fp32 [N], a row's own loss, 0 where ignored
  * @throws HadalError HADAL_ERR_SHAPE, HADAL_ERR_DTYPE, HADAL_ERR_CONFIG
  */
@@ -143,10 +152,10 @@ export function linearCrossEntropy(
   weight: Value,
   labels: Value,
   scale: Value,
-  options: { labelSmoothing?: number; zLoss?: number; ignoreIndex?: number } = {},
+  options: { labelSmoothing?: number; zLoss?: number; ignoreIndex?: number; chunkRows?: number } = {},
 ): { loss: Value; losses: Value } {
-  const { labelSmoothing = 0, zLoss = 0, ignoreIndex = -100 } = options;
-  const attrs = { labelSmoothing, zLoss, ignoreIndex, gradientDType: null };
+  const { labelSmoothing = 0, zLoss = 0, ignoreIndex = -100, chunkRows = 0 } = options;
+  const attrs = { labelSmoothing, zLoss, ignoreIndex, chunkRows, gradientDType: null };
   const [loss, , , losses] = linearCrossEntropyOp.apply([hidden, weight, labels, scale], attrs);
   return { loss, losses };
 }

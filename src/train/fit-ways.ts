@@ -16,6 +16,8 @@ type Change = (way: Way) => Way[];
 
 /** So many ways are named. */
 const mostWays = 3;
+/** Rows of logits at a time where memory is short: fewer hardly take less, beside what else a step holds. */
+export const smallChunk = 32;
 /** Tokens below which nobody wants rows. */
 const shortestRows = 16;
 
@@ -83,6 +85,13 @@ const offload =
     return memory.offload[part] ? [] : [changed(way, patch, `memory.offload.${part}`, true)];
   };
 
+const fewerLogits: Change = (way) => {
+  const { memory } = way.config;
+  return memory.lossChunkRows === smallChunk
+    ? []
+    : [changed(way, { memory: { ...memory, lossChunkRows: smallChunk } }, 'memory.lossChunkRows', smallChunk)];
+};
+
 const narrowMoments: Change = (way) => {
   const { optimizer } = way.config;
   return optimizer.momentDtype === 'bf16'
@@ -103,6 +112,7 @@ const keepingResults = [
   checkpointing('selective', ['none']),
   checkpointing('sqrt', ['none', 'selective']),
   microBatches,
+  fewerLogits,
   offload('optimizer'),
   offload('parameters'),
 ];

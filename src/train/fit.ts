@@ -8,7 +8,7 @@ import type { PrecisionDType } from '../passes/narrow.js';
 import { type Candidate, Candidates, divisorsOf } from './candidates.js';
 import type { TrainConfig } from './config.js';
 import { memoryKinds } from './events.js';
-import { waysToFit } from './fit-ways.js';
+import { smallChunk, waysToFit } from './fit-ways.js';
 import { growthInTraining, hasSnapshot } from './memory.js';
 import type { Planner, PlanOptions } from './planning.js';
 import type { SizedConfig } from './step-config.js';
@@ -79,12 +79,13 @@ export async function fitting(config: TrainConfig, candidates: Candidates): Prom
 }
 
 function decisionsOf(given: TrainConfig, fitted: FittedConfig): string[] {
-  const { batch, gradAccumulationSteps: parts, activationCheckpointing: policy, checkpoint } = fitted;
+  const { batch, gradAccumulationSteps: parts, activationCheckpointing: policy, checkpoint, memory } = fitted;
   const size = given.batch === 'auto' ? [`batch ${batch}`] : [];
   if (given.gradAccumulationSteps === 'auto') size.push(`gradAccumulationSteps ${parts}`);
   if (given.activationCheckpointing === 'auto') {
     size.push(`activationCheckpointing ${policy === 'auto' ? 'as much as the budget asks for' : policy}`);
   }
+  if (memory.lossChunkRows !== given.memory.lossChunkRows) size.push(`lossChunkRows ${memory.lossChunkRows}`);
   return [
     ...(size.length > 0 ? [`memory has room for ${size.join(', ')}`] : []),
     ...(checkpoint.background === given.checkpoint.background
@@ -146,14 +147,20 @@ export async function mostThatFits(bytesOf: (rows: number) => Promise<number>, b
 function variantsOf(config: TrainConfig): TrainConfig[] {
   const isOpen = config.activationCheckpointing === 'auto';
   const kept: TrainConfig = isOpen ? { ...config, activationCheckpointing: 'none' } : config;
-  return [kept, withoutSnapshot(kept), ...(isOpen ? [config, withoutSnapshot(config)] : [])].filter(
-    (variant, i, all) => i === 0 || !isDeepStrictEqual(variant, all[i - 1]),
+  const variants = [kept, withoutSnapshot(kept), ...(isOpen ? [config, withoutSnapshot(config)] : [])];
+  return [...variants, ...variants.map(withSmallChunks)].filter(
+    (variant, i, all) => !all.slice(0, i).some((earlier) => isDeepStrictEqual(variant, earlier)),
   );
 }
 
 /** Results do not hang on it, so that a snapshot which has no room is left out. */
 const withoutSnapshot = (config: TrainConfig): TrainConfig =>
   hasSnapshot(config) ? { ...config, checkpoint: { ...config.checkpoint, background: false } } : config;
+
+const withSmallChunks = (config: TrainConfig): TrainConfig =>
+  config.memory.lossChunkRows === 'auto'
+    ? { ...config, memory: { ...config.memory, lossChunkRows: smallChunk } }
+    : config;
 
 async function refusal(run: Candidate, candidates: Candidates): Promise<HadalError> {
   const { base, budget } = candidates;

@@ -41,7 +41,7 @@ export function languageModelLoss(
   output: ModelOutput,
   inputs: ModelInputs,
   scales: LossScales,
-  options: { labelSmoothing: number; zLoss: number },
+  options: { labelSmoothing: number; zLoss: number; chunkRows: number },
 ): LossTerms {
   const { graph } = output.hidden.node;
   const { shape } = inputs.tokens;

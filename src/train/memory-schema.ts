@@ -1,5 +1,6 @@
 // The configuration's `memory`.
 import { z } from 'zod';
+import { count } from '../core/schema.js';
 
 const offloadSchema = z.strictObject({
   optimizer: z.boolean().default(false).describe('Whether moments lie in a file.'),
@@ -17,5 +18,11 @@ export const memorySchema = z.strictObject({
     .union([z.number().positive(), z.string()])
     .default('auto')
     .describe('Bytes the process may take, as a number or such as `12GiB`; `auto`: what the machine has free.'),
+  lossChunkRows: z
+    .union([count, z.literal('auto')])
+    .default('auto')
+    .describe(
+      'Rows whose logits exist at a time; `auto`: as many as run fastest, fewer where only that fits. Other rows, another order of sums.',
+    ),
   offload: offloadSchema.prefault({}).describe('State that lies in a memory-mapped file instead of in memory.'),
 });

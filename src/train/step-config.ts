@@ -15,7 +15,7 @@ export function stepConfigOf(
 ): StepConfig {
   const { batch, gradAccumulationSteps, seqLen, loss, precision, optimizer, activationCheckpointing, watch, steps } =
     config;
-  const { optimizer: offloadsState, parameters } = config.memory.offload;
+  const { lossChunkRows, offload } = config.memory;
   const { layers, fp8Scale, lossScale } = precision;
   const { clipNorm, clipValue, adaptiveClip, lr, minLrRatio, warmupSteps, warmupShare, schedule, ...how } = optimizer;
   const usesFp16 = [{ dtype }, ...layers].some((one) => one.dtype === 'fp16');
@@ -24,13 +24,14 @@ export function stepConfigOf(
     seqLen,
     labelSmoothing: loss.labelSmoothing,
     zLoss: loss.zLoss,
+    chunkRows: lossChunkRows === 'auto' ? 0 : lossChunkRows,
     precision: { dtype, layers, fp8: { scale: fp8Scale } },
     lossScale: usesFp16 ? lossScale : null,
     clip: { norm: clipNorm, value: clipValue, adaptive: adaptiveClip },
     optimizer: { ...how, steps },
     activationCheckpointing,
     watchesActivations: watch.activationsEvery > 0,
-    offload: { optimizer: offloadsState, parameters },
+    offload: { optimizer: offload.optimizer, parameters: offload.parameters },
   };
 }
 

@@ -34,6 +34,8 @@ export interface StepConfig {
   seqLen: number;
   labelSmoothing: number;
   zLoss: number;
+  /** Rows whose logits exist at a time; 0: as many as run fastest. */
+  chunkRows: number;
   /** Of activations and of the copies of weights that products read; the parameters themselves are fp32. */
   precision: Precision;
   /** How gradients are kept within the range of fp16; null: where nothing is computed in it. */
@@ -197,11 +199,14 @@ function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>,
 }
 
 /** Evaluation: the summed cross-entropy of the main head. */
-export function traceEvaluation(model: Model, config: Pick<StepConfig, 'batch' | 'seqLen' | 'precision'>): Graph {
+export function traceEvaluation(
+  model: Model,
+  config: Pick<StepConfig, 'batch' | 'seqLen' | 'precision' | 'chunkRows'>,
+): Graph {
   const graph = new Graph();
   const inputs = batchInputs(graph, config.batch, config.seqLen, 0);
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
   const scales = { main: fill(graph, [1], 1), mtp: [], balance: fill(graph, [1], 0) };
-  graph.output('loss', languageModelLoss(output, inputs, scales, { labelSmoothing: 0, zLoss: 0 }).main);
+  graph.output('loss', languageModelLoss(output, inputs, scales, { ...config, labelSmoothing: 0, zLoss: 0 }).main);
   return readWorkingCopies(runForwardPasses(graph, config.precision));
 }

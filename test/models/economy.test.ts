@@ -59,6 +59,7 @@ async function lossAndGradients(model: Model, weights: Numbers, pass: Pass = (gr
   const { main, mtp, balance } = languageModelLoss(output, inputs, lossScales(traced, model.mtpDepth), {
     labelSmoothing: 0,
     zLoss: 0,
+    chunkRows: 0,
   });
   traced.output('main', main);
   for (const [k, value] of mtp.entries()) traced.output(`mtp${k}`, value);

@@ -6,6 +6,7 @@ interface Options {
   labelSmoothing?: number;
   zLoss?: number;
   ignoreIndex?: number;
+  chunkRows?: number;
 }
 
 /** The loss alone takes its gradients from the kernel; the rows' own losses beside it take them from the lowered form. */
@@ -70,6 +71,8 @@ export const cases: OpCase[] = [
   lossCase('z-loss', [6, 11, 5], { zLoss: 0.05 }),
   lossCase('both, another ignored label', [5, 17, 4], { labelSmoothing: 0.2, zLoss: 0.01, ignoreIndex: 3 }),
   lossCase('losses of rows', [6, 11, 5], { labelSmoothing: 0.1, zLoss: 0.05 }, 'loss and losses'),
+  lossCase('chunks of a given size', [10, 11, 5], { chunkRows: 4, labelSmoothing: 0.1 }),
+  lossCase('a chunk that holds all rows', [6, 11, 5], { chunkRows: 100 }),
   lossCase('one row', [1, 9, 3], {}),
   lossCase('a vocabulary of one', [3, 1, 4], { zLoss: 0.1 }),
   // 512 rows are a chunk, 2048 columns a block.

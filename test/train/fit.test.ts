@@ -65,6 +65,7 @@ describe('a run', () => {
       steps: 100,
       batch: 16,
       seqLen: 64,
+      memory: { lossChunkRows: 64 }, // left open in a test of its own
       ...options,
     });
   const within = (budget: number) => new Candidates(planner, 'fp32', 0, budget);
@@ -114,6 +115,22 @@ describe('a run', () => {
     const whole = await needOf({ checkpoint });
     expect((await fitting(config({ checkpoint }), within(whole))).config.checkpoint.background).toBe(true);
     expect((await fitting(config({ checkpoint }), within(whole - 1))).config.checkpoint.background).toBe(false);
+  });
+
+  it('computes fewer logits at a time where only that has room', async () => {
+    const wide = { ...tinyConfig, vocab_size: 8192 };
+    await using wordy = new Planner(modelFromConfig(wide), 1);
+    const given = config({ model: { config: wide }, memory: {} }) as SizedConfig;
+    const { memory } = await new Candidates(wordy, 'fp32', 0, Number.POSITIVE_INFINITY).of(given);
+    const most = (bytes: number) => fitting(given, new Candidates(wordy, 'fp32', 0, bytes));
+    expect((await most(memory.total)).config.memory.lossChunkRows).toBe('auto');
+    const found = await most(memory.total - 2 * mib);
+    expect(found.config.memory.lossChunkRows).toBe(32);
+    expect(found.memory.total).toBeLessThanOrEqual(memory.total - 2 * mib);
+    const own = config({ model: { config: wide }, memory: { lossChunkRows: 512 } });
+    await expect(fitting(own, new Candidates(wordy, 'fp32', 0, memory.total - 2 * mib))).rejects.toThrow(
+      /expected a run.*lossChunkRows 32/,
+    );
   });
 
   it('with batch auto takes 80 % of the largest micro-batch', async () => {
