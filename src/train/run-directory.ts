@@ -148,16 +148,11 @@ export class RunDirectory implements Disposable {
 
   /** Keeps the lines of metrics.jsonl up to the first that is not `kept`; a last line that was cut off is none. */
   async truncateMetrics(kept: (line: MetricsLine) => boolean): Promise<void> {
+    const waiting = Buffer.from(this.#unwritten);
+    this.#unwritten = waiting.toString('utf8', 0, endOfKept(waiting, kept));
     await withFileErrors(`write ${this.#metricsPath}`, async () => {
       await using file = await open(this.#metricsPath, 'a+');
-      const bytes = await file.readFile();
-      let end = 0;
-      for (let next = bytes.indexOf(10); next >= 0; next = bytes.indexOf(10, end)) {
-        const line = parseLine(bytes.toString('utf8', end, next));
-        if (!line || !kept(line)) break;
-        end = next + 1;
-      }
-      await file.truncate(end);
+      await file.truncate(endOfKept(await file.readFile(), kept));
     });
   }
 
@@ -170,6 +165,17 @@ export class RunDirectory implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** Where the first line begins that is not kept. */
+function endOfKept(lines: Buffer, kept: (line: MetricsLine) => boolean): number {
+  let end = 0;
+  for (let next = lines.indexOf(10); next >= 0; next = lines.indexOf(10, end)) {
+    const line = parseLine(lines.toString('utf8', end, next));
+    if (!line || !kept(line)) break;
+    end = next + 1;
+  }
+  return end;
 }
 
 function parseLine(text: string): MetricsLine | null {

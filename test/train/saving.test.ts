@@ -6,6 +6,7 @@ import { verifyManifest } from '../../src/formats/manifest.js';
 import { keptCheckpoints } from '../../src/train/checkpoint-list.js';
 import type { TrainEvent } from '../../src/train/events.js';
 import type { TrainOptions } from '../../src/train/options.js';
+import { RunDirectory } from '../../src/train/run-directory.js';
 import { train } from '../../src/train/train.js';
 import { fill, mount } from '../support/mounted.js';
 import { checkpointsOf, eventsOf, metricsOf, RunFolder, runAll, runModel, snapshotOf } from './runs.js';
@@ -123,5 +124,29 @@ describe('a full disk', () => {
     const whole = folder.options({ steps: 40 });
     await runAll(whole);
     expect(metricsOf(out)).toEqual(metricsOf(whole.out));
+  });
+
+  it('keeps no lines of steps that a run went back behind', async (context) => {
+    using mounted = mount('size=1m');
+    if (!mounted) return context.skip('a small file system can be mounted by root alone');
+    const filler = join(mounted.path, 'filler');
+    using directory = await RunDirectory.open(join(mounted.path, 'run'), { resume: false });
+    const log = (step: number, loss: number) => directory.log({ step, loss, text: 'x'.repeat(4096) });
+    log(1, 9);
+    fill(filler);
+    for (const [step, loss] of [
+      [2, 8],
+      [3, 7],
+      [4, 6],
+    ] as const)
+      log(step, loss);
+    await directory.truncateMetrics(({ step }) => step <= 2);
+    rmSync(filler);
+    log(3, 5);
+    expect(metricsOf(directory.path).map(({ step, loss }) => [step, loss])).toEqual([
+      [1, 9],
+      [2, 8],
+      [3, 5],
+    ]);
   });
 });
