@@ -12,6 +12,7 @@ import { bestDType } from '../runtime/best-dtype.js';
 import { openDevice } from '../runtime/device.js';
 import { type ModelSource, openModelSource } from '../session/model-source.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
+import { withEarlierSizes } from './earlier-sizes.js';
 import type { EndEvent, PrepareEvent, TrainEvent } from './events.js';
 import { type Fitted, fitToMemory } from './fit.js';
 import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
@@ -43,16 +44,18 @@ export async function* train(
   options: TrainOptions,
   { signal, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
-  const given = resolveTrainConfig(options);
-  const { model, source } = await modelOf(given);
-  checkLengths(given, model);
-  await requireSources(given);
+  const asked = resolveTrainConfig(options);
+  const { model, source } = await modelOf(asked);
+  checkLengths(asked, model);
+  await requireSources(asked);
   // Before minutes of tokenizing whose tokens nothing could train on.
-  using device = openDevice(given.device, {
-    threads: given.threads ?? usableProcessors(),
-    pinThreads: given.pinThreads,
+  using device = openDevice(asked.device, {
+    threads: asked.threads ?? usableProcessors(),
+    pinThreads: asked.pinThreads,
   });
-  using directory = await RunDirectory.open(given.out, { resume: given.resume });
+  using directory = await RunDirectory.open(asked.out, { resume: asked.resume });
+  const goesOn = (await directory.checkpoints()).length > 0;
+  const given = goesOn ? await withEarlierSizes(asked, directory.path) : asked;
   const notes: string[] = [];
   using offloadFile = openOffloadFile(given, (message) => notes.push(message));
   const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;

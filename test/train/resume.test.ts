@@ -121,6 +121,18 @@ describe('resume', () => {
     expect(metricsOf(options.out).map(({ step }) => step)).toEqual([0, 1, 2, 2]);
   });
 
+  it('keeps the sizes that were decided when the run began', async () => {
+    const options = folder.options({ steps: 4, batch: 4, gradAccumulationSteps: 2, checkpoint: { every: 2 } });
+    await runUntil(options, (event) => event.type === 'checkpoint');
+    const open = { ...options, batch: 'auto', gradAccumulationSteps: 'auto', resume: true } as const;
+    const [start] = eventsOf(await runUntil(open, ({ type }) => type === 'start'), 'start');
+    expect(start?.step).toBe(2);
+    expect(JSON.parse(readFileSync(join(options.out, 'config.json'), 'utf8'))).toMatchObject({
+      batch: 4,
+      gradAccumulationSteps: 2,
+    });
+  });
+
   it('is told that another number of threads, instruction set or number format gives other bits', async () => {
     const options = folder.options({ ...every, steps: 3, dtype: 'fp32' });
     await runUntil(options, (event) => event.type === 'checkpoint');
