@@ -97,6 +97,7 @@ export type BatchRamp = { from: number; steps: number } | null;
 export function microBatches(ramp: BatchRamp, rows: { batch: number; micro: number }, step: number): number {
   const { batch, micro } = rows;
   if (!ramp || step >= ramp.steps) return batch / micro;
-  const wanted = ramp.from + ((batch - ramp.from) * step) / ramp.steps;
+  const from = Math.min(ramp.from, batch); // `batch: 'auto'` may come to fewer
+  const wanted = from + ((batch - from) * step) / ramp.steps;
   return Math.max(1, Math.floor(wanted / micro));
 }

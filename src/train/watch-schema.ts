@@ -36,10 +36,12 @@ const ruleSchema = z
     error: "a rule with 'above' or 'below'",
     path: ['above'],
   })
-  .refine(({ action, metric, above }) => action !== 'skip' || (metric === 'gradNorm' && above !== undefined), {
-    error: "'skip' only of metric 'gradNorm' with 'above'",
-    path: ['action'],
-  });
+  .refine(
+    ({ action, metric, above, below, everySteps, everySeconds }) =>
+      action !== 'skip' ||
+      (metric === 'gradNorm' && above !== undefined && (below ?? everySteps ?? everySeconds) === undefined),
+    { error: "'skip' only of metric 'gradNorm' with 'above' alone, looked at each update", path: ['action'] },
+  );
 
 /** Schema of `watch`. */
 export const watchSchema = z.strictObject({

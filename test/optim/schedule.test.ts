@@ -126,5 +126,6 @@ describe('microBatches', () => {
   it('is all of them without a ramp, and never none', () => {
     expect(microBatches(null, rows, 0)).toBe(8);
     expect(microBatches({ from: 1, steps: 100 }, rows, 0)).toBe(1);
+    expect(microBatches({ from: 1000, steps: 100 }, rows, 0)).toBe(8);
   });
 });

@@ -105,9 +105,12 @@ describe('the configuration', () => {
   });
   it('refuses a rule without bounds, and skipping of anything but the norm', () => {
     expect(refusal({ metric: 'loss', action: 'warn' })).toEqual([['rules.0.above', "a rule with 'above' or 'below'"]]);
-    expect(refusal({ metric: 'loss', above: 3, action: 'skip' })).toEqual([
-      ['rules.0.action', "'skip' only of metric 'gradNorm' with 'above'"],
-    ]);
+    // The program itself skips, at each update, by the upper limit alone.
+    for (const more of [{ metric: 'loss' }, { below: 1 }, { everySteps: 10 }, { everySeconds: 60 }]) {
+      expect(refusal({ metric: 'gradNorm', above: 3, action: 'skip', ...more }), JSON.stringify(more)).toEqual([
+        ['rules.0.action', "'skip' only of metric 'gradNorm' with 'above' alone, looked at each update"],
+      ]);
+    }
     expect(refusal({ metric: 'gradNorm', above: 3, action: 'skip' })).toBeNull();
   });
 });
