@@ -1,4 +1,5 @@
 // What tensors hold at one moment, copied while the steps go on.
+import type { NativeStorage } from '../addon/addon.js';
 import { dtypes } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
@@ -30,7 +31,11 @@ export class Snapshot {
       this.#copies.set(tensor, new Uint8Array(block.buffer, block.at, tensor.bytes));
       block.at += aligned(tensor.bytes);
     }
-    device.native.prepare(this.buffers.map((buffer) => new Uint8Array(buffer))).catch(() => {}); // taking it says why
+    this.#prepare().catch(() => {}); // taking it says why
+  }
+
+  async #prepare(): Promise<void> {
+    await this.device.native.prepare(this.buffers.map((buffer) => new Uint8Array(buffer)));
   }
 
   /**
@@ -38,11 +43,16 @@ export class Snapshot {
    * to write a tensor waits until its copy is made. To be called once.
    */
   take(): void {
-    const storages = [...this.#copies.keys()].map(({ storage }) => storage);
-    this.#done = this.device.native.snapshot(storages, [...this.#copies.values()]).catch((error: unknown) => {
-      throw this.device.refusal(error);
-    });
+    this.#done = this.#copy([...this.#copies.keys()].map(({ storage }) => storage));
     this.#done.catch(() => {}); // reported where it is awaited
+  }
+
+  async #copy(storages: NativeStorage[]): Promise<void> {
+    try {
+      await this.device.native.snapshot(storages, [...this.#copies.values()]);
+    } catch (error) {
+      throw this.device.refusal(error);
+    }
   }
 
   /** Raw contents of a part of a tensor that was taken; `offset` counts elements. Not copied. */

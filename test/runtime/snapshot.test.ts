@@ -81,4 +81,14 @@ describe('a snapshot', () => {
     }
     expect(results.some(({ status }) => status === 'rejected')).toBe(true);
   });
+
+  it('of a device that has ended is refused in the same words, whenever room was made for it', async () => {
+    const { device, x } = counting();
+    const earlier = new Snapshot(device, [x]);
+    device.dispose();
+    for (const snapshot of [earlier, new Snapshot(device, [x])]) {
+      snapshot.take();
+      await expect(snapshot.read(x, part)).rejects.toMatchObject({ code: 'HADAL_ERR_DISPOSED' });
+    }
+  });
 });
