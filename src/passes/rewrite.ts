@@ -30,7 +30,8 @@ export function rewrite(
     for (let id = before; id < graph.nodes.length; id++) {
       const copied = graph.nodes[id] as Node;
       copied.scope ||= node.scope;
-      copied.predicate = node.predicate && of(node.predicate);
+      // What comes from outside is there, whatever runs.
+      copied.predicate = node.predicate && !copied.op.isSource ? of(node.predicate) : null;
       copied.queue = node.queue;
       copied.isBackward ||= node.isBackward;
     }

@@ -7,7 +7,7 @@ import { modelFromConfig } from '../../src/models/families.js';
 import { batchInputs } from '../../src/models/model.js';
 import { ParameterScope } from '../../src/nn/parameters.js';
 import { definedOps } from '../../src/ops/define-op.js';
-import { add, multiply } from '../../src/ops/elementwise.js';
+import { add, cast, multiply } from '../../src/ops/elementwise.js';
 import { matmul } from '../../src/ops/matmul.js';
 import { rmsNorm } from '../../src/ops/rms-norm.js';
 import { expectLayers, narrow, type Precision } from '../../src/passes/narrow.js';
@@ -160,6 +160,19 @@ describe('working copies', () => {
     const copies = copiedSlots(twoReaders('fp16', 'bf16'));
     expect([...copies]).toEqual([['w', { slot: 'working/w', shape: [6, 6], dtype: 'fp16' }]]);
     expect(refreshWorkingCopies(copies).updates.get('working/w')?.dtype).toBe('fp16');
+  });
+
+  it('are there whatever runs, also where a predicated range reads them first', () => {
+    const graph = new Graph();
+    const w = graph.slot('w', [6], 'fp32');
+    const sometimes = graph.slot('sometimes', [6], 'bf16');
+    graph.predicated(graph.input('flag', [1], 'int32'), () =>
+      graph.update('sometimes', multiply(cast(w, 'bf16'), sometimes)),
+    );
+    graph.output('always', multiply(cast(w, 'bf16'), sometimes));
+    const read = readWorkingCopies(graph);
+    verify(read);
+    expect(read.slots.get('working/w')?.node.predicate).toBeNull();
   });
 });
 
