@@ -43,6 +43,7 @@ export type {
   MemoryKind,
   MemoryTable,
   PrepareEvent,
+  RollbackEvent,
   StartEvent,
   StepEvent,
   TrainEvent,
@@ -50,6 +51,7 @@ export type {
 } from './train/events.js';
 export type { Inspection, InspectOptions, TrainingMemory } from './train/inspect.js';
 export type { TrainOptions } from './train/options.js';
+export type { Finding } from './train/rules.js';
 
 /**
  * Trains a model: prepares data, runs updates, evaluates, writes checkpoints.
@@ -59,7 +61,7 @@ export type { TrainOptions } from './train/options.js';
  * @param options - see {@link TrainOptions}; defaults may be left out
  * @returns typed events; the last one is an {@link EndEvent}
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_DATA, HADAL_ERR_CHECKPOINT, HADAL_ERR_LOCKED, HADAL_ERR_IO,
- * HADAL_ERR_MEMORY, HADAL_ERR_RUN, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
+ * HADAL_ERR_MEMORY, HADAL_ERR_RUN, HADAL_ERR_NUMERICS, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
  */
 export async function* train(
   options: TrainOptions,
