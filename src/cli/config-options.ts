@@ -140,7 +140,7 @@ export interface ConfigFile {
       milestones?: ({
         /** Share of the run from which the value counts. */
         from: number;
-        /** The value. */
+        /** The value that counts from there on. */
         value: number;
       })[] | undefined;
     } | undefined;
@@ -214,7 +214,7 @@ export interface ConfigFile {
     mtpWeight?: number | ({
       /** Share of the run from which the value counts. */
       from: number;
-      /** The value. */
+      /** The value that counts from there on. */
       value: number;
     })[] | undefined;
     /** α: weight of the sequence-wise balance loss of the experts. Default: 0.0001. */
@@ -223,7 +223,7 @@ export interface ConfigFile {
     routerBiasSpeed?: number | ({
       /** Share of the run from which the value counts. */
       from: number;
-      /** The value. */
+      /** The value that counts from there on. */
       value: number;
     })[] | undefined;
   } | undefined;

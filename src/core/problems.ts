@@ -36,7 +36,7 @@ export function problemsOf(schema: z.core.$ZodType, { issues }: z.core.$ZodError
   const wrong = issues.flatMap((issue): Problem[] => {
     if (issue.code === 'unrecognized_keys') return [];
     const path = issue.path.map(String);
-    const got = path.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value);
+    const got = valueAt(value, path);
     if (got === undefined && hints.has(JSON.stringify(path))) return [];
     const nested = issue.code === 'invalid_union' ? problemsOfUnion(schema, issue, value) : null;
     const hint =
@@ -60,6 +60,10 @@ export function problemLines(problems: readonly Problem[], place: (path: readonl
   return [...lines, ...(more > 0 ? [`… and ${more} more`] : [])].join('\n');
 }
 
+/** What is at a path; undefined where there is nothing. */
+const valueAt = (value: unknown, path: readonly PropertyKey[]): unknown =>
+  path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], value);
+
 /** Problems of the alternative that was most likely meant; null where none stands out. */
 function problemsOfUnion(
   schema: z.core.$ZodType,
@@ -67,13 +71,17 @@ function problemsOfUnion(
   value: unknown,
 ): Problem[] | null {
   const ranked = errors
-    // Not of that kind at all, as a text is no object.
-    .filter((issues) => issues.every((issue) => issue.code !== 'invalid_type' || issue.path.length > 0))
+    // Not of that kind at all, as a text is no object and a number no name.
+    .filter((issues) => issues.every((issue) => issue.path.length > 0 || isOfKind(issue, valueAt(value, path))))
     .map((issues) => issues.map((issue) => ({ ...issue, path: [...path, ...issue.path] })))
     .map((issues) => problemsOf(schema, { issues } as z.core.$ZodError, value))
     .sort((a, b) => a.length - b.length);
   const [best, second] = ranked;
   return best && best.length !== second?.length ? best : null;
+}
+
+function isOfKind({ code }: z.core.$ZodIssue, found: unknown): boolean {
+  return code !== 'invalid_type' && (code !== 'invalid_value' || typeof found === 'string');
 }
 
 function fieldName(path: readonly string[]): string {

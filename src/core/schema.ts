@@ -10,6 +10,9 @@ export const count = z
 /** A whole number from 0 on. */
 export const countOrZero = z.number().int().nonnegative();
 
+/** Such a number, or left to the machine. */
+export const countOrAuto = z.union([count, z.literal('auto')], { error: 'a whole number from 1 on, or "auto"' });
+
 /** From 0 up to, but not, 1. */
 export const share = z.number().min(0).lt(1);
 

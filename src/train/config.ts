@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { HadalError } from '../core/errors.js';
 import { type Problem, problemLines, problemsOf } from '../core/problems.js';
-import { count, countOrZero, share, weight } from '../core/schema.js';
+import { count, countOrAuto, countOrZero, share, weight } from '../core/schema.js';
 import { dataSchema } from '../data/data-config.js';
 import { economyFields } from '../models/economy-config.js';
 import { memorySchema } from './memory-schema.js';
@@ -10,7 +10,9 @@ import { milestonesSchema, optimizerSchema } from './optimizer-schema.js';
 import { precisionSchema } from './precision-schema.js';
 import { watchSchema } from './watch-schema.js';
 
-const scheduled = z.union([weight, milestonesSchema.min(1)]);
+const scheduled = z.union([weight, milestonesSchema.min(1)], {
+  error: 'a number from 0 on, or a list of { from, value }',
+});
 
 const modelSchema = z.union(
   [
@@ -80,12 +82,9 @@ export const trainSchema = z.strictObject({
       'Run directory: checkpoints, metrics, the resolved configuration. The command line counts on: `runs/<name>-1`, `-2`, …',
     ),
   steps: count.describe('Updates of the whole run.'),
-  batch: z
-    .union([count, z.literal('auto')])
-    .describe('Rows an update; `auto`: 80 % of the most that one micro-batch has room for in memory.'),
+  batch: countOrAuto.describe('Rows an update; `auto`: 80 % of the most that one micro-batch has room for in memory.'),
   seqLen: count.describe('Tokens a row.'),
-  gradAccumulationSteps: z
-    .union([count, z.literal('auto')])
+  gradAccumulationSteps: countOrAuto
     .default(1)
     .describe(
       "An update's rows are computed in so many equal parts, whose gradients are summed; divides `batch`. `auto`: as few as memory has room for.",

@@ -1,6 +1,6 @@
 // The configuration's `memory`.
 import { z } from 'zod';
-import { count } from '../core/schema.js';
+import { countOrAuto } from '../core/schema.js';
 
 const offloadSchema = z.strictObject({
   optimizer: z.boolean().default(false).describe('Whether moments lie in a file.'),
@@ -15,11 +15,10 @@ const offloadSchema = z.strictObject({
 /** Schema of `memory`. */
 export const memorySchema = z.strictObject({
   budget: z
-    .union([z.number().positive(), z.string()])
+    .union([z.number().positive(), z.string()], { error: 'bytes as a number, a size such as "12GiB", or "auto"' })
     .default('auto')
     .describe('Bytes the process may take, as a number or such as `12GiB`; `auto`: what the machine has free.'),
-  lossChunkRows: z
-    .union([count, z.literal('auto')])
+  lossChunkRows: countOrAuto
     .default('auto')
     .describe(
       'Rows whose logits exist at a time; `auto`: as many as run fastest, fewer where only that fits. Other rows, another order of sums.',

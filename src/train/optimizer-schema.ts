@@ -9,7 +9,7 @@ export const milestonesSchema = z
   .array(
     z.strictObject({
       from: ratio.describe('Share of the run from which the value counts.'),
-      value: weight.describe('The value.'),
+      value: weight.describe('The value that counts from there on.'),
     }),
   )
   .refine((milestones) => milestones.every(({ from }, i) => i === 0 || from > (milestones[i - 1]?.from ?? 0)), {

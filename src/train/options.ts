@@ -134,7 +134,7 @@ export interface TrainOptions {
       milestones?: ({
         /** Share of the run from which the value counts. */
         from: number;
-        /** The value. */
+        /** The value that counts from there on. */
         value: number;
       })[] | undefined;
     } | undefined;
@@ -208,7 +208,7 @@ export interface TrainOptions {
     mtpWeight?: number | ({
       /** Share of the run from which the value counts. */
       from: number;
-      /** The value. */
+      /** The value that counts from there on. */
       value: number;
     })[] | undefined;
     /** α: weight of the sequence-wise balance loss of the experts. Default: 0.0001. */
@@ -217,7 +217,7 @@ export interface TrainOptions {
     routerBiasSpeed?: number | ({
       /** Share of the run from which the value counts. */
       from: number;
-      /** The value. */
+      /** The value that counts from there on. */
       value: number;
     })[] | undefined;
   } | undefined;

@@ -64,8 +64,23 @@ describe('the schema of configuration files', () => {
   });
 
   it('refuses a misspelt name wherever names are fixed', () => {
-    const sourced = { ...fileOf('test'), data: { sources: [{ path: 'a' }] } };
-    const whole = resolveTrainConfig({ ...sourced, out: 'x' });
+    const milestones = [{ from: 0, value: 0.1 }];
+    const file = fileOf('test');
+    const whole = resolveTrainConfig({
+      ...file,
+      out: 'x',
+      data: { sources: [{ path: 'a' }] },
+      model: { ...(file.model as object), ties: [{ match: 'a' }], lowRank: [{ match: 'a', rank: 1 }] },
+      batchRamp: { from: 1, steps: 1 },
+      activationCheckpointing: { every: 1 },
+      loss: { mtpWeight: milestones, routerBiasSpeed: milestones },
+      precision: { layers: [{ match: 'a', dtype: 'fp32' }] },
+      optimizer: {
+        schedule: { shape: 'step', milestones },
+        ...{ groups: [{ match: 'a' }], betaSchedule: {}, adaptiveClip: {} },
+      },
+    });
+    expect(validate(whole)).toBe(true);
     const places = objectsOf(schema).map(({ path }) => path);
     expect(places.length).toBeGreaterThan(6);
     for (const path of places) {

@@ -55,7 +55,7 @@ describe('configuration of a run', () => {
     } as const;
     const config = await trainConfigFrom({ ...flags, data: [...flags.data] });
     expect(config).toMatchObject({ steps: 5, seed: 3, threads: 1, out: 'here', batch: 4 });
-    expect(config.checkpoint).toEqual({ every: 2, keep: 2 });
+    expect(config.checkpoint).toMatchObject({ every: 2, keep: 2 });
     expect(config.data).toMatchObject({ sources: ['x.txt', 'y'], heldOut: 0.05 });
   });
 
@@ -95,8 +95,12 @@ describe('configuration of a run', () => {
 
   it('a model that says what it is takes the place of the whole one before', async () => {
     writeFileSync('run.json', JSON.stringify(whole));
-    expect(await modelOf({ config: 'run.json', preset: 'test' })).toEqual(whole.model);
-    expect(await modelOf({ preset: 'test', model: 'some/dir' })).toEqual({ directory: 'some/dir' });
+    expect(await modelOf({ config: 'run.json', preset: 'test' })).toEqual({ ...whole.model, ties: [], lowRank: [] });
+    expect(await modelOf({ preset: 'test', model: 'some/dir' })).toEqual({
+      directory: 'some/dir',
+      ties: [],
+      lowRank: [],
+    });
   });
 
   it('counts run directories on; resuming takes the last one, with its own configuration', async () => {
@@ -189,7 +193,7 @@ describe('a configuration file', () => {
   it('is told apart from the command line', async () => {
     writeFileSync('run.json', JSON.stringify({ ...whole, batch: undefined }));
     expect((await refusal({ config: 'run.json', set: ['seed=-1'] })).split('\n')).toEqual([
-      "[run.json] field 'batch' expected a number, got nothing",
+      '[run.json] field \'batch\' expected a whole number from 1 on, or "auto", got nothing',
       "[command line] field 'seed' expected at least 0, got -1",
     ]);
   });

@@ -41,8 +41,12 @@ describe('train', () => {
     expect(new Set(eventsOf(events, 'prepare').map(({ phase }) => phase))).toEqual(
       new Set(['tokenizer', 'data', 'program']),
     );
-    const both = ['step', 'step', 'evaluation', 'checkpoint'];
-    expect(types.slice(prepared + 1)).toEqual(['start', 'evaluation', ...both, ...both, ...both, 'end']);
+    const both = ['step', 'step', 'evaluation'];
+    // Periodic checkpoints are written while training goes on, and told when they stand.
+    const others = types.slice(prepared + 1).filter((type) => type !== 'checkpoint');
+    expect(others).toEqual(['start', 'evaluation', ...both, ...both, ...both, 'end']);
+    expect(eventsOf(events, 'checkpoint').map(({ step }) => step)).toEqual([2, 4, 6]);
+    expect(types.at(-2)).toBe('checkpoint');
   });
 
   it('says what is trained, where and on what', () => {
