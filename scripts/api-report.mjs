@@ -68,10 +68,9 @@ function declared(checker, exported) {
 
 function isPublic(member) {
   if (member.name.startsWith('__#') || member.name.startsWith('#')) return false;
-  const declaration = member.declarations?.[0];
-  const isInternal = ts
-    .getJSDocTags(declaration ?? member.valueDeclaration)
-    .some(({ tagName }) => tagName.text === 'internal');
+  const declaration = member.declarations?.[0] ?? member.valueDeclaration;
+  if (!declaration) return true; // of a mapped type
+  const isInternal = ts.getJSDocTags(declaration).some(({ tagName }) => tagName.text === 'internal');
   return (
     !isInternal && !(ts.getCombinedModifierFlags(declaration) & (ts.ModifierFlags.Private | ts.ModifierFlags.Protected))
   );
@@ -79,7 +78,8 @@ function isPublic(member) {
 
 function memberText(checker, member, place) {
   const type = checker.getTypeOfSymbolAtLocation(member, place);
-  const isReadonly = ts.getCombinedModifierFlags(member.declarations[0]) & ts.ModifierFlags.Readonly;
+  const [made] = member.declarations ?? []; // none of a mapped type
+  const isReadonly = made && ts.getCombinedModifierFlags(made) & ts.ModifierFlags.Readonly;
   const name = member.name.startsWith('__@') ? `[Symbol.${member.name.slice(3).replace(/@\d+$/, '')}]` : member.name;
   const optional = member.flags & ts.SymbolFlags.Optional ? '?' : '';
   return `${isReadonly ? 'readonly ' : ''}${name}${optional}: ${checker.typeToString(type, place, format)}`;
