@@ -34,14 +34,15 @@ export function recomputeCandidates(graph: Graph): Kept[] {
     ),
   );
   const steps = kindsOf(graph, least).map((kind) => stepsOf(kind, least, forBackward));
-  const gone = new Set<Value>();
+  const goneFrom = new Map<Value, number>();
   const candidates: Kept[] = [() => true];
   for (const { kind, places } of merged(steps)) {
     for (const nodes of kind.layers) {
+      const now = candidates.length;
       for (const place of places)
-        for (const output of (nodes[place] as Node).outputs) if (!least.has(output)) gone.add(output);
-      const now = new Set(gone);
-      candidates.push((value) => !now.has(value));
+        for (const output of (nodes[place] as Node).outputs)
+          if (!least.has(output) && !goneFrom.has(output)) goneFrom.set(output, now);
+      candidates.push((value) => (goneFrom.get(value) ?? Number.POSITIVE_INFINITY) > now);
     }
   }
   return [...candidates, (value) => least.has(value)];
