@@ -3,7 +3,7 @@ import { HadalError } from '../core/errors.js';
 import type { PrecisionDType } from '../passes/narrow.js';
 import type { Plan } from '../runtime/plan.js';
 import type { MemoryTable } from './events.js';
-import { hasSnapshot, planMemory } from './memory.js';
+import { blockBytes, hasSnapshot, planMemory } from './memory.js';
 import type { Planner, PlanOptions } from './planning.js';
 import { type SizedConfig, stepConfigOf } from './step-config.js';
 
@@ -11,6 +11,8 @@ import { type SizedConfig, stepConfigOf } from './step-config.js';
 export interface Candidate extends PlanOptions {
   config: SizedConfig;
   memory: MemoryTable;
+  /** Of the program whose arena is largest. */
+  arenaBytes: number;
   /** An update might take so long: for comparing, not for telling. */
   seconds: number;
 }
@@ -38,10 +40,15 @@ export class Candidates {
    */
   async of(config: SizedConfig): Promise<Candidate> {
     if (config.activationCheckpointing !== 'auto') return this.#planned(config);
-    const kept = await this.#planned({ ...config, activationCheckpointing: 'none' });
-    const { activations, gradients, workspace, total } = kept.memory;
-    const withinBytes = this.budget - (total - activations - gradients - workspace);
-    return total <= this.budget || withinBytes <= 0 ? kept : this.#planned(config, withinBytes);
+    let found = await this.#planned({ ...config, activationCheckpointing: 'none' });
+    let withinBytes = found.arenaBytes;
+    // Programs that recompute are longer themselves, so that once may not do.
+    while (found.memory.total > this.budget && found.arenaBytes <= withinBytes) {
+      withinBytes = found.arenaBytes - blockBytes(found.memory.total - this.budget);
+      if (withinBytes <= 0) break;
+      found = await this.#planned(config, withinBytes);
+    }
+    return found;
   }
 
   async #planned(config: SizedConfig, withinBytes?: number): Promise<Candidate> {
@@ -56,7 +63,8 @@ export class Candidates {
     const updates = [whole, first, apply, ...Array.from({ length: parts - 1 }, () => next)];
     const seconds = updates.reduce((sum, plan) => sum + (plan ? secondsOf(plan) : 0), 0);
     const waiting = snapshot || checkpoint.every === 0 ? 0 : memory.saved / savedASecond / checkpoint.every;
-    return { config, accumulates, withinBytes, memory, seconds: seconds + waiting };
+    const arenaBytes = Math.max(...Object.values(plans).map((plan) => plan.arenaBytes));
+    return { config, accumulates, withinBytes, memory, arenaBytes, seconds: seconds + waiting };
   }
 
   /** Bytes that a run would take; Infinity where kernels cannot count such sizes. */

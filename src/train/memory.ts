@@ -98,4 +98,4 @@ const sum = (numbers: readonly number[]): number => numbers.reduce((total, numbe
 const dense = ({ dtype, shape }: TensorSpec): number => bytesOf(dtype, sizeOf(shape));
 
 /** What a block takes: whole pages, one at least (native/core/storage.cpp). */
-const blockBytes = (bytes: number): number => Math.max(1, Math.ceil(bytes / 4096)) * 4096;
+export const blockBytes = (bytes: number): number => Math.max(1, Math.ceil(bytes / 4096)) * 4096;

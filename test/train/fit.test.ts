@@ -88,10 +88,11 @@ describe('a run', () => {
     expect((await fitting(open, within(two - 1))).config).toMatchObject({ batch: 16, gradAccumulationSteps: 4 });
   });
 
-  it('recomputes no more than the budget asks for', async () => {
-    const [all, least] = [await needOf({}), await needOf({ activationCheckpointing: { every: 1 } })];
+  it.each([1, 2])('recomputes no more than the budget asks for, with %i micro-batches', async (parts) => {
+    const common = { gradAccumulationSteps: parts };
+    const [all, least] = [await needOf(common), await needOf({ ...common, activationCheckpointing: { every: 1 } })];
     const budget = (all + least) / 2;
-    const found = await fitting(config({ activationCheckpointing: 'auto' }), within(budget));
+    const found = await fitting(config({ ...common, activationCheckpointing: 'auto' }), within(budget));
     expect(found.config.activationCheckpointing).toBe('auto');
     expect(found.memory.total).toBeLessThanOrEqual(budget);
     expect(found.memory.activations).toBeLessThanOrEqual(found.withinBytes as number);
