@@ -48,7 +48,7 @@ const groupSchema = z.strictObject({
 
 const adaptiveClipSchema = z.strictObject({
   quantile: share.default(0.9).describe('Which quantile of the last norms.'),
-  window: count.max(4096).default(100).describe('How many norms are remembered.'),
+  window: count.max(1024).default(100).describe('How many norms are remembered.'),
   factor: z.number().positive().default(2).describe('The bound, as a multiple of that quantile.'),
 });
 

@@ -8,7 +8,7 @@ import type { PreparedPart } from '../data/prepared.js';
 import type { Device, InstructionTime } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
 import { loadParameters, type ModelSource } from '../session/model-source.js';
-import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
+import { hasUpdated, loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { explainNumerics, isNumericsFault, numericsError, writeNumericsReport } from './debug-numerics.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, StepEvent, TrainEvent } from './events.js';
 import { memoryInUse } from './memory.js';
@@ -183,6 +183,7 @@ export class Run {
     const lr = scheduled.lr * this.#watcher.state.lrFactor;
     const inputs = {
       ...{ ...scheduled, balanceWeight, lr, seed: config.seed, step: state.step },
+      mostMicroBatches: config.gradAccumulationSteps,
       ...this.#watcher.inputs(state.step + 1),
     };
     const isProfiled = envFlag('HADAL_DEBUG') >= 2;
@@ -280,7 +281,7 @@ export class Run {
     if (this.#rollbacks.count > maxRollbacks) {
       throw new HadalError(
         'HADAL_ERR_RUN',
-        `[watch] step ${from}: ${describeFinding(why)}, for the ${this.#rollbacks.count}th time since step ${step}, expected at most ${maxRollbacks} (watch.maxRollbacks); lower the learning rate or look at the data, then --resume`,
+        `[watch] step ${from}: ${describeFinding(why)}, ${this.#rollbacks.count} times since step ${step}, expected at most ${maxRollbacks} (watch.maxRollbacks); lower the learning rate or look at the data, then --resume`,
       );
     }
     await directory.truncateMetrics((line) => line.step <= step);
@@ -293,7 +294,7 @@ export class Run {
     const { evalLoss, tokens } = await this.#heldOutLoss();
     // Before the first update there are no means.
     const { emaDecay } = this.stepper.config.optimizer;
-    const hasMeans = emaDecay !== null && this.state.step > this.state.skippedSteps;
+    const hasMeans = emaDecay !== null && hasUpdated(this.state);
     const means = hasMeans ? await this.stepper.withMeans(() => this.#heldOutLoss()) : null;
     this.state.evalLoss = evalLoss;
     const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;

@@ -28,6 +28,8 @@ export interface UpdateInputs {
   /** Key of the update's random numbers. */
   seed: number;
   step: number;
+  /** Micro-batches of the run's largest updates, for each of which there is a key; default: those of this one. */
+  mostMicroBatches?: number;
   /** Updates whose gradients have a greater norm are left out; default: none. */
   skipAbove?: number;
   /** Whether the outputs of layers are measured; default: no. */
@@ -186,7 +188,7 @@ export class Stepper implements Disposable {
       mainScale: one(1 / total((batch) => batch.counts.labels)),
       balanceScale: one(balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers))),
       ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
-      key: Int32Array.of(inputs.seed, inputs.step * window.length + index),
+      key: Int32Array.of(inputs.seed, inputs.step * (inputs.mostMicroBatches ?? window.length) + index),
       ...{ lr: one(lr), routerBiasSpeed: one(routerBiasSpeed), skipAbove: one(skipAbove) },
       [isWatchedInput]: Int32Array.of(Number(isWatched ?? false)),
     };

@@ -124,6 +124,16 @@ describe('an update', () => {
     });
   }
 
+  it('has random keys of its own for each micro-batch, also while windows grow', async () => {
+    using run = await tinyStepper(stepConfig(1, 16));
+    const keys = [1, 1, 2, 2, 3, 3].flatMap((parts, step) => {
+      const window = Array.from({ length: parts }, () => tinyBatch(1, [16], 16));
+      const inputs = updateInputs(step, { mostMicroBatches: 3 });
+      return window.map((_, i) => `${run.stepper.inputsOf(window, i, inputs).key}`);
+    });
+    expect(new Set(keys).size).toBe(keys.length);
+  });
+
   it('skips a gradient that is not finite and changes nothing', async () => {
     using run = await tinyStepper(stepConfig(1, 16));
     const batch = tinyBatch(1, [16], 16);
