@@ -49,6 +49,9 @@ const stateSchema = z.object({
 /** What a checkpoint knows beside the tensors. */
 export type TrainState = z.output<typeof stateSchema>;
 
+/** Whether any update has changed the weights. */
+export const hasUpdated = ({ step, skippedSteps }: TrainState): boolean => step > skippedSteps;
+
 /** How state is written in a file. */
 const formats: Record<DType, SafetensorsDType> = { fp32: 'F32', bf16: 'BF16', fp16: 'F16', int32: 'I32', uint8: 'U8' };
 
@@ -68,7 +71,7 @@ export function checkpointContents(
   read: ReadPart = readPart,
 ): DirectoryContents {
   const { texts, tensors } = modelContents(stepper.model, stepper.tensors, { ...beside, read });
-  const means = emaContents(stepper, { ...beside, read });
+  const means = emaContents(stepper, hasUpdated(state), { ...beside, read });
   const slots = stepper.stateSlots.filter((name) => !isInEmaModel(name));
   const optimizer = slots.map((name) => {
     const tensor = stepper.tensors.get(name) as Tensor;

@@ -14,13 +14,18 @@ const folder = 'ema';
 /** Whether a slot is in that folder, and so not among the optimizer's state. */
 export const isInEmaModel = (slot: string): boolean => slot.startsWith(emaPrefix);
 
-/** What a checkpoint holds of them: a directory that `transformers` opens; null where none are kept. */
+/**
+ * What a checkpoint holds of them: a directory that `transformers` opens; null where none are kept.
+ *
+ * @param hasMeans - whether there was an update; the weights stand for the means until then
+ */
 export function emaContents(
   { model, tensors, stateSlots }: Stepper,
+  hasMeans: boolean,
   options: ModelFilesOptions & { read?: ReadPart },
 ): DirectoryContents | null {
   if (!stateSlots.some(isInEmaModel)) return null;
-  return contentsIn(folder, modelContents(model, withEma(tensors), options));
+  return contentsIn(folder, modelContents(model, hasMeans ? withEma(tensors) : tensors, options));
 }
 
 /**

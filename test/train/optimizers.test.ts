@@ -83,6 +83,18 @@ it('keeps the mean of the weights as a directory that opens as a model', async (
   await expect(runAll({ ...run({}, { steps: 4 }), out: options.out, resume: true })).resolves.toBeDefined();
 });
 
+it('takes the weights for their means until the first update', async () => {
+  const rules = [{ metric: 'gradNorm', above: 1e-6, action: 'skip' } as const];
+  const options = run({ emaDecay: 0.9 }, { steps: 2, watch: { rules } });
+  await runAll(options);
+  const [weights, means] = [lastOf(options.out), join(lastOf(options.out), 'ema')];
+  expect(await tensorsOf(means, 'model')).toEqual(await tensorsOf(weights, 'model'));
+  await runAll({ ...options, steps: 3, resume: true, watch: { rules: [] } });
+  expect(await tensorsOf(join(lastOf(options.out), 'ema'), 'model')).toEqual(
+    await tensorsOf(lastOf(options.out), 'model'),
+  );
+});
+
 it('does not resume with means that it never kept', async () => {
   const options = run({}, { steps: 2 });
   await runAll(options);

@@ -285,7 +285,9 @@ describe('a planted spike', () => {
     expect(eventsOf(events, 'rollback').map(({ step }) => step)).toEqual([16, 16]);
     expect(error).toMatchObject({
       code: 'HADAL_ERR_RUN',
-      message: expect.stringMatching(/for the 3th time since step 16, expected at most 2 \(watch\.maxRollbacks\)/),
+      message: expect.stringMatching(
+        /back to the last checkpoint, 3 times since step 16, expected at most 2 \(watch\.maxRollbacks\)/,
+      ),
     });
   });
 });
