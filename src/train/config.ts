@@ -148,14 +148,19 @@ export function resolveTrainConfig(
 }
 
 /** What no field can tell alone. */
-function problemsAcross({ batch, gradAccumulationSteps, batchRamp, optimizer }: TrainConfig): Problem[] {
+function problemsAcross(config: TrainConfig): Problem[] {
+  const { batch, gradAccumulationSteps, batchRamp, optimizer, checkpoint, evaluation } = config;
   const { shape, milestones } = optimizer.schedule;
-  const ofRamp =
-    batchRamp && batch !== 'auto' && batchRamp.from > batch ? [`at most batch ${batch}`, batchRamp.from] : null;
+  const ofBest =
+    checkpoint.best > 0 && evaluation.every === 0
+      ? ['0 where evaluation.every is 0: the best are those of the lowest held-out loss', checkpoint.best]
+      : null;
   const ofParts =
     typeof batch === 'number' && typeof gradAccumulationSteps === 'number' && batch % gradAccumulationSteps !== 0
       ? [`a divisor of batch ${batch}`, gradAccumulationSteps]
       : null;
+  const ofRamp =
+    batchRamp && typeof batch === 'number' ? rampProblem(batchRamp.from, batch, gradAccumulationSteps) : null;
   const ofSteps =
     shape === 'step' && milestones.length === 0 ? ["milestones, since its shape is 'step'", 'none'] : null;
   const problem = (path: string[], found: readonly unknown[] | null): Problem[] =>
@@ -164,5 +169,15 @@ function problemsAcross({ batch, gradAccumulationSteps, batchRamp, optimizer }: 
     ...problem(['gradAccumulationSteps'], ofParts),
     ...problem(['batchRamp', 'from'], ofRamp),
     ...problem(['optimizer', 'schedule', 'milestones'], ofSteps),
+    ...problem(['checkpoint', 'best'], ofBest),
   ];
+}
+
+/** Rows grow by whole micro-batches, so that one is the least to begin with. */
+function rampProblem(from: number, batch: number, parts: number | 'auto'): readonly unknown[] | null {
+  if (from > batch) return [`at most batch ${batch}`, from];
+  const micro = parts === 'auto' ? 1 : batch / parts;
+  return from < micro && Number.isInteger(micro)
+    ? [`at least a micro-batch of ${micro} rows (batch / gradAccumulationSteps)`, from]
+    : null;
 }

@@ -96,13 +96,15 @@ function decisionsOf(given: TrainConfig, fitted: FittedConfig): string[] {
 
 /** The quickest run of the wished batch that fits. */
 async function quickestFitting(config: TrainConfig, candidates: Candidates): Promise<Candidate | null> {
-  const { gradAccumulationSteps: parts } = config;
+  const { gradAccumulationSteps: parts, batchRamp } = config;
   const batch = config.batch as number;
+  // A ramp begins with one micro-batch or more.
+  const open = divisorsOf(batch).filter((choice) => batch / choice <= (batchRamp?.from ?? batch));
   let best: Candidate | null = null;
   for (const variant of variantsOf(config)) {
     // What recomputes, or lets training wait for checkpoints, is worth it for larger micro-batches only.
     const most = best?.config.gradAccumulationSteps ?? Number.POSITIVE_INFINITY;
-    const choices = (parts === 'auto' ? divisorsOf(batch) : [parts]).filter((choice) => choice < most);
+    const choices = (parts === 'auto' ? open : [parts]).filter((choice) => choice < most);
     const found = await candidates.firstFitting(
       choices.map((gradAccumulationSteps) => ({ ...variant, batch, gradAccumulationSteps })),
     );

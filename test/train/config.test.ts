@@ -52,6 +52,15 @@ describe('resolveTrainConfig', () => {
     [{ model: 'x' }, 'field \'model\' expected either { config } or { directory }, got "x"'],
     [{ model: { config: {}, directory: 'a' } }, "field 'model' expected either { config } or { directory }"],
     [{ batch: 6, gradAccumulationSteps: 4 }, "field 'gradAccumulationSteps' expected a divisor of batch 6, got 4"],
+    [{ batch: 6, batchRamp: { from: 8, steps: 9 } }, "field 'batchRamp.from' expected at most batch 6, got 8"],
+    [
+      { batch: 8, gradAccumulationSteps: 2, batchRamp: { from: 2, steps: 9 } },
+      "field 'batchRamp.from' expected at least a micro-batch of 4 rows (batch / gradAccumulationSteps), got 2",
+    ],
+    [
+      { checkpoint: { best: 1 } },
+      "field 'checkpoint.best' expected 0 where evaluation.every is 0: the best are those of the lowest held-out loss, got 1",
+    ],
   ];
   for (const [change, message] of refused) {
     it(`says: ${message}`, () => {

@@ -88,6 +88,11 @@ describe('a run', () => {
     expect((await fitting(open, within(two - 1))).config).toMatchObject({ batch: 16, gradAccumulationSteps: 4 });
   });
 
+  it('begins a ramp of rows with one micro-batch or more', async () => {
+    const open = config({ gradAccumulationSteps: 'auto', batchRamp: { from: 4, steps: 10 } });
+    expect((await fitting(open, anything)).config).toMatchObject({ batch: 16, gradAccumulationSteps: 4 });
+  });
+
   it.each([1, 2])('recomputes no more than the budget asks for, with %i micro-batches', async (parts) => {
     const common = { gradAccumulationSteps: parts };
     const [all, least] = [await needOf(common), await needOf({ ...common, activationCheckpointing: { every: 1 } })];
