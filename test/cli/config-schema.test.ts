@@ -71,7 +71,7 @@ describe('the schema of configuration files', () => {
       out: 'x',
       data: { sources: [{ path: 'a' }] },
       model: { ...(file.model as object), ties: [{ match: 'a' }], lowRank: [{ match: 'a', rank: 1 }] },
-      batchRamp: { from: 1, steps: 1 },
+      batchRamp: { from: file.batch, steps: 1 },
       activationCheckpointing: { every: 1 },
       loss: { mtpWeight: milestones, routerBiasSpeed: milestones },
       precision: { layers: [{ match: 'a', dtype: 'fp32' }] },
