@@ -1,6 +1,16 @@
 // The configuration's `memory`.
 import { z } from 'zod';
+import { parseBytes } from '../core/bytes.js';
 import { countOrAuto } from '../core/schema.js';
+
+/** Whether a budget is one, and not only a text. */
+function isSize(given: number | string): boolean {
+  try {
+    return given === 'auto' || parseBytes(given, 'memory.budget') > 0;
+  } catch {
+    return false;
+  }
+}
 
 const offloadSchema = z.strictObject({
   optimizer: z.boolean().default(false).describe('Whether moments lie in a file.'),
@@ -16,6 +26,7 @@ const offloadSchema = z.strictObject({
 export const memorySchema = z.strictObject({
   budget: z
     .union([z.number().positive(), z.string()], { error: 'bytes as a number, a size such as "12GiB", or "auto"' })
+    .refine(isSize, { error: 'bytes as a number, a size such as "12GiB", or "auto"' })
     .default('auto')
     .describe('Bytes the process may take, as a number or such as `12GiB`; `auto`: what the machine has free.'),
   lossChunkRows: countOrAuto

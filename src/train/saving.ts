@@ -47,7 +47,17 @@ export class CheckpointSaver implements AsyncDisposable {
   /** To be told before an update in how many updates the next save is due: makes room for its snapshot. */
   prepare(dueIn: number): void {
     if (!this.config.background || dueIn > preparedAhead || this.#pending) return;
-    this.#snapshot ??= new Snapshot(this.stepper.device, savedTensors(this.stepper));
+    this.#snapshot ??= this.#room();
+  }
+
+  /** Room for a snapshot; null where memory has none. */
+  #room(): Snapshot | null {
+    try {
+      return new Snapshot(this.stepper.device, savedTensors(this.stepper));
+    } catch (error) {
+      if (error instanceof HadalError && error.code === 'HADAL_ERR_MEMORY') return null;
+      throw error;
+    }
   }
 
   /**
@@ -64,17 +74,22 @@ export class CheckpointSaver implements AsyncDisposable {
         `training waited ${formatDuration(waitedMs)} for the checkpoint before to be written; a larger checkpoint.every leaves it more time`,
       );
     }
-    this.#pending = this.#attempt(state).finally(() => {
+    const snapshot = this.config.background ? (this.#snapshot ?? this.#room()) : null;
+    this.#snapshot = null;
+    if (this.config.background && !snapshot) {
+      this.#warn(state.step, 'memory has no room for a copy of the state: training waits until it is saved');
+    }
+    this.#pending = this.#attempt(state, snapshot).finally(() => {
       this.#pending = null;
     });
-    if (!this.config.background) await this.settle();
+    if (!snapshot) await this.settle();
   }
 
   /** Saves, and notes how it ends. */
-  async #attempt(state: TrainState): Promise<void> {
+  async #attempt(state: TrainState, snapshot: Snapshot | null): Promise<void> {
     const { step } = state;
     try {
-      const event = await this.#saved(state, this.config.background);
+      const event = await this.#saved(state, snapshot);
       if (this.#hasFailed) this.#warn(step, 'checkpoints are saved again');
       this.#hasFailed = false;
       this.#events.push(event);
@@ -96,7 +111,7 @@ export class CheckpointSaver implements AsyncDisposable {
   /** Saves at once. @throws HadalError HADAL_ERR_IO when the machine refuses */
   async save(state: TrainState): Promise<CheckpointEvent> {
     await this.settle();
-    return this.#saved(state, false);
+    return this.#saved(state, null);
   }
 
   /** Waits for the save under way. @throws what was unexpected in it */
@@ -117,23 +132,24 @@ export class CheckpointSaver implements AsyncDisposable {
     return this.#events.splice(0);
   }
 
-  async #saved(state: TrainState, background: boolean): Promise<CheckpointEvent> {
+  /** @param snapshot - room for one, where training goes on meanwhile */
+  async #saved(state: TrainState, snapshot: Snapshot | null): Promise<CheckpointEvent> {
     const { step } = state;
     const path = this.run.checkpointPath(step);
     const stands = step === this.#standing && existsSync(path);
-    const bytes = stands ? 0 : await (background ? this.#writeSnapshot : this.#write)(path, state);
+    const write = () => (snapshot ? this.#writeSnapshot(path, state, snapshot) : this.#write(path, state));
+    const bytes = stands ? 0 : await write();
     this.#standing = step;
     await this.run.prune(this.config);
     return { type: 'checkpoint', step, path, bytes };
   }
 
-  readonly #write = (path: string, state: TrainState): Promise<number> =>
-    saveContents(path, checkpointContents(this.stepper, state, this.beside));
+  #write(path: string, state: TrainState): Promise<number> {
+    return saveContents(path, checkpointContents(this.stepper, state, this.beside));
+  }
 
-  readonly #writeSnapshot = async (path: string, state: TrainState): Promise<number> => {
+  async #writeSnapshot(path: string, state: TrainState, snapshot: Snapshot): Promise<number> {
     // Before anything is awaited: a step may follow, and the state goes on with it.
-    const snapshot = this.#snapshot ?? new Snapshot(this.stepper.device, savedTensors(this.stepper));
-    this.#snapshot = null;
     snapshot.take();
     const contents = checkpointContents(this.stepper, state, this.beside, snapshot.read);
     const bytes = snapshot.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0);
@@ -141,7 +157,7 @@ export class CheckpointSaver implements AsyncDisposable {
     // A thread a save: what it holds goes back to the system when it ends. Begun now, it leaves the copy the processors.
     await using worker = new WorkerPool(workerUrl(import.meta.url, './save-worker.js'), 1);
     return await worker.run<number>('save', task, snapshot.buffers);
-  };
+  }
 
   #warn(step: number, message: string): void {
     this.#events.push({ type: 'warning', step, message });

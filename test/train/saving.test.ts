@@ -1,7 +1,7 @@
 // Checkpoints while training goes on: what they hold, which are kept, what a full disk does.
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { verifyManifest } from '../../src/formats/manifest.js';
 import { keptCheckpoints } from '../../src/train/checkpoint-list.js';
 import type { TrainEvent } from '../../src/train/events.js';
@@ -41,6 +41,28 @@ describe('a checkpoint that is saved in the background', () => {
     // Training went on meanwhile: the first one was told of after a later step.
     const order = events.filter(({ type }) => type === 'step' || type === 'checkpoint');
     expect(order.findIndex(({ type }) => type === 'checkpoint')).toBeGreaterThan(2);
+  });
+
+  it('is written while training waits where memory has no room for a copy, which is said', async () => {
+    const [copied, waiting] = [1, 2].map(() => folder.options({ steps: 3, checkpoint: { every: 2, keep: 9 } })) as [
+      ReturnType<RunFolder['options']>,
+      ReturnType<RunFolder['options']>,
+    ];
+    await runAll(copied);
+    const refusing = new Proxy(ArrayBuffer, {
+      construct(target, [bytes, ...options]) {
+        if (bytes > 2 ** 18) throw new RangeError('Array buffer allocation failed');
+        return Reflect.construct(target, [bytes, ...options]);
+      },
+    });
+    vi.stubGlobal('ArrayBuffer', refusing);
+    const events = await runAll(waiting).finally(() => vi.unstubAllGlobals());
+    const warnings = eventsOf(events, 'warning').map(({ message }) => message);
+    expect(warnings).toEqual(['memory has no room for a copy of the state: training waits until it is saved']);
+    for (const name of checkpointsOf(copied.out)) {
+      const [a, b] = [copied, waiting].map(({ out }) => Object.values(snapshotOf(join(out, 'checkpoints', name))));
+      expect(a, name).toEqual(b);
+    }
   });
 
   it('says in state.json what the loss on held-out text was, where it was measured', async () => {
