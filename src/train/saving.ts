@@ -140,7 +140,10 @@ export class CheckpointSaver implements AsyncDisposable {
     const write = () => (snapshot ? this.#writeSnapshot(path, state, snapshot) : this.#write(path, state));
     const bytes = stands ? 0 : await write();
     this.#standing = step;
-    await this.run.prune(this.config);
+    await this.run.prune(this.config).catch((error: unknown) => {
+      if (!isRefused(error)) throw error;
+      this.#warn(step, `an older checkpoint could not be removed: ${error.message}`);
+    });
     return { type: 'checkpoint', step, path, bytes };
   }
 
@@ -165,7 +168,10 @@ export class CheckpointSaver implements AsyncDisposable {
 
   /** Lets the save under way end. What nobody was told is said as the process's warning. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.settle();
+    await this.#pending;
+    // Thrown here, it would hide what ended the run.
+    if (this.#unexpected) process.emitWarning(`a checkpoint could not be saved: ${this.#unexpected.error}`);
+    this.#unexpected = null;
     for (const event of this.takeEvents()) if (event.type === 'warning') process.emitWarning(event.message);
   }
 }
