@@ -32,6 +32,7 @@ export type { LoadedModel } from './generate/loaded-model.js';
 export type { FinishReason, Piece } from './generate/row.js';
 export type { Choice, SamplingOptions } from './generate/sampling.js';
 export type { ModelCounts, ModelGroup, ModelTotals } from './models/inspect.js';
+export type { PrecisionDType } from './passes/narrow.js';
 export type { Device } from './runtime/device.js';
 export type { Tensor } from './runtime/tensor.js';
 export type { Floats, SessionOptions } from './session/session.js';

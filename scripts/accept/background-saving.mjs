@@ -28,13 +28,15 @@ const memory = () => Math.round(process.memoryUsage().rss / 2 ** 20);
 const updates = ({ times }) => times.filter(({ op }) => op === 'adamw').reduce((sum, { ms }) => sum + ms, 0);
 
 /** State of a run that has no data; its position does not matter here. */
-const stateAt = (step) => ({
+/** @returns {import('../../dist/train/checkpoint.js').TrainState} */
+const stateAt = (/** @type {number} */ step) => ({
   step,
   tokens: 0,
   skippedSteps: 0,
   evalLoss: null,
   seed: 1,
-  cursor: {},
+  cursor: /** @type {any} */ ({}),
+  watch: { lrFactor: 1, losses: [], skippedInARow: 0, holding: [] },
   threads: Number(threads),
   instructionSet: loadAddon().features().isa,
   dtype: 'bf16',
@@ -51,7 +53,10 @@ try {
   let step = 0;
   const rows = () =>
     Array.from({ length: Number(batch) }, (_, row) =>
-      Array.from({ length: Number(seqLen) }, (_, i) => randomUint32(step, row * Number(seqLen) + i) % model.vocabSize),
+      Array.from(
+        { length: Number(seqLen) },
+        (_, i) => randomUint32(step, row * Number(seqLen) + i)() % model.vocabSize,
+      ),
     );
   const inputs = { lr: 3e-4, mtpWeight: 0.3, balanceWeight: 1e-4, routerBiasSpeed: 1e-3, seed: 1 };
   const update = async () => {
@@ -80,9 +85,9 @@ try {
       most = Math.max(most, memory());
       if (events[0]?.type === 'warning') throw new Error(events[0].message);
     }
-    saves.push({ seconds: (performance.now() - began) / 1000, before, most });
+    const seconds = (performance.now() - began) / 1000;
     await update();
-    saves.at(-1).after = memory();
+    saves.push({ seconds, before, most, after: memory() });
   }
   const began = performance.now();
   const { bytes } = await saver.save(stateAt(step));

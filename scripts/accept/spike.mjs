@@ -14,9 +14,9 @@ const every = Math.ceil(Number(steps) / 6);
 /** Updates, of data: what they read is garbage. */
 const [first, last] = [Math.round(0.6 * Number(steps)), Math.round(0.6 * Number(steps)) + 1];
 
-/** @type {import('../../dist/train/train.js').TrainHooks} */
+// What only tests may do is not in the types.
 const garbage = {
-  alterWindow: (window) => {
+  alterWindow: (/** @type {readonly import('../../dist/data/batch.js').Batch[]} */ window) => {
     const tokens = Number(preset.batch) * preset.seqLen;
     const random = (/** @type {Int32Array} */ array) => array.map((x) => (x < 0 ? x : Math.floor(Math.random() * 256)));
     return window.map((batch) => {
@@ -29,7 +29,7 @@ const garbage = {
 
 /**
  * @param {string} out
- * @param {import('../../dist/train/train.js').TrainHooks} hooks
+ * @param {{ alterWindow?: (window: readonly import('../../dist/data/batch.js').Batch[]) => readonly object[] }} hooks
  */
 async function run(out, hooks) {
   const config = { ...preset, data: { ...preset.data, cache: join(folder, 'data') }, out: join(folder, out) };
@@ -42,7 +42,7 @@ async function run(out, hooks) {
       checkpoint: { every },
       watch: { rules: [{ metric: 'lossSpike', above: 6, action: 'rollback' }] },
     },
-    hooks,
+    /** @type {any} */ (hooks),
   )) {
     const seconds = ((performance.now() - began) / 1000).toFixed(0).padStart(4);
     if (event.type === 'warning') console.log(`${seconds} s  ${out}, step ${event.step}: ${event.message}`);

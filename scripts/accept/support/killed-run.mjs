@@ -80,10 +80,7 @@ export function areEqual(whole, resumed) {
     console.log(`${a === b ? 'equal  ' : 'DIFFERS'} ${a} ${b} ${name}`);
   };
   for (const name of readdirSync(newest(whole)).sort()) {
-    compare(
-      name,
-      [whole, resumed].map((run) => digest(join(newest(run), name))),
-    );
+    compare(name, [digest(join(newest(whole), name)), digest(join(newest(resumed), name))]);
   }
   const lines = [whole, resumed].map((run) => metrics(run).split('\n'));
   const [first, second] = [lines[0] ?? [], lines[1] ?? []];
