@@ -19,5 +19,13 @@ HADAL_INLINE const char* checkListDTypes(int64_t tensors, const DType* dtype) {
     if (!isFloat(dtype[i])) return "expected float dtypes";
   return nullptr;
 }
+// Of an optimizer's kernel.
+template <class Params>
+HADAL_INLINE const char* checkUpdate(const Params& p) {
+  if (const char* wrong = checkTensorList(p.tensors, p.count)) return wrong;
+  for (const DType* dtypes : {p.dtype, p.gradDtype, p.momentDtype, p.copyDtype})
+    if (const char* wrong = checkListDTypes(p.tensors, dtypes)) return wrong;
+  return nullptr;
+}
 
 }  // namespace hadal

@@ -19,16 +19,18 @@ HADAL_INLINE const char* checkOffloaded(int64_t tensors, const int64_t* bytes) {
   return nullptr;
 }
 
+HADAL_INLINE BufferList offloadedBuffers(int64_t tensors, const int64_t* bytes) {
+  BufferList list;
+  for (int64_t i = 0; i < tensors; i++) list.in("tensor", bytes[i]);
+  return list;
+}
+
 struct PrefetchParams {
   int64_t tensors, writes;
   int64_t bytes[maxOffloaded];  // those beyond `tensors` do not count
 
   const char* check() const { return checkOffloaded(tensors, bytes); }
-  BufferList buffers() const {
-    BufferList list;
-    for (int64_t i = 0; i < tensors; i++) list.in("tensor", bytes[i]);
-    return list;
-  }
+  BufferList buffers() const { return offloadedBuffers(tensors, bytes); }
 };
 
 struct ReleaseParams {
@@ -36,11 +38,7 @@ struct ReleaseParams {
   int64_t bytes[maxOffloaded];  // those beyond `tensors` do not count
 
   const char* check() const { return checkOffloaded(tensors, bytes); }
-  BufferList buffers() const {
-    BufferList list;
-    for (int64_t i = 0; i < tensors; i++) list.in("tensor", bytes[i]);
-    return list;
-  }
+  BufferList buffers() const { return offloadedBuffers(tensors, bytes); }
 };
 
 HADAL_CONTRACT(prefetch, "prefetch", PrefetchParams, tensors, writes, bytes);

@@ -22,12 +22,7 @@ struct SgdParamsOf {
   double lrRatio[maxListTensors], weightDecay[maxListTensors];
   DType dtype[maxListTensors], gradDtype[maxListTensors], momentDtype[maxListTensors], copyDtype[maxListTensors];
 
-  const char* check() const {
-    if (const char* wrong = checkTensorList(tensors, count)) return wrong;
-    for (const DType* dtypes : {dtype, gradDtype, momentDtype, copyDtype})
-      if (const char* wrong = checkListDTypes(tensors, dtypes)) return wrong;
-    return nullptr;
-  }
+  const char* check() const { return checkUpdate(*this); }
   BufferList buffers() const {
     BufferList list;
     list.in("lr", 4).in("gradScale", 4);

@@ -2,8 +2,9 @@
 // them again. A layer is looked at once for all that are like it.
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { rootOf } from '../graph/reads.js';
+import { layerOf } from './layers.js';
 import { type Kept, readsAgain, recomputable } from './recompute.js';
-import { keptBy, layerOf } from './recompute-policy.js';
+import { keptBy } from './recompute-policy.js';
 
 /** Flops that take as long as a byte of traffic, as processors go; only the order of candidates hangs on it. */
 const flopsPerByte = 16;
@@ -52,7 +53,7 @@ function kindsOf(graph: Graph, least: ReadonlySet<Value>): LayerKind[] {
   const mayRunAgain = recomputable(graph);
   const layers = new Map<string, Node[]>();
   for (const node of graph.nodes) {
-    const layer = layerOf(node);
+    const layer = layerOf(node.scope);
     const isOurs = mayRunAgain.has(node) && !node.op.isView && node.outputs.some((output) => !least.has(output));
     if (layer !== null && isOurs) layers.set(layer, [...(layers.get(layer) ?? []), node]);
   }

@@ -2,6 +2,7 @@
 import { matcherOf } from '../core/name-pattern.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { reads, rootOf } from '../graph/reads.js';
+import { layerOf } from './layers.js';
 import { recomputable } from './recompute.js';
 import { workingCopyPrefix } from './working-copies.js';
 
@@ -25,11 +26,11 @@ const isUpProjection = matcherOf('*.{q_b_proj,kv_b_proj}.weight');
 export function keptBy(graph: Graph, policy: RecomputePolicy): ReadonlySet<Value> {
   const forward = [...recomputable(graph)].filter(({ op }) => !op.isView);
   if (policy === 'none') return new Set(forward.flatMap(({ outputs }) => outputs));
-  const layers = [...new Set(forward.map(layerOf).filter((layer) => layer !== null))];
+  const layers = [...new Set(forward.map(({ scope }) => layerOf(scope)).filter((layer) => layer !== null))];
   const every = policy === 'selective' ? 1 : policy === 'sqrt' ? Math.round(Math.sqrt(layers.length)) : policy.every;
   const segments = new Map(layers.map((layer, i) => [layer, Math.floor(i / every)]));
   const last = segments.get(layers.at(-1) ?? '') ?? null;
-  const segmentOf = (node: Node) => segments.get(layerOf(node) ?? '') ?? null;
+  const segmentOf = (node: Node) => segments.get(layerOf(node.scope) ?? '') ?? null;
 
   const kept = bordersOf(graph, segmentOf);
   for (const node of forward) {
@@ -57,11 +58,6 @@ function bordersOf(graph: Graph, segmentOf: (node: Node) => number | null): Set<
     }
   }
   return found;
-}
-
-/** `model.layers.3` of a node traced in it or a module of it; null outside of numbered modules. */
-export function layerOf({ scope }: Node): string | null {
-  return /^.*?\.\d+(?=\.|$)/.exec(scope)?.[0] ?? null;
 }
 
 function flopsPerByte({ op, inputs, outputs, attrs }: Node): number {

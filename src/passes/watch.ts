@@ -5,6 +5,7 @@ import { isFloat } from '../core/dtype.js';
 import { invariant } from '../core/errors.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 import { statisticNames, statistics } from '../ops/statistics.js';
+import { layerOf } from './layers.js';
 import { rewrite } from './rewrite.js';
 
 /** Slots of {@link statistics} are named after the module whose output they are of. */
@@ -31,9 +32,10 @@ export function markLayerOutputs(graph: Graph): void {
 
 /** The layer of a scope, and the part of the layer: `model.layers.3.mlp.shared_experts` is of `model.layers.3` and its `.mlp`. */
 function modulesOf(scope: string): string[] {
-  const [, layer, part] = /^((?:[^.]+\.)*?\d+)(?:\.([^.]+))?(?:\.|$)/.exec(scope) ?? [];
-  if (layer === undefined) return [];
-  return part === undefined ? [layer] : [layer, `${layer}.${part}`];
+  const layer = layerOf(scope);
+  if (layer === null) return [];
+  const [part] = scope.slice(layer.length + 1).split('.');
+  return part ? [layer, `${layer}.${part}`] : [layer];
 }
 
 const isWithin = (scope: string, module: string) => scope === module || scope.startsWith(`${module}.`);

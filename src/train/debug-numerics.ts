@@ -72,9 +72,8 @@ export async function explainNumerics(
   const program = stepper.device.load(plan);
   using table = stepper.device.allocate([traced.values.length, 5], 'fp32');
   const slots = { ...Object.fromEntries(stepper.tensors), [numericsOutput]: table };
-  for (const microBatch of window.keys()) {
-    // Nothing is updated that could be skipped, and ∞, which is no limit, is not to be found.
-    const given = stepper.inputsOf(window, microBatch, { ...inputs, skipAbove: 0 });
+  // Nothing is updated that could be skipped, and ∞, which is no limit, is not to be found.
+  for (const [microBatch, given] of stepper.inputsOf(window, { ...inputs, skipAbove: 0 }).entries()) {
     await stepper.device.run([{ program, name: 'numerics', slots, inputs: given }]);
     const found = firstFault(traced, await table.toFloat32());
     if (found) return { ...about, microBatch, ...found };

@@ -3,11 +3,11 @@ import { loadAddon } from '../addon/addon.js';
 import { bytesOf } from '../core/dtype.js';
 import { residentBytes } from '../core/memory.js';
 import { sizeOf } from '../core/shape.js';
-import { type Model, parametersOf } from '../models/model.js';
-import { workingCopyPrefix } from '../passes/working-copies.js';
-import type { Plan, TensorSpec } from '../runtime/plan.js';
+import type { Model } from '../models/model.js';
+import type { TensorSpec } from '../runtime/plan.js';
 import { type MemoryKind, type MemoryTable, memoryKinds, type StepEvent } from './events.js';
 import type { Plans } from './planning.js';
+import { type SlotKind, slotKinds } from './slots.js';
 import type { SizedConfig } from './step-config.js';
 
 /** What memory depends on beside the programs. */
@@ -47,16 +47,17 @@ export function planMemory(
 ): MemoryTable {
   const programs = Object.values(plans);
   const kinds = Object.fromEntries(memoryKinds.map((kind) => [kind, 0])) as Record<MemoryKind, number>;
-  const kindOf = slotKinds(model, programs);
+  const made = new Set(programs.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
+  const slotKind = slotKinds(model);
   let [saved, largest, offloaded] = [0, 0, 0];
   for (const spec of new Map(programs.flatMap(({ slots }) => slots.map((slot) => [slot.name, slot]))).values()) {
-    const kind = kindOf(spec.name);
-    if (kind === 'optimizer' || (kind === 'weights' && !spec.name.startsWith(workingCopyPrefix))) {
+    const kind = made.has(spec.name) ? 'passing' : slotKind(spec.name);
+    if (kind === 'parameter' || kind === 'state') {
       saved += dense(spec);
       largest = Math.max(largest, dense(spec));
     }
     if (spec.offloaded) offloaded += blockBytes(dense(spec));
-    else kinds[kind] += blockBytes(dense(spec));
+    else kinds[memoryOf[kind]] += blockBytes(dense(spec));
   }
   const fullest = programs.reduce((most, program) => (program.arenaBytes > most.arenaBytes ? program : most));
   kinds.gradients += fullest.atPeak.gradients;
@@ -77,15 +78,13 @@ export function planMemory(
 }
 
 /** Which kind of memory a slot is. */
-function slotKinds(model: Model, programs: readonly Plan[]): (name: string) => MemoryKind {
-  const parameters = parametersOf(model);
-  const made = new Set(programs.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
-  return (name) => {
-    if (parameters.has(name) || name.startsWith(workingCopyPrefix)) return 'weights';
-    if (name.startsWith('gradient/')) return 'gradients';
-    return made.has(name) || name.startsWith('load/') || name === 'losses' ? 'buffers' : 'optimizer';
-  };
-}
+const memoryOf = {
+  parameter: 'weights',
+  copy: 'weights',
+  gradient: 'gradients',
+  passing: 'buffers',
+  state: 'optimizer',
+} as const satisfies Record<SlotKind, MemoryKind>;
 
 /** What the process takes now. */
 export function memoryInUse(): Pick<StepEvent, 'residentBytes' | 'allocatedBytes' | 'allocatedPeakBytes'> {

@@ -2,12 +2,11 @@
 import { statfsSync } from 'node:fs';
 import { bytesOf } from '../core/dtype.js';
 import { sizeOf } from '../core/shape.js';
-import { type Model, parametersOf } from '../models/model.js';
-import { workingCopyPrefix } from '../passes/working-copies.js';
+import type { Model } from '../models/model.js';
 import { BackingFile } from '../runtime/backing-file.js';
 import type { IsOffloaded } from '../runtime/plan.js';
 import type { TrainConfig } from './config.js';
-import { isPassing } from './slots.js';
+import { slotKinds } from './slots.js';
 
 /** What lies in a file. */
 export interface OffloadConfig {
@@ -28,12 +27,9 @@ const inMemory = new Map([
 
 /** Which slots of the programs of a run lie in a file. */
 export function offloadedSlots(model: Model, { optimizer, parameters }: OffloadConfig): IsOffloaded {
-  const names = parametersOf(model);
-  return ({ name, shape, dtype }) => {
-    if (bytesOf(dtype, sizeOf(shape)) < leastBytes) return false;
-    if (names.has(name) || name.startsWith(workingCopyPrefix)) return parameters;
-    return optimizer && !isPassing(name);
-  };
+  const kindOf = slotKinds(model);
+  const isWanted = { parameter: parameters, copy: parameters, state: optimizer, gradient: false, passing: false };
+  return ({ name, shape, dtype }) => bytesOf(dtype, sizeOf(shape)) >= leastBytes && isWanted[kindOf(name)];
 }
 
 /**

@@ -1,7 +1,23 @@
 // What the slots of training programs are for, by name.
+import { type Model, parametersOf } from '../models/model.js';
 import { watchPrefix } from '../passes/watch.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
 
-/** Sums and measures of one update, and what is made from the parameters. */
-export const isPassing = (name: string): boolean =>
-  name === 'losses' || ['gradient/', 'load/', watchPrefix, workingCopyPrefix].some((prefix) => name.startsWith(prefix));
+/**
+ * - `parameter`: a weight; `copy`: of one, in 16 bits;
+ * - `gradient`: its sum over the micro-batches of an update;
+ * - `passing`: other sums and measures of one update;
+ * - `state`: what updates leave for the next one: moments, counters, the loss scale.
+ */
+export type SlotKind = 'parameter' | 'copy' | 'gradient' | 'passing' | 'state';
+
+/** Tells the slots of a model's programs apart, their outputs left aside. */
+export function slotKinds(model: Model): (name: string) => SlotKind {
+  const parameters = parametersOf(model);
+  return (name) => {
+    if (parameters.has(name)) return 'parameter';
+    if (name.startsWith(workingCopyPrefix)) return 'copy';
+    if (name.startsWith('gradient/')) return 'gradient';
+    return name === 'losses' || name.startsWith('load/') || name.startsWith(watchPrefix) ? 'passing' : 'state';
+  };
+}

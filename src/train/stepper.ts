@@ -12,7 +12,7 @@ import type { TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
 import type { Plans } from './planning.js';
-import { isPassing } from './slots.js';
+import { slotKinds } from './slots.js';
 import { type Activation, statisticsOf } from './statistics.js';
 import { metricNames, type StepConfig } from './step.js';
 
@@ -59,7 +59,7 @@ export interface UpdateResult {
 
 /** Slots of what programs update beside the parameters: moments, counters, the loss scale. Checkpoints hold them. */
 export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> {
-  const parameters = parametersOf(model);
+  const kindOf = slotKinds(model);
   const found = new Map<string, TensorSpec>();
   for (const { slots, outputs } of [plans.whole, plans.first, plans.next, plans.apply].filter(
     (plan) => plan !== undefined,
@@ -67,7 +67,7 @@ export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> 
     const made = new Set(outputs.map(({ name }) => name));
     for (const spec of slots) {
       const { name } = spec;
-      if (!parameters.has(name) && !made.has(name) && !isPassing(name)) found.set(name, spec);
+      if (!made.has(name) && kindOf(name) === 'state') found.set(name, spec);
     }
   }
   return found;
@@ -142,7 +142,7 @@ export class Stepper implements Disposable {
   async update(window: readonly Batch[], inputs: UpdateInputs, { profile = false } = {}): Promise<UpdateResult> {
     const { mtpWeight, balanceWeight, isWatched = false } = inputs;
     const { depth, routers } = this.#terms;
-    const given = window.map((_, i) => this.inputsOf(window, i, inputs));
+    const given = this.inputsOf(window, inputs);
     this.#isUsed = true;
     const schedule =
       this.#programs.whole && window.length === 1
@@ -169,8 +169,8 @@ export class Stepper implements Disposable {
     };
   }
 
-  /** What programs read for a micro-batch of a window, by name. @param index - its number, from 0 */
-  inputsOf(window: readonly Batch[], index: number, inputs: UpdateInputs): ProgramInputs {
+  /** What programs read for each micro-batch of a window, by name. */
+  inputsOf(window: readonly Batch[], inputs: UpdateInputs): ProgramInputs[] {
     const { lr, mtpWeight, balanceWeight, routerBiasSpeed, skipAbove = Number.POSITIVE_INFINITY, isWatched } = inputs;
     const { depth, routers } = this.#terms;
     const total = (count: (batch: Batch) => number) =>
@@ -183,15 +183,19 @@ export class Stepper implements Disposable {
       { length: depth },
       (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)),
     );
-    return {
-      ...batchArrays(window[index] as Batch),
+    const common = {
       mainScale: one(1 / total((batch) => batch.counts.labels)),
       balanceScale: one(balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers))),
       ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
-      key: Int32Array.of(inputs.seed, inputs.step * (inputs.mostMicroBatches ?? window.length) + index),
       ...{ lr: one(lr), routerBiasSpeed: one(routerBiasSpeed), skipAbove: one(skipAbove) },
       [isWatchedInput]: Int32Array.of(Number(isWatched ?? false)),
     };
+    const firstKey = inputs.step * (inputs.mostMicroBatches ?? window.length);
+    return window.map((batch, i) => ({
+      ...batchArrays(batch),
+      ...common,
+      key: Int32Array.of(inputs.seed, firstKey + i),
+    }));
   }
 
   /** How many terms of each kind the loss has. */

@@ -129,7 +129,7 @@ describe('an update', () => {
     const keys = [1, 1, 2, 2, 3, 3].flatMap((parts, step) => {
       const window = Array.from({ length: parts }, () => tinyBatch(1, [16], 16));
       const inputs = updateInputs(step, { mostMicroBatches: 3 });
-      return window.map((_, i) => `${run.stepper.inputsOf(window, i, inputs).key}`);
+      return run.stepper.inputsOf(window, inputs).map(({ key }) => `${key}`);
     });
     expect(new Set(keys).size).toBe(keys.length);
   });
