@@ -39,7 +39,7 @@ export async function timeGraph(
     }
     await fillSlots(device, [...graph.slots.keys()], slots, inputs);
     onReady?.();
-    const run = () => device.run([{ program, slots }], { profile: true });
+    const run = async () => (await device.run([{ program, slots }], { profile: true })).instructions;
     await run();
     const end = performance.now() + 1000 * seconds;
     const runs: InstructionTime[][] = [];

@@ -105,9 +105,9 @@ void DeviceHandle::settle(Napi::Env env, Napi::Function, DeviceHandle* device, T
     error.Set("instruction", Napi::Number::New(env, static_cast<double>(result.failedInstruction)));
     return task->promise.Reject(error.Value());
   }
-  if (!task->profile) return task->promise.Resolve(env.Undefined());
-  auto times = Napi::Float64Array::New(env, result.instructionMs.size());
-  std::copy(result.instructionMs.begin(), result.instructionMs.end(), times.Data());
+  auto times = Napi::Float64Array::New(env, 2 + result.instructionMs.size());
+  times[0] = result.communicationMs, times[1] = result.exposedMs;
+  std::copy(result.instructionMs.begin(), result.instructionMs.end(), times.Data() + 2);
   task->promise.Resolve(times);
 }
 

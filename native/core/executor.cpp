@@ -126,8 +126,20 @@ Executor::Executor(int threads, std::vector<int> processors)
 
 Executor::~Executor() { shutdown(); }
 
+void Executor::setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group) {
+  std::lock_guard lock(groupsMutex_);
+  groups_[static_cast<size_t>(axis)] = std::move(group);
+}
+
+void Executor::abortGroups(const std::string& reason) {
+  std::lock_guard lock(groupsMutex_);
+  for (const auto& group : groups_)
+    if (group) group->abort(reason);
+}
+
 void Executor::shutdown() {
   cancelled_ = true;
+  abortGroups("[comm] the device was shut down");  // a collective under way may wait for others for minutes
   communication_.stop();
   copy_.stop();
   snapshot_.stop();
@@ -198,6 +210,7 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     return !result.error.empty();
   };
   const size_t firstTime = result.instructionMs.size();
+  double communicationMs = 0;  // written by the communication thread alone
   const auto sinceMs = [](Clock::time_point begin) {
     return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   };
@@ -206,7 +219,9 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     if (!started[at].queue) return;
     const auto begin = Clock::now();
     started[at].queue->waitFor(started[at].task);
-    if (profile) result.instructionMs[firstTime + at] += sinceMs(begin);
+    const double waitedMs = sinceMs(begin);
+    if (instructions[at].queue == QueueId::communication) result.exposedMs += waitedMs;
+    if (profile) result.instructionMs[firstTime + at] += waitedMs;
   };
   for (size_t i = 0; i < instructions.size() && !failed(); i++) {
     if (cancelled_) {
@@ -218,7 +233,12 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     if (instruction.queue != QueueId::compute) {
       awaitCopiesOfWritten(entry, instruction);
       TaskThread& queue = instruction.queue == QueueId::copy ? copy_ : communication_;
-      started[i] = {&queue, queue.post([&, i] { note(runInstruction(entry, instructions[i], arena), i); })};
+      started[i] = {&queue, queue.post([&, i] {
+                      if (failed()) return;  // others of the group will not take part either
+                      const auto begin = Clock::now();
+                      note(runInstruction(entry, instructions[i], arena), i);
+                      if (instructions[i].queue == QueueId::communication) communicationMs += sinceMs(begin);
+                    })};
       if (profile) result.instructionMs.push_back(0);
       continue;
     }
@@ -229,6 +249,7 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
   }
   // Nothing may still work on the arena when the step is over.
   for (size_t i = 0; i < started.size(); i++) await(i);
+  result.communicationMs += communicationMs;
 }
 
 std::string Executor::runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena) {
@@ -244,7 +265,12 @@ std::string Executor::runInstruction(const ScheduleEntry& entry, const Instructi
   context.threads = instruction.queue == QueueId::compute ? threads_ : 1;
   context.workspaceBytes = instruction.workspaceBytes;
   if (instruction.workspaceBytes) context.workspace = static_cast<char*>(arena) + instruction.workspaceOffset;
-  instruction.kernel->run(instruction.params, buffers, context);
+  for (size_t axis = 0; axis < groups_.size(); axis++) context.groups[axis] = groups_[axis].get();
+  try {
+    instruction.kernel->run(instruction.params, buffers, context);
+  } catch (const CommError& error) {
+    return error.what();
+  }
   return context.failed ? std::string(context.message) : std::string();
 }
 

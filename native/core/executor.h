@@ -1,5 +1,6 @@
 // Runs tasks, one after the other, on a thread of its own that enters OpenMP; the other queues have a thread each.
 #pragma once
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/process-group.h"
 #include "core/program.h"
 
 namespace hadal {
@@ -54,6 +56,8 @@ struct StepResult {
   std::string error;  // empty when the step ended well
   int64_t failedEntry = -1, failedInstruction = -1;
   std::vector<double> instructionMs;  // when profiling, entry after entry
+  double communicationMs = 0;         // that the communication queue was busy
+  double exposedMs = 0;               // that the computation waited for it
 };
 
 class Executor {
@@ -75,6 +79,10 @@ class Executor {
   void prepare(std::vector<Memory> blocks, std::function<void()> done);
   // Waits until no copy reads the block any more. To be called on the executor thread.
   void awaitCopyOf(const Storage& block);
+  // Gives an axis of the mesh its group; null takes it away. To be called on the executor thread.
+  void setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group);
+  // Lets collectives that are under way fail with this reason; from any thread.
+  void abortGroups(const std::string& reason);
   // Ends the step in progress between two instructions and joins all threads. Idempotent.
   void shutdown();
 
@@ -84,6 +92,8 @@ class Executor {
   std::string runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena);
 
   int threads_;
+  std::mutex groupsMutex_;  // held where they change, and where another thread than the compute thread asks for them
+  std::array<std::shared_ptr<ProcessGroup>, meshAxes> groups_;
   std::atomic<bool> cancelled_{false};
   TaskThread communication_, copy_;
   TaskThread snapshot_;  // not copy_: what a step waits for does not queue behind a second's worth of copies

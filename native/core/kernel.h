@@ -12,6 +12,7 @@
 #include <cstdio>
 
 #include "core/dtype.h"
+#include "core/process-group.h"
 
 #define HADAL_INLINE inline __attribute__((always_inline))
 
@@ -130,6 +131,7 @@ struct RunContext {
   void* workspace = nullptr;
   int64_t workspaceBytes = 0;
   int threads = 1;
+  ProcessGroups groups{};
   char message[256] = {};
   std::atomic<bool> failed{false};
 

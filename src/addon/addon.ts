@@ -30,7 +30,10 @@ export interface NativeScheduleEntry {
 /** An executor thread with its own OpenMP pool. Calls run in the order they were made. */
 export interface NativeDevice {
   readonly threads: number;
-  run(schedule: NativeScheduleEntry[], arena: NativeStorage, profile: boolean): Promise<Float64Array | undefined>;
+  /** Milliseconds that collectives took, that the computation waited for them, and, when profiling, of each instruction. */
+  run(schedule: NativeScheduleEntry[], arena: NativeStorage, profile: boolean): Promise<Float64Array>;
+  /** The group of an axis of the mesh (by its number), whose collectives programs call; null: none any more. */
+  setGroup(axis: number, group: NativeProcessGroup | null): void;
   read(storage: NativeStorage, offset: number, target: NodeJS.TypedArray): Promise<void>;
   write(storage: NativeStorage, offset: number, source: NodeJS.TypedArray): Promise<void>;
   /** Copies whole storages as they are after what was called before, while what is called later goes on. */
@@ -38,6 +41,24 @@ export interface NativeDevice {
   /** Has the system provide the arrays' memory now; nothing of their contents is kept. */
   prepare(targets: NodeJS.TypedArray[]): Promise<void>;
   shutdown(): void;
+}
+
+/**
+ * Processes that compute together: one member. Made alone; joined by exchanging addresses, whose meaning is the backend's.
+ * Errors of all but `connect` come from the kernels that call it.
+ */
+export interface NativeProcessGroup {
+  readonly rank: number;
+  readonly size: number;
+  /** What the others must know to connect; empty where they need nothing of this rank. */
+  readonly address: Uint8Array;
+  /** Connects to all, whose addresses are given in the order of ranks. Rejects naming the ranks that do not answer. */
+  connect(addresses: Uint8Array[]): Promise<void>;
+  /** Lets what is under way fail with this reason. */
+  abort(reason: string): void;
+  /** Bytes that went over the wire so far. */
+  wireBytes(): { sent: number; received: number };
+  dispose(): void;
 }
 
 /** A params field of a kernel. */

@@ -14,6 +14,7 @@ export const errorCodes = {
   HADAL_ERR_NATIVE: 1, // the native binary is missing or refused a call
   HADAL_ERR_DISPOSED: 1, // a handle used after dispose()
   HADAL_ERR_RUN: 1, // the run itself failed
+  HADAL_ERR_COMM: 1, // another process of the run is gone, silent or a stranger
   HADAL_ERR_NUMERICS: 1, // a number that is not finite, and where it came from
   HADAL_ERR_ABORTED: 130, // interrupted, after saving what there was
   HADAL_ERR_INTERNAL: 1, // our own bug

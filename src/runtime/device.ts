@@ -1,6 +1,13 @@
-import { loadAddon, type NativeDevice, type NativeProgram, type NativeStorage } from '../addon/addon.js';
+import {
+  loadAddon,
+  type NativeDevice,
+  type NativeProcessGroup,
+  type NativeProgram,
+  type NativeStorage,
+} from '../addon/addon.js';
 import { bytesOf, type DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
+import { type MeshAxis, meshAxes } from '../core/mesh.js';
 import { usableProcessors } from '../core/processors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { BackingFile } from './backing-file.js';
@@ -33,6 +40,14 @@ export interface InstructionTime extends InstructionInfo {
   ms: number;
   /** Name of the schedule's entry. */
   program: string;
+}
+
+/** Where the time of a run went. */
+export interface RunTimes {
+  /** That collectives took, and of that what the computation waited for. */
+  communicationMs: number;
+  exposedMs: number;
+  instructions: InstructionTime[];
 }
 
 /** Options of {@link openDevice}. */
@@ -111,12 +126,12 @@ export class Device implements Disposable {
   /**
    * Runs a schedule as one asynchronous native call; all its programs share one arena.
    *
-   * @returns times per instruction when profiling, else an empty list
+   * @returns times per instruction only when profiling
    * @throws HadalError HADAL_ERR_RUN naming op and layer when a kernel refuses its data; HADAL_ERR_DISPOSED when the
    *   device ends before the step does
    * @internal
    */
-  async run(schedule: readonly ScheduleEntry[], { profile = false } = {}): Promise<InstructionTime[]> {
+  async run(schedule: readonly ScheduleEntry[], { profile = false } = {}): Promise<RunTimes> {
     if (this.#isDisposed) throw this.refusal(new Error('[device] expected an open device, got a disposed one'));
     const arena = this.#arenaFor(Math.max(0, ...schedule.map(({ program }) => program.arenaBytes)));
     const entries = schedule.map(({ program, slots, inputs }) => ({
@@ -125,12 +140,12 @@ export class Device implements Disposable {
       inputs: program.inputs.map((spec) => boundInput(inputs ?? {}, spec)),
     }));
     try {
-      const times = await this.native.run(entries, arena, profile);
-      if (!times) return [];
+      const [communicationMs = 0, exposedMs = 0, ...times] = await this.native.run(entries, arena, profile);
+      if (!profile) return { communicationMs, exposedMs, instructions: [] };
       const infos = schedule.flatMap(({ program, name = 'program' }) =>
         program.instructions.map((info) => ({ ...info, program: name })),
       );
-      return infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 }));
+      return { communicationMs, exposedMs, instructions: infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 })) };
     } catch (error) {
       const { entry, instruction } = error as { entry?: number; instruction?: number };
       const info = schedule[entry ?? -1]?.program.instructions[instruction ?? -1];
@@ -141,8 +156,18 @@ export class Device implements Disposable {
 
   /** What the native side refused, as an error of ours. @internal */
   refusal(error: unknown, place = ''): HadalError {
-    const code = this.#isDisposed ? 'HADAL_ERR_DISPOSED' : 'HADAL_ERR_RUN';
-    return new HadalError(code, `${(error as Error).message}${place}`, { cause: error });
+    const { message } = error as Error;
+    const code = this.#isDisposed
+      ? 'HADAL_ERR_DISPOSED'
+      : message.startsWith('[comm]')
+        ? 'HADAL_ERR_COMM'
+        : 'HADAL_ERR_RUN';
+    return new HadalError(code, `${message}${place}`, { cause: error });
+  }
+
+  /** Gives an axis of the mesh its process group; null takes it away. Waits for the steps given before. @internal */
+  setGroup(axis: MeshAxis, group: NativeProcessGroup | null): void {
+    this.native.setGroup(meshAxes.indexOf(axis), group);
   }
 
   /** Makes the arena that runs share so large, once for all instead of whenever a larger one is called for. @internal */

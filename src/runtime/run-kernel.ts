@@ -85,8 +85,8 @@ export async function runKernel(
     instructions: [{ op: name, scope: '', kernel: name, flops: 0, bytesRead: 0, bytesWritten: 0, queue: 'compute' }],
     threads: device.threads,
   });
-  const times = await device.run([{ program, slots: tensors, inputs: arrays }], { profile: true });
-  return times[0]?.ms ?? 0;
+  const { instructions } = await device.run([{ program, slots: tensors, inputs: arrays }], { profile: true });
+  return instructions[0]?.ms ?? 0;
 }
 
 function checkedParams(kernel: string, params: KernelCall['params']): Uint8Array {

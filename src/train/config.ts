@@ -5,6 +5,7 @@ import { type Problem, problemLines, problemsOf } from '../core/problems.js';
 import { count, countOrAuto, countOrZero, share, weight } from '../core/schema.js';
 import { dataSchema } from '../data/data-config.js';
 import { economyFields } from '../models/economy-config.js';
+import { distSchema } from './dist-schema.js';
 import { memorySchema } from './memory-schema.js';
 import { milestonesSchema, optimizerSchema } from './optimizer-schema.js';
 import { precisionSchema } from './precision-schema.js';
@@ -105,6 +106,11 @@ export const trainSchema = z.strictObject({
   evaluation: evaluationSchema.prefault({}).describe('Loss on held-out text.'),
   checkpoint: checkpointSchema.prefault({}).describe('When the run is saved.'),
   watch: watchSchema.prefault({}).describe('What is measured beside the loss, and what happens when it goes wrong.'),
+  dist: distSchema
+    .prefault({})
+    .describe(
+      'Training in several processes, which a launcher starts: `hadal launch`, torchrun, mpirun, Slurm, Kubernetes.',
+    ),
   seed: countOrZero
     .max(2 ** 31 - 1)
     .default(0)

@@ -265,6 +265,32 @@ export interface TrainOptions {
     /** Find the op and the layer that made the first number that is not finite, report it and end. Default: false. */
     debugNumerics?: boolean | undefined;
   } | undefined;
+  /** Training in several processes, which a launcher starts: `hadal launch`, torchrun, mpirun, Slurm, Kubernetes. */
+  dist?: {
+    /** What carries collectives: Gloo over TCP on CPUs, NCCL on GPUs; `auto`: by the device. Default: "auto". */
+    backend?: 'auto' | 'gloo' | 'nccl' | undefined;
+    /** Seconds that a collective waits for the other processes before the run fails, naming those missing. Default: 300. */
+    timeout?: number | undefined;
+    /** Gradients that are summed over the processes in one call, as soon as the last of them is computed. Default: 4. */
+    bucketMiB?: number | undefined;
+    /** Sum gradients while the backward pass goes on; false: after it, to compare. Default: true. */
+    overlap?: boolean | undefined;
+    /** ZeRO stage: what each process holds a share of only. 0: nothing; 1: state of the optimizer; 2: gradients, too; 3: weights, too. Default: 0. */
+    zero?: number | undefined;
+    /** How gradients are sent to the other processes. */
+    compression?: {
+      /** How gradients are sent: in fp32, rounded to 16 bits, as 8-bit integers in blocks with a scale each, the greatest alone with their places, or each matrix as a product of two of low rank. All but `none` change the result. Default: "none". */
+      kind?: 'none' | 'fp16' | 'bf16' | 'int8' | 'topk' | 'powersgd' | undefined;
+      /** Add what was not sent of a gradient to the next one, at the price of the gradients’ memory once more; null: for all kinds but `fp16` and `bf16`. Default: null. */
+      errorFeedback?: boolean | null | undefined;
+      /** `topk`: share of the numbers that are sent. Default: 0.01. */
+      density?: number | undefined;
+      /** `powersgd`: columns of the two matrices. Default: 4. */
+      rank?: number | undefined;
+      /** Updates before it begins, whose gradients are sent in fp32: the first gradients are those that compress worst. Default: 0. */
+      startStep?: number | undefined;
+    } | undefined;
+  } | undefined;
   /** Seed of weights and data order: the same seed, the same run. Default: 0. */
   seed?: number | undefined;
   /** Where to compute; `auto`: the best device there is. Default: "auto". */

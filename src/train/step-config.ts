@@ -6,21 +6,27 @@ import type { StepConfig } from './step.js';
 /** A configuration whose automatic sizes are decided. */
 export type SizedConfig = TrainConfig & { batch: number; gradAccumulationSteps: number };
 
-type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing' | 'watch' | 'memory';
+type Chosen = 'loss' | 'precision' | 'optimizer' | 'activationCheckpointing' | 'watch' | 'memory' | 'dist';
 
-/** @param dtype - what `dtype: 'auto'` came to */
+/**
+ * @param dtype - what `dtype: 'auto'` came to
+ * @param place - among the processes that train together
+ */
 export function stepConfigOf(
   config: Pick<SizedConfig, Chosen | 'batch' | 'gradAccumulationSteps' | 'seqLen' | 'steps'>,
   dtype: PrecisionDType,
+  { rank, size }: { rank: number; size: number } = { rank: 0, size: 1 },
 ): StepConfig {
   const { batch, gradAccumulationSteps, seqLen, loss, precision, optimizer, activationCheckpointing, watch, steps } =
     config;
+  const { bucketMiB, overlap, zero, compression } = config.dist;
   const { lossChunkRows, offload } = config.memory;
   const { layers, fp8Scale, lossScale } = precision;
   const { clipNorm, clipValue, adaptiveClip, lr, minLrRatio, warmupSteps, warmupShare, schedule, ...how } = optimizer;
+  const errorFeedback = compression.errorFeedback ?? !['none', 'fp16', 'bf16'].includes(compression.kind);
   const usesFp16 = [{ dtype }, ...layers].some((one) => one.dtype === 'fp16');
   return {
-    batch: batch / gradAccumulationSteps,
+    batch: Math.ceil(batch / gradAccumulationSteps / size),
     seqLen,
     labelSmoothing: loss.labelSmoothing,
     zLoss: loss.zLoss,
@@ -32,12 +38,23 @@ export function stepConfigOf(
     activationCheckpointing,
     watchesActivations: watch.activationsEvery > 0,
     offload: { optimizer: offload.optimizer, parameters: offload.parameters },
+    dist:
+      size === 1
+        ? null
+        : {
+            rank,
+            worldSize: size,
+            zero,
+            bucketBytes: bucketMiB * 2 ** 20,
+            overlap,
+            compression: { ...compression, errorFeedback },
+          },
   };
 }
 
 /** What steps of rows are traced from where nothing else is said. */
 export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype: PrecisionDType): StepConfig {
-  const { loss, precision, optimizer, activationCheckpointing, watch, memory } = trainSchema.shape;
+  const { loss, precision, optimizer, activationCheckpointing, watch, memory, dist } = trainSchema.shape;
   const config = {
     loss: loss.parse(undefined),
     precision: precision.parse(undefined),
@@ -45,6 +62,7 @@ export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype
     activationCheckpointing: activationCheckpointing.parse(undefined),
     watch: watch.parse(undefined),
     memory: memory.parse(undefined),
+    dist: dist.parse(undefined),
   };
   return stepConfigOf({ ...config, ...rows, gradAccumulationSteps: 1, steps: 1 }, dtype);
 }

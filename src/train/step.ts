@@ -12,6 +12,7 @@ import { expertCounts } from '../ops/router.js';
 import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
 import { type ClipConfig, clip, rememberNorm } from '../optim/clipping.js';
+import type { DistConfig } from '../optim/dist-config.js';
 import { applyEma } from '../optim/ema.js';
 import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
@@ -48,6 +49,8 @@ export interface StepConfig {
   watchesActivations: boolean;
   /** What lies in a file. */
   offload: OffloadConfig;
+  /** The processes that train together; null: this one alone. */
+  dist: DistConfig | null;
 }
 
 /** What 'metrics' holds, in this order. */

@@ -54,6 +54,9 @@ export interface UpdateResult {
   expertImbalance: number | null;
   /** Outputs of layers, in their order; null where they were not measured. */
   activations: Activation[] | null;
+  /** Milliseconds that collectives took, and of these what the computation waited for. */
+  communicationMs: number;
+  exposedMs: number;
   times: InstructionTime[];
 }
 
@@ -151,7 +154,7 @@ export class Stepper implements Disposable {
             ...given.map((micro, i) => this.#entry(i === 0 ? 'first' : 'next', micro)),
             this.#entry('apply', given[0] as ProgramInputs),
           ];
-    const times = await this.device.run(schedule, { profile });
+    const { instructions: times, communicationMs, exposedMs } = await this.device.run(schedule, { profile });
 
     const metrics = await this.#metrics();
     return {
@@ -165,6 +168,8 @@ export class Stepper implements Disposable {
       lossScale: this.config.lossScale && metrics.lossScale,
       expertImbalance: await this.#expertImbalance(),
       activations: isWatched ? await this.#activations() : null,
+      communicationMs,
+      exposedMs,
       times,
     };
   }

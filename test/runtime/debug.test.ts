@@ -44,8 +44,8 @@ describe('a profile', () => {
     const device = testDevice();
     const program = device.load(compile(graphOfTwo(), device.threads));
     using y = device.allocate([64, 64], 'fp32');
-    const run = (profile: boolean) =>
-      device.run([{ program, slots: { y }, inputs: { x: new Float32Array(4096) } }], { profile });
+    const run = async (profile: boolean) =>
+      (await device.run([{ program, slots: { y }, inputs: { x: new Float32Array(4096) } }], { profile })).instructions;
     expect(await run(false)).toEqual([]);
     const times = await run(true);
     expect(times.map(({ op, scope }) => [op, scope])).toEqual([

@@ -71,7 +71,7 @@ describe('a Chrome trace', () => {
     const program = device.load(compile(graph, device.threads));
     using y = device.allocate([64, 64], 'fp32');
     const entry = { program, slots: { y }, inputs: { x: new Float32Array(4096) } };
-    const measured = await device.run([{ ...entry, name: 'first' }, entry], { profile: true });
+    const { instructions: measured } = await device.run([{ ...entry, name: 'first' }, entry], { profile: true });
     const trace = JSON.parse(JSON.stringify(chromeTrace(measured, { threads: 2 }))) as ReturnType<typeof chromeTrace>;
     const events = trace.traceEvents.filter(({ ph }) => ph === 'X');
     expect(events.map(({ name, cat }) => [name, cat])).toEqual([

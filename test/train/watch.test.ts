@@ -28,7 +28,15 @@ async function ran(options: TrainOptions, hooks: TrainHooks = {}) {
 
 const result = (fields: Partial<UpdateResult> = {}): UpdateResult => ({
   ...{ loss: 4, mtpLoss: null, balanceLoss: null, gradNorm: 1, clippedNorm: 1, skipped: false, overflowed: false },
-  ...{ lossScale: null, expertImbalance: null, activations: null, times: [], ...fields },
+  ...{
+    lossScale: null,
+    expertImbalance: null,
+    activations: null,
+    communicationMs: 0,
+    exposedMs: 0,
+    times: [],
+    ...fields,
+  },
 });
 
 describe('a watcher', () => {

@@ -1,0 +1,7 @@
+#include "core/process-group.h"
+
+namespace hadal {
+
+ProcessGroup::~ProcessGroup() = default;
+
+}  // namespace hadal
