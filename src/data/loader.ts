@@ -11,13 +11,13 @@ import { WorkerPool } from './worker-pool.js';
 export interface EvalOptions {
   /** Directory of token shards. */
   readonly shards: string;
-  /** Rows a batch. */
+  /** Rows a batch, those of all processes together. */
   readonly batch: number;
   /** Tokens a row. */
   readonly seqLen: number;
   /** Number of MTP depths to make inputs and labels for; 0 unless given. */
   readonly mtpDepth?: number;
-  /** This process among `worldSize` that share the stream; 0 of 1 unless given. */
+  /** This process among `worldSize` that divide each batch into consecutive rows; 0 of 1 unless given. */
   readonly rank?: number;
   readonly worldSize?: number;
   /** Worker threads; 1 unless given. The batches do not depend on it. 0 packs in the calling thread, without look-ahead. */
@@ -42,7 +42,7 @@ class Packer implements AsyncDisposable {
   private readonly prefetch: number;
   private readonly ahead: Promise<Batch>[] = [];
   readonly stream: RowStream;
-  /** Tokens a global batch takes from the stream, all ranks together. */
+  /** Tokens a batch takes from the stream, all processes together. */
   readonly stepTokens: number;
   private readonly source: TokenShards;
   /** Start of the next batch to be handed to a worker. */
@@ -55,8 +55,8 @@ class Packer implements AsyncDisposable {
   ) {
     const { sources } = options;
     const { shards, batch, seqLen, mtpDepth = 0, rank = 0, worldSize = 1, threads = 1, prefetch = 2 } = options;
-    this.options = { shards, batch, seqLen, mtpDepth, rank, seed, sources };
-    this.stepTokens = batch * seqLen * worldSize;
+    this.options = { shards, batch, seqLen, mtpDepth, rank, worldSize, seed, sources };
+    this.stepTokens = batch * seqLen;
     this.prefetch = threads === 0 ? 0 : prefetch;
     this.source = TokenShards.open(shards);
     this.stream = openStream(this.source, seed, sources);
@@ -166,7 +166,7 @@ function startOf(options: LoaderOptions, { documents, tokensPerEpoch }: RowStrea
   );
 }
 
-/** One pass over the documents in their order; the last batch is filled up with padding. Batches of no rank are left out. */
+/** One pass over the documents in their order; the last batch is filled up with padding. */
 export async function* evalBatches(options: EvalOptions): AsyncGenerator<Batch, void> {
   requireSizes(options);
   await using packer = new Packer(options, undefined, () => 0);
@@ -198,4 +198,10 @@ function requireSizes({
   }
   if (rank >= worldSize)
     throw new HadalError('HADAL_ERR_CONFIG', `[data] expected a rank below ${worldSize}, got ${rank}`);
+  if (batch < worldSize) {
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[data] expected batches of at least a row for each of ${worldSize} processes, got ${batch}; take a larger batch, fewer processes or fewer micro-batches`,
+    );
+  }
 }

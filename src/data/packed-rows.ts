@@ -97,7 +97,7 @@ async function* rowsOf(
   { rows, seqLen }: PackedRowOptions,
 ): AsyncGenerator<PackedRow> {
   for (let row = 0; row < rows; row++) {
-    const batch = stream.pack(row * seqLen, { batch: 1, seqLen, mtpDepth: 0, rank: 0 });
+    const batch = stream.pack(row * seqLen, { batch: 1, seqLen, mtpDepth: 0 });
     if (batch.counts.tokens === 0) return; // sources may hold less than was asked for
     const documents: RowDocument[] = [];
     for (let begin = 0; begin < batch.counts.tokens; begin += documents.at(-1)?.ids.length ?? seqLen)

@@ -12,12 +12,29 @@ export interface TokenDocuments {
 
 /** Shape of the batches, and this process's share of them. */
 export interface PackOptions {
-  /** Rows a batch. */
+  /** Rows a batch, those of all processes together. */
   readonly batch: number;
   /** Tokens a row. */
   readonly seqLen: number;
   readonly mtpDepth: number;
-  readonly rank: number;
+  /** This process among `worldSize`; 0 of 1 unless given. */
+  readonly rank?: number;
+  readonly worldSize?: number;
+}
+
+/** A process's rows of a batch. */
+export interface RowShare {
+  /** Rows that are made, the same number in every process; what is over is padding. */
+  readonly rows: number;
+  /** The rows of the whole batch that are its own. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Divides the rows of a batch among processes: consecutive rows to each, as equal in number as can be. */
+export function shareOfRows({ batch, rank = 0, worldSize = 1 }: Omit<PackOptions, 'seqLen' | 'mtpDepth'>): RowShare {
+  const borderOf = (process: number) => Math.floor((batch * process) / worldSize);
+  return { rows: Math.ceil(batch / worldSize), begin: borderOf(rank), end: borderOf(rank + 1) };
 }
 
 /** Tells the order of rows from that of documents. */
@@ -39,8 +56,8 @@ interface RowOrder {
 /**
  * Documents one after another in a seeded order, epoch after epoch, as one endless stream of tokens, cut into rows of
  * equal length, which are taken in a seeded order within blocks of about an epoch: a batch of consecutive rows would
- * be a piece of one long document. Row r is the same whatever was read before it, by whichever process: row r of a
- * global step goes to rank ⌊r / batch⌋. Nothing is dropped; a row may hold the end of one epoch and the start of the
+ * be a piece of one long document. Row r is the same whatever was read before it, by whichever process; see
+ * {@link shareOfRows}. Nothing is dropped; a row may hold the end of one epoch and the start of the
  * next.
  */
 export class PackedStream {
@@ -69,12 +86,13 @@ export class PackedStream {
     return this.source.documents;
   }
 
-  /** This rank's batch of the global batch that starts at `token` of the stream. */
+  /** This process's share of the batch that starts at `token` of the stream. */
   pack(token: number, options: PackOptions): Batch {
-    const { batch: rows, seqLen, mtpDepth, rank } = options;
+    const { seqLen, mtpDepth } = options;
+    const { rows, begin, end } = shareOfRows(options);
     const batch = emptyBatch(rows, seqLen, mtpDepth);
-    const first = Math.floor(token / seqLen) + rank * rows;
-    for (let b = 0; b < rows; b++) this.packRow(batch, b, first + b, token % seqLen);
+    const first = Math.floor(token / seqLen);
+    for (let row = begin; row < end; row++) this.packRow(batch, row - begin, first + row, token % seqLen);
     return batch;
   }
 

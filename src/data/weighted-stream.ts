@@ -1,6 +1,6 @@
 import { HadalError } from '../core/errors.js';
 import { type Batch, emptyBatch } from './batch.js';
-import { PackedStream, type PackOptions, type TokenDocuments } from './packing.js';
+import { PackedStream, type PackOptions, shareOfRows, type TokenDocuments } from './packing.js';
 import type { SourceShare } from './prepared.js';
 
 /** Rows of packed documents, endless; see {@link PackedStream}. */
@@ -49,12 +49,13 @@ class WeightedStream implements RowStream {
   }
 
   pack(token: number, options: PackOptions): Batch {
-    const { batch: rows, seqLen, mtpDepth, rank } = options;
+    const { seqLen, mtpDepth } = options;
+    const { rows, begin, end } = shareOfRows(options);
     const batch = emptyBatch(rows, seqLen, mtpDepth);
-    const first = Math.floor(token / seqLen) + rank * rows;
-    for (let b = 0; b < rows; b++) {
-      const { stream, row } = this.locate(first + b);
-      stream.packRow(batch, b, row, token % seqLen);
+    const first = Math.floor(token / seqLen);
+    for (let at = begin; at < end; at++) {
+      const { stream, row } = this.locate(first + at);
+      stream.packRow(batch, at - begin, row, token % seqLen);
     }
     return batch;
   }

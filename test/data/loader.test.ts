@@ -46,9 +46,39 @@ describe('DataLoader', () => {
   it('goes on with another world size and batch size where the cursor stands', async () => {
     const [first, second] = await take(2, { threads: 0, batch: 4 });
     const cursor = first?.cursor;
-    const shares = await Promise.all([0, 1].map((rank) => take(1, { threads: 0, rank, worldSize: 2, cursor })));
+    const share = (rank: number) => take(1, { threads: 0, batch: 4, rank, worldSize: 2, cursor });
+    const shares = await Promise.all([0, 1].map(share));
     expect(shares.flat().flatMap(({ tokens }) => [...tokens])).toEqual([...(second?.tokens ?? [])]);
     expect(shares[0]?.[0]?.cursor).toEqual(second?.cursor);
+  });
+
+  it('gives any number of processes together the same rows of every update in the same order', async () => {
+    const rowsOf = (batches: readonly Batch[]) =>
+      batches.flatMap(({ seqLen, tokens, docIds, labels }) =>
+        Array.from({ length: tokens.length / seqLen }, (_, b) => [b * seqLen, (b + 1) * seqLen] as const)
+          .filter(([begin]) => docIds[begin] !== -1)
+          .map((row) => [tokens, docIds, labels].map((array) => [...array.subarray(...row)])),
+      );
+    const [updates, microBatches, batch] = [6, 3, 5];
+    /** Rows of each update, and where the data goes on after it. */
+    const trained = async (worldSize: number) => {
+      const options = { threads: 0, batch, worldSize };
+      const count = updates * microBatches;
+      const shares = await Promise.all(
+        Array.from({ length: worldSize }, (_, rank) => take(count, { ...options, rank })),
+      );
+      return Array.from({ length: updates }, (_, update) => {
+        const window = Array.from({ length: microBatches }, (_, i) => update * microBatches + i);
+        const rows = window.flatMap((at) => rowsOf(shares.map((share) => share[at] as Batch)));
+        return {
+          rows,
+          cursors: new Set(shares.map((share) => JSON.stringify(share[window.at(-1) as number]?.cursor))),
+        };
+      });
+    };
+    const alone = await trained(1);
+    expect(alone[0]?.rows).toHaveLength(microBatches * batch);
+    for (const worldSize of [2, 3, 4, 5]) expect(await trained(worldSize)).toEqual(alone);
   });
 
   it('keeps the order when several batches are asked for at once', async () => {
@@ -69,7 +99,7 @@ describe('DataLoader', () => {
     await expect(take(1, { cursor, seed: 4 })).rejects.toMatchObject({ code: 'HADAL_ERR_CHECKPOINT' });
     const other = cursor && { ...cursor, documents: 1 };
     await expect(take(1, { cursor: other })).rejects.toMatchObject({ code: 'HADAL_ERR_CHECKPOINT' });
-    for (const wrong of [{ batch: 0 }, { seqLen: 1.5 }, { rank: 1 }, { mtpDepth: -1 }]) {
+    for (const wrong of [{ batch: 0 }, { seqLen: 1.5 }, { rank: 1 }, { mtpDepth: -1 }, { worldSize: 3 }]) {
       await expect(take(1, wrong)).rejects.toMatchObject({ code: 'HADAL_ERR_CONFIG' });
     }
   });

@@ -35,7 +35,7 @@ describe('PackedStream', () => {
         const rows = 3 * Math.max(1, Math.floor(perEpoch / seqLen));
         const counts = new Map<number, number>();
         for (let row = 0; row < rows; row++) {
-          for (const t of used(stream.pack(row * seqLen, { batch: 1, seqLen, mtpDepth, rank: 0 }))) {
+          for (const t of used(stream.pack(row * seqLen, { batch: 1, seqLen, mtpDepth }))) {
             counts.set(t, (counts.get(t) ?? 0) + 1);
           }
         }
@@ -49,7 +49,7 @@ describe('PackedStream', () => {
 
   it('takes the rows of a long document in another order than they stand in', () => {
     const stream = new PackedStream(source([400]), 3);
-    const rows = stream.pack(0, { batch: 20, seqLen: 20, mtpDepth: 0, rank: 0 });
+    const rows = stream.pack(0, { batch: 20, seqLen: 20, mtpDepth: 0 });
     const starts = Array.from({ length: 20 }, (_, b) => rows.tokens[20 * b] as number);
     expect(starts).not.toEqual(starts.toSorted((a, b) => a - b));
     expect(starts.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, i) => 20 * i));
@@ -60,7 +60,7 @@ describe('PackedStream', () => {
       fc.property(setting, fc.nat(100), ({ lengths, batch: rows, seqLen, mtpDepth, seed }, token) => {
         const documents = source(lengths);
         const documentOf = lengths.flatMap((length, i) => new Array<number>(length).fill(i));
-        const batch = new PackedStream(documents, seed).pack(token, { batch: rows, seqLen, mtpDepth, rank: 0 });
+        const batch = new PackedStream(documents, seed).pack(token, { batch: rows, seqLen, mtpDepth });
         // In this source the token n further on in the same document is the number n larger.
         const ahead = (t: number, n: number): number | undefined =>
           documentOf[t + n] === documentOf[t] ? t + n : undefined;
@@ -86,15 +86,20 @@ describe('PackedStream', () => {
     fc.assert(
       fc.property(
         setting,
+        fc.integer({ min: 1, max: 9 }),
         fc.integer({ min: 1, max: 4 }),
         fc.nat(200),
-        ({ lengths, batch, seqLen, seed }, worldSize, token) => {
-          const pack = (rank: number, rows: number): number[] => {
+        ({ lengths, seqLen, seed }, batch, worldSize, token) => {
+          const pack = (rank: number, size: number) => {
             const stream = new PackedStream(source(lengths), seed); // each rank has its own
-            return [...stream.pack(token, { batch: rows, seqLen, mtpDepth: 0, rank }).tokens];
+            return stream.pack(token, { batch, seqLen, mtpDepth: 0, rank, worldSize: size });
           };
-          const shares = Array.from({ length: worldSize }, (_, rank) => pack(rank, batch)).flat();
-          expect(shares).toEqual(pack(0, batch * worldSize));
+          const shares = Array.from({ length: worldSize }, (_, rank) => pack(rank, worldSize));
+          const whole = pack(0, 1);
+          expect(shares.flatMap(used)).toEqual(used(whole));
+          expect(shares.map((share) => share.batch)).toEqual(shares.map(() => Math.ceil(batch / worldSize)));
+          expect(shares.map((share) => share.counts)).toEqual(shares.map(recount));
+          if (batch >= worldSize) expect(shares.filter((share) => used(share).length === 0)).toEqual([]);
         },
       ),
     );
@@ -109,7 +114,7 @@ describe('PackedStream', () => {
           const used = new PackedStream(source(lengths), seed);
           for (const token of tokens) {
             const fresh = new PackedStream(source(lengths), seed);
-            expect(used.pack(token, { ...rest, rank: 0 })).toEqual(fresh.pack(token, { ...rest, rank: 0 }));
+            expect(used.pack(token, { ...rest })).toEqual(fresh.pack(token, { ...rest }));
           }
         },
       ),
@@ -120,14 +125,14 @@ describe('PackedStream', () => {
     const stream = (seed: number): PackedStream => new PackedStream(source(new Array(20).fill(1)), seed);
     const epoch = (seed: number, number: number): string =>
       stream(seed)
-        .pack(number * 20, { batch: 1, seqLen: 20, mtpDepth: 0, rank: 0 })
+        .pack(number * 20, { batch: 1, seqLen: 20, mtpDepth: 0 })
         .tokens.join();
     expect(new Set([epoch(1, 0), epoch(1, 1), epoch(2, 0), epoch(2 ** 40 + 1, 0)]).size).toBe(4);
   });
 
   it('keeps the order without a seed and pads the end', () => {
     const stream = new PackedStream(source([3, 0, 2]), undefined);
-    const batch = stream.pack(0, { batch: 2, seqLen: 4, mtpDepth: 1, rank: 0 });
+    const batch = stream.pack(0, { batch: 2, seqLen: 4, mtpDepth: 1 });
     expect([...batch.tokens]).toEqual([0, 1, 2, 3, 4, 0, 0, 0]);
     expect([...batch.docIds]).toEqual([0, 0, 0, 1, 0, -1, -1, -1]);
     expect([...batch.positions]).toEqual([0, 1, 2, 0, 0, 0, 0, 0]);

@@ -48,7 +48,7 @@ describe('weighted sources', () => {
   it('have their share of the rows in every beginning of the stream, to a row a source', () => {
     fc.assert(
       fc.property(setting, fc.integer({ min: 1, max: 300 }), ({ seqLen, ...rest }, rows) => {
-        const { tokens } = streamOf(rest).pack(0, { batch: rows, seqLen, mtpDepth: 0, rank: 0 });
+        const { tokens } = streamOf(rest).pack(0, { batch: rows, seqLen, mtpDepth: 0 });
         const total = rest.sources.reduce((sum, [, weight]) => sum + weight, 0);
         const counts = rest.sources.map(() => 0);
         for (let row = 0; row < rows; row++) {
@@ -67,13 +67,13 @@ describe('weighted sources', () => {
   it('give the rows that each would give alone, in the same order', () => {
     fc.assert(
       fc.property(setting, ({ sources, seqLen, seed }) => {
-        const { tokens } = streamOf({ sources, seed }).pack(0, { batch: 120, seqLen, mtpDepth: 0, rank: 0 });
+        const { tokens } = streamOf({ sources, seed }).pack(0, { batch: 120, seqLen, mtpDepth: 0 });
         const found = sources.map((): number[][] => []);
         for (let at = 0; at < tokens.length; at += seqLen)
           found[sourceOf(tokens[at] as number)]?.push([...tokens.subarray(at, at + seqLen)]);
         for (const [i, rows] of found.entries()) {
           const alone = sourcesOf(sources.map(([lengths], s) => (s === i ? lengths : [])));
-          const batch = new PackedStream(alone, seed).pack(0, { batch: rows.length, seqLen, mtpDepth: 0, rank: 0 });
+          const batch = new PackedStream(alone, seed).pack(0, { batch: rows.length, seqLen, mtpDepth: 0 });
           expect(rows.flat()).toEqual([...batch.tokens]);
         }
       }),
@@ -86,8 +86,8 @@ describe('weighted sources', () => {
         const used = streamOf(rest);
         const shape = { seqLen, mtpDepth: 1 };
         for (const token of tokens) {
-          const whole = streamOf(rest).pack(token, { ...shape, batch: 6, rank: 0 });
-          const shares = [0, 1, 2].map((rank) => used.pack(token, { ...shape, batch: 2, rank }));
+          const whole = streamOf(rest).pack(token, { ...shape, batch: 6 });
+          const shares = [0, 1, 2].map((rank) => used.pack(token, { ...shape, batch: 6, rank, worldSize: 3 }));
           expect(shares.flatMap((share) => [...share.tokens])).toEqual([...whole.tokens]);
           expect(shares.flatMap((share) => [...share.labels])).toEqual([...whole.labels]);
         }
@@ -100,7 +100,7 @@ describe('weighted sources', () => {
       [5, 9],
       [30, 2, 1],
     ]);
-    const shape = { batch: 20, seqLen: 7, mtpDepth: 1, rank: 0 };
+    const shape = { batch: 20, seqLen: 7, mtpDepth: 1 };
     const plain = new PackedStream(documents, 5).pack(0, shape);
     expect(openStream(documents, 5, [{ documents: 2 }, { documents: 3, weight: undefined }]).pack(0, shape)).toEqual(
       plain,
