@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { version } from '../core/version.js';
 import { registerBench } from './bench.js';
 import { registerChat } from './chat.js';
 import { registerCheckpoint } from './checkpoint.js';
@@ -29,9 +29,6 @@ const commands = [
 
 /** The command line as a tree; `main.ts` runs it, completions and the reference page are made from it. */
 export function makeProgram(): Command {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
   const program = new Command('hadal')
     .description('Train DeepSeek-class language models.')
     .version(version)
