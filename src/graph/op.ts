@@ -94,6 +94,17 @@ export interface OpDefinition<A = Attrs, I extends Inputs = Inputs, O extends Ou
     readonly inputs: readonly number[];
     apply(kept: Value, inputs: I, attrs: A): readonly Value[];
   };
+  /**
+   * It takes a list of tensors and gives an output for each. Calls whose keys are equal may be one: with these attributes,
+   * their tensors in a row, `most` at most.
+   */
+  readonly join?: {
+    readonly most: number;
+    key(attrs: A): string;
+    attrs(calls: readonly A[]): A;
+    /** Whether a call is to be made at once, alone. */
+    isUrgent(attrs: A): boolean;
+  };
   /** Pairs [output, input]: the output may take over the input's buffer when nobody else needs it. */
   readonly inPlace?: readonly (readonly [output: number, input: number])[];
 }

@@ -62,12 +62,19 @@ export function clipScale(norm: Value, clipNorm: Value | number): Value {
  * Clips gradients: each element first, then the norm of all.
  *
  * @param lossScale - fp32 [1], what the loss was multiplied with; null: nothing
+ * @param normOf - global norm of gradients
  */
-export function clip(graph: Graph, grads: readonly Value[], lossScale: Value | null, config: ClipConfig): Clipped {
+export function clip(
+  graph: Graph,
+  grads: readonly Value[],
+  lossScale: Value | null,
+  config: ClipConfig,
+  normOf: (grads: readonly Value[]) => Value = globalNorm,
+): Clipped {
   const unscaled = (norm: Value) => (lossScale ? divide(norm, lossScale) : norm);
-  const norm = unscaled(globalNorm(grads));
+  const norm = unscaled(normOf(grads));
   const bounded = config.value === null ? grads : grads.map((grad) => clamp(grad, config.value as number, lossScale));
-  const left = config.value === null ? norm : unscaled(globalNorm(bounded));
+  const left = config.value === null ? norm : unscaled(normOf(bounded));
   const bound = normBound(graph, config);
   const clipping = bound === null ? null : clipScale(left, bound);
   const clippedNorm = clipping ? multiply(left, clipping) : left;

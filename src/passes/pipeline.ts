@@ -8,6 +8,7 @@ import { fuseAddends } from './fuse-addends.js';
 import { fuseElementwise } from './fuse-elementwise.js';
 import { fuseLatentHeads } from './fuse-latent-heads.js';
 import { fuseResidualNorm } from './fuse-residual-norm.js';
+import { joinCollectives } from './join-collectives.js';
 import { joinSlices } from './join-slices.js';
 import { lower } from './lower.js';
 import { narrow, type Precision } from './narrow.js';
@@ -46,10 +47,19 @@ export const fusions: Passes = [
   ['fuse-elementwise', fuseElementwise],
 ];
 
-/** What decides which nodes run when. @param kept - forward values that backward reads as they were */
-export const ordering = (kept: Kept): Passes => [
+/** Bytes of gradients that are summed over processes in one call. */
+const defaultBucketBytes = 4 * 2 ** 20;
+
+/**
+ * What decides which nodes run when.
+ *
+ * @param kept - forward values that backward reads as they were
+ * @param bucketBytes - of tensors that one collective is for
+ */
+export const ordering = (kept: Kept, bucketBytes = defaultBucketBytes): Passes => [
   ['recompute', (graph) => recompute(graph, kept)],
   ['schedule', schedule],
+  ['join-collectives', (graph) => joinCollectives(graph, bucketBytes)],
   ['watch-activations', watchActivations],
 ];
 

@@ -12,6 +12,8 @@ export interface CompileOptions {
   recompute?: RecomputePolicy | { withinBytes: number };
   /** Slots that lie in a file; default: none. */
   isOffloaded?: IsOffloaded | undefined;
+  /** Bytes of tensors that one collective is for; default: as passes/pipeline.ts has it. */
+  bucketBytes?: number | undefined;
 }
 
 /**
@@ -20,10 +22,10 @@ export interface CompileOptions {
  * @param options - `recompute: { withinBytes }`: the least recomputation whose plan's arena is no larger; the smallest plan
  *   there is where none is
  */
-export function compile(graph: Graph, threads: number, { recompute = 'none', isOffloaded }: CompileOptions = {}): Plan {
+export function compile(graph: Graph, threads: number, { recompute = 'none', isOffloaded, bucketBytes }: CompileOptions = {}): Plan {
   const begin = performance.now();
   const fused = runPasses(graph, fusions);
-  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept)), threads, isOffloaded);
+  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept, bucketBytes)), threads, isOffloaded);
   let planned: Plan;
   if (typeof recompute === 'object' && 'withinBytes' in recompute)
     planned = planWithin(recomputeCandidates(fused), recompute.withinBytes, planKept);

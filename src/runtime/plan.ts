@@ -13,6 +13,7 @@ import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, type PlannedInstruction } from './encode.js';
 import { packParams } from './kernel-params.js';
 import { offload } from './offload.js';
+import { largestWorkspace } from './workspace.js';
 
 /** Type of a tensor bound to a program. */
 export interface TensorSpec {
@@ -62,6 +63,8 @@ interface Home {
   block: Block | null;
   bytes: number;
   /** Index of the last node that reads or writes it. */
+  lastRead: number;
+  /** Index of the last node while which it must stay. */
   lastUse: number;
 }
 
@@ -99,6 +102,7 @@ class Planner {
   readonly #arena = new Arena();
   readonly #workspaces = new Set<Block>();
   readonly #gradients = new Set<Block>();
+  readonly #sharedWorkspaces = new Map<Queue, Block>();
   #workspaceBytes = 0;
   readonly #users = new Map<Value, Node[]>();
   /** Where results must be after the run: updates in their slots, outputs in slots of their own. */
@@ -106,7 +110,7 @@ class Planner {
   /** A home whose block an in-place output has taken over within the node being emitted. */
   readonly #borrowed = new Map<Home, Home>();
   /** Which instruction on another queue writes a home, and all such instructions. */
-  readonly #asyncWriters = new Map<Home, number>();
+  readonly #asyncWriters = new Map<Home, { index: number; queue: Queue }>();
   readonly #asyncInstructions: number[] = [];
   readonly #freeAfter = new Map<number, Set<Home>>();
 
@@ -167,7 +171,7 @@ class Planner {
       const value = node.outputs[0];
       if (!node.op.isSource || !value) continue;
       const home = (place: Home['place']) =>
-        this.#homes.set(value, { place, block: null, bytes: value.bytes, lastUse: -1 });
+        this.#homes.set(value, { place, block: null, bytes: value.bytes, lastRead: -1, lastUse: -1 });
       const spec = { name: node.attrs.name as string, shape: value.shape, dtype: value.dtype };
       if (node.op.name === 'slot') {
         const slot = this.#isOffloaded(spec) ? { ...spec, offloaded: true } : spec;
@@ -209,7 +213,7 @@ class Planner {
         const source = node.op.isView ? this.#homes.get(node.inputs[0] as Value) : undefined;
         const slot = claimed.get(output);
         const place = slot === undefined ? ({ space: 'arena' } as const) : ({ space: 'slot', index: slot } as const);
-        this.#homes.set(output, source ?? { place, block: null, bytes: output.bytes, lastUse: -1 });
+        this.#homes.set(output, source ?? { place, block: null, bytes: output.bytes, lastRead: -1, lastUse: -1 });
       }
     }
   }
@@ -225,6 +229,13 @@ class Planner {
       if (this.#results.some((other) => rootOf(other.value) === old)) return;
     }
     claimed.set(root, slot);
+    if (root.node.queue === 'compute') return;
+    // What a collective reduces in place is computed where the result is to be.
+    for (const [output, input] of root.node.op.inPlace ?? []) {
+      const source = root.node.inputs[input];
+      if (output !== root.index || !source || this.#readersThroughViews(rootOf(source)).length > 1) continue;
+      this.#claim(claimed, { value: source, slot, old });
+    }
   }
 
   #readersThroughViews(value: Value): Node[] {
@@ -247,7 +258,10 @@ class Planner {
 
   #findLifetimes(): void {
     for (const node of this.#graph.nodes) {
-      for (const value of [...reads(node), ...node.outputs]) this.#home(value).lastUse = node.id;
+      for (const value of [...reads(node), ...node.outputs]) {
+        const home = this.#home(value);
+        [home.lastRead, home.lastUse] = [node.id, node.id];
+      }
     }
     // What an instruction on another queue reads and writes must stay until somebody has waited for its result.
     for (const node of this.#graph.nodes) {
@@ -261,7 +275,10 @@ class Planner {
     }
     for (const { value } of this.#results) {
       const { predicate } = value.node;
-      for (const kept of predicate ? [value, predicate] : [value]) this.#home(kept).lastUse = this.#graph.nodes.length;
+      for (const kept of predicate ? [value, predicate] : [value]) {
+        const home = this.#home(kept);
+        [home.lastRead, home.lastUse] = [this.#graph.nodes.length, this.#graph.nodes.length];
+      }
     }
     for (const home of new Set(this.#homes.values())) {
       const list = this.#freeAfter.get(home.lastUse);
@@ -316,16 +333,18 @@ class Planner {
       }
       const source = isUpdated ? named[0] : null;
       if (source && !this.#sameMemory(source, output)) {
-        this.#copy(source, this.#home(source), home, node.predicate, this.#waitsFor([source, output]));
+        this.#copy(source, this.#home(source), home, node.predicate, this.#waitsFor([source, output], 'compute'));
       }
     }
   }
 
   /** Whether `source` ends in the node, and `output` may take over its memory. */
   #endsIn(node: Node, source: Value, output: Value): boolean {
-    const { place, block, lastUse, bytes } = this.#home(source);
-    const ends = place.space === 'arena' && block !== null && lastUse === node.id;
-    return ends && bytes === output.bytes && node.queue === 'compute' && this.#mayWriteOver(output, rootOf(source));
+    const { place, block, lastRead, lastUse, bytes } = this.#home(source);
+    // A queue beside compute keeps its order: whoever read it there before is done.
+    const last = node.queue === 'compute' ? lastUse : lastRead;
+    const ends = place.space === 'arena' && block !== null && last === node.id;
+    return ends && bytes === output.bytes && this.#mayWriteOver(output, rootOf(source));
   }
 
   #sameMemory(a: Value, b: Value): boolean {
@@ -345,12 +364,18 @@ class Planner {
     const sources = new Map(pending.map(({ value }) => [value, this.#home(value)]));
     for (const [value, home] of sources) {
       if (home.place.space !== 'slot' || !written.has(home.place.index)) continue;
-      const saved: Home = { place: { space: 'arena' }, block: null, bytes: home.bytes, lastUse: end };
+      const saved: Home = { place: { space: 'arena' }, block: null, bytes: home.bytes, lastRead: end, lastUse: end };
       this.#copy(value, home, saved, null, this.#asyncInstructions);
       sources.set(value, saved);
     }
     for (const { value, slot } of pending) {
-      const target: Home = { place: { space: 'slot', index: slot }, block: null, bytes: value.bytes, lastUse: end };
+      const target: Home = {
+        place: { space: 'slot', index: slot },
+        block: null,
+        bytes: value.bytes,
+        lastRead: end,
+        lastUse: end,
+      };
       // An update that was skipped leaves its slot as it was.
       const { predicate } = value.node;
       this.#copy(value, sources.get(value) as Home, target, predicate, this.#asyncInstructions);
@@ -371,19 +396,19 @@ class Planner {
     const { op, inputs, outputs, attrs, queue, predicate, scope } = node;
     const unused = this.#unusedOutputs(node, call);
     const buffers = call.buffers.map((value) => (value && !unused.has(value) ? this.#ref(this.#home(value)) : null));
-    const waits = this.#waitsFor([...reads(node), ...outputs]);
+    const waits = this.#waitsFor([...reads(node), ...outputs], queue);
     const cost = op.cost?.(inputs, outputs, attrs) ?? defaultCost(node);
     this.#push(call, buffers, { queue, predicate, waits }, { op: op.name, scope, kernel: call.kernel, ...cost });
     if (queue === 'compute') return;
     const index = this.#instructions.length - 1;
     this.#asyncInstructions.push(index);
-    for (const output of outputs) this.#asyncWriters.set(this.#home(output), index);
+    for (const output of outputs) this.#asyncWriters.set(this.#home(output), { index, queue });
   }
 
-  /** Instructions on other queues that write what is about to be used. */
-  #waitsFor(values: readonly Value[]): number[] {
+  /** Instructions on other queues that write what is about to be used on this one. */
+  #waitsFor(values: readonly Value[], queue: Queue): number[] {
     const writers = values.map((value) => this.#asyncWriters.get(this.#home(value)));
-    return [...new Set(writers.filter((writer) => writer !== undefined))];
+    return [...new Set(writers.flatMap((writer) => (writer && writer.queue !== queue ? [writer.index] : [])))];
   }
 
   /** Outputs that nobody reads and the kernel can do without. */
@@ -408,6 +433,14 @@ class Planner {
     return arenaRef(holder.block, bytes);
   }
 
+  /** Instructions of a queue beside compute run one after the other at times unknown: they share a block, which stays. */
+  #workspaceOn(queue: Queue, bytes: number): Block {
+    if (queue === 'compute') return this.#arena.allocate(bytes);
+    const shared = this.#sharedWorkspaces.get(queue) ?? this.#arena.allocate(largestWorkspace(this.#graph, queue));
+    this.#sharedWorkspaces.set(queue, shared);
+    return shared;
+  }
+
   #push(
     call: KernelCall,
     buffers: (BufferRef | null)[],
@@ -417,7 +450,7 @@ class Planner {
     const params = packParams(call.kernel, call.params);
     // Queues beside compute have one thread each.
     const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, queue === 'compute' ? this.#threads : 1);
-    const workspace = workspaceBytes > 0 ? this.#arena.allocate(workspaceBytes) : null;
+    const workspace = workspaceBytes > 0 ? this.#workspaceOn(queue, workspaceBytes) : null;
     this.#instructions.push({
       kernel: call.kernel,
       params,
@@ -427,7 +460,6 @@ class Planner {
       buffers,
       waits: [...waits],
     });
-    // A workspace on another queue is in use until the program ends.
     if (workspace) this.#workspaces.add(workspace);
     if (workspace && queue === 'compute') this.#arena.free(workspace);
     this.#workspaceBytes = Math.max(this.#workspaceBytes, workspaceBytes);

@@ -35,7 +35,8 @@ export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
       if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads, { isOffloaded });
       const { activationCheckpointing: policy } = step;
       const recompute = policy === 'auto' ? { withinBytes } : policy;
-      return compile(traceStep(model, step, program), threads, { recompute, isOffloaded });
+      const bucketBytes = step.dist?.overlap === false ? Number.POSITIVE_INFINITY : step.dist?.bucketBytes;
+      return compile(traceStep(model, step, program), threads, { recompute, isOffloaded, bucketBytes });
     }),
   );
 }

@@ -49,8 +49,7 @@ export class Planner implements AsyncDisposable {
 
   /** The programs of updates and of evaluation, which take the most memory. */
   async updates(step: StepConfig, { accumulates, withinBytes }: PlanOptions): Promise<Plans> {
-    const parts: StepPart[] = accumulates ? ['first', 'next', 'apply'] : ['whole'];
-    return this.#named([...parts, 'evaluation'], step, withinBytes);
+    return this.#named([...partsOf(step, accumulates), 'evaluation'], step, withinBytes);
   }
 
   /** Every program of a run. */
@@ -69,6 +68,12 @@ export class Planner implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#pool[Symbol.asyncDispose]();
   }
+}
+
+/** The programs of updates. Where processes train together, an update of one micro-batch is 'whole', however many others have. */
+function partsOf({ dist }: StepConfig, accumulates: boolean): StepPart[] {
+  if (!accumulates) return ['whole'];
+  return dist ? ['first', 'next', 'last', 'whole'] : ['first', 'next', 'apply'];
 }
 
 /** Plans the programs of a run. */

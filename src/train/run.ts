@@ -197,7 +197,7 @@ export class Run {
       await onProfile(result.times);
     }
 
-    const tokens = window.reduce((sum, { counts }) => sum + counts.tokens, 0);
+    const { times, activations, tokens, stops, ...measured } = result;
     state.step++;
     state.tokens += tokens;
     state.evalLoss = null;
@@ -207,7 +207,6 @@ export class Run {
     if (!result.overflowed && Number.isFinite(result.loss)) this.#lastFiniteStep = state.step;
     const { metrics, findings } = this.#watcher.afterStep(state.step, result);
     state.watch = this.#watcher.state;
-    const { times, activations, ...measured } = result;
     const stepMs = performance.now() - begin;
     const event = {
       type: 'step',

@@ -1,5 +1,6 @@
 // What the slots of training programs are for, by name.
 import { type Model, parametersOf } from '../models/model.js';
+import { gradientPrefix } from '../optim/reduce-gradients.js';
 import { watchPrefix } from '../passes/watch.js';
 import { workingCopyPrefix } from '../passes/working-copies.js';
 
@@ -17,7 +18,9 @@ export function slotKinds(model: Model): (name: string) => SlotKind {
   return (name) => {
     if (parameters.has(name)) return 'parameter';
     if (name.startsWith(workingCopyPrefix)) return 'copy';
-    if (name.startsWith('gradient/')) return 'gradient';
-    return name === 'losses' || name.startsWith('load/') || name.startsWith(watchPrefix) ? 'passing' : 'state';
+    if (name.startsWith(gradientPrefix)) return 'gradient';
+    return name === 'losses' || name === 'counts' || name.startsWith('load/') || name.startsWith(watchPrefix)
+      ? 'passing'
+      : 'state';
   };
 }

@@ -1,22 +1,25 @@
 // One update, top to bottom. Traced once; everything that changes between updates is an input or a slot.
 //
 // An update of one micro-batch is one program, 'whole'. An update of several is a schedule of three: 'first' writes
-// gradients into slots, 'next' (repeated) adds to them, 'apply' updates.
+// gradients into slots, 'next' (repeated) adds to them, 'apply' updates. Where several processes train together, 'last' is
+// both of the last two, so that gradients travel while the last of them are computed.
 import { gradients } from '../autodiff/gradients.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { batchInputs, type Model, parametersOf } from '../models/model.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
-import { add, cast, divide, finite, lessEqual, multiply, sign, subtract } from '../ops/elementwise.js';
+import { allReduce } from '../ops/collectives.js';
+import { add, cast, divide, finite, lessEqual, maximum, multiply, sign, subtract } from '../ops/elementwise.js';
 import { mean, sum } from '../ops/reduce.js';
 import { expertCounts } from '../ops/router.js';
-import { concat } from '../ops/shape.js';
+import { concat, slice } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
-import { type ClipConfig, clip, rememberNorm } from '../optim/clipping.js';
+import { type ClipConfig, clip, globalNorm, rememberNorm } from '../optim/clipping.js';
 import type { DistConfig } from '../optim/dist-config.js';
 import { applyEma } from '../optim/ema.js';
 import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
+import { dataRanks, gradientPrefix, reduceGradients, reduceSums } from '../optim/reduce-gradients.js';
 import { expectLayers, type Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
 import { markLayerOutputs } from '../passes/watch.js';
@@ -26,7 +29,7 @@ import { type LossScales, languageModelLoss, lossScales, plus } from './losses.j
 import type { OffloadConfig } from './offload.js';
 
 /** Which program of an update's schedule. */
-export type StepPart = 'whole' | 'first' | 'next' | 'apply';
+export type StepPart = 'whole' | 'first' | 'next' | 'last' | 'apply';
 
 /** What is fixed when the step is traced. */
 export interface StepConfig {
@@ -65,6 +68,9 @@ export const metricNames = [
   'lossScale',
 ] as const;
 
+/** What is counted of an update's rows, over all processes: what its losses are means over, and who wants to stop. */
+export const countNames = ['rows', 'tokens', 'stop', 'labels'] as const;
+
 /** What a micro-batch contributes to an update; also the slots that sum it, by name. */
 type Contribution = Map<string, Value>;
 
@@ -78,7 +84,7 @@ interface Terms {
 /** Traces one program of an update. */
 export function traceStep(model: Model, config: StepConfig, part: StepPart): Graph {
   const parameters = parametersOf(model);
-  const traced = traceForward(model, config);
+  const traced = traceForward(model, config, part);
   expectLayers(traced, config.precision);
   if (config.watchesActivations && (part === 'whole' || part === 'first')) markLayerOutputs(traced);
   const forward = runForwardPasses(traced, config.precision);
@@ -92,13 +98,14 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
     return graph;
   }
 
-  const contribution = backward(forward, parameters, config);
-  if (part === 'whole') applyUpdate(forward, parameters, contribution, copies, config);
-  else {
-    for (const [name, value] of contribution) {
-      const slot = forward.slot(name, value.shape, value.dtype);
-      forward.update(name, part === 'first' ? value : add(slot, value));
-    }
+  const own = backward(forward, parameters, config);
+  const sums = part === 'next' || part === 'last' ? addedToSlots(forward, own) : own;
+  const isUpdate = part === 'whole' || part === 'last';
+  const summed = isUpdate && config.dist ? reduced(sums, config.dist) : sums;
+  if (isUpdate) applyUpdate(forward, parameters, summed, copies, config);
+  if (part !== 'whole') {
+    for (const [name, { shape, dtype }] of summed) forward.slot(name, shape, dtype);
+    for (const [name, value] of summed) forward.update(name, value);
   }
   return readWorkingCopies(forward);
 }
@@ -108,18 +115,42 @@ export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
   return refreshWorkingCopies(copiedSlots(runForwardPasses(traceForward(model, config), config.precision)));
 }
 
+/** What micro-batches contributed so far, this one included. */
+function addedToSlots(graph: Graph, own: Contribution): Contribution {
+  return new Map([...own].map(([name, value]) => [name, add(graph.slot(name, value.shape, value.dtype), value)]));
+}
+
+/** What all processes contributed. */
+function reduced(own: Contribution, dist: DistConfig): Contribution {
+  const names = [...own.keys()];
+  const isGradient = (name: string) => name.startsWith(gradientPrefix);
+  const gradients = names.filter(isGradient).map((name) => ({ name, value: own.get(name) as Value }));
+  const others = names.filter((name) => !isGradient(name));
+  const sums = reduceSums(
+    others.map((name) => own.get(name) as Value),
+    dist,
+  );
+  const summed = reduceGradients(gradients, dist);
+  return new Map([
+    ...gradients.map(({ name }, i): [string, Value] => [name, summed[i] as Value]),
+    ...others.map((name, i): [string, Value] => [name, sums[i] as Value]),
+  ]);
+}
+
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>, { optimizer }: StepConfig) =>
   trainableParameters(parameters.values(), optimizer.groups);
 
 /** Fetch and forward: the terms of the loss and the routers' loads, as outputs. */
-function traceForward(model: Model, config: StepConfig): Graph {
+function traceForward(model: Model, config: StepConfig, part: StepPart = 'whole'): Graph {
   const graph = new Graph();
   const inputs = {
     ...batchInputs(graph, config.batch, config.seqLen, model.mtpDepth),
     dropoutKey: graph.input('key', [2], 'int32'),
   };
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
-  const scales = scaledUp(lossScales(graph, model.mtpDepth), config.lossScale && readLossScale(graph));
+  const given = lossScales(graph, model.mtpDepth);
+  const means = config.dist ? overAllProcesses(given, globalCounts(graph, part, model.mtpDepth, config.dist)) : given;
+  const scales = scaledUp(means, config.lossScale && readLossScale(graph));
   const { main, mtp, balance } = languageModelLoss(output, inputs, scales, config);
   const zero = fill(graph, [1], 0);
   graph.output('main', main);
@@ -130,6 +161,29 @@ function traceForward(model: Model, config: StepConfig): Graph {
     graph.output(`load/${layer}`, load);
   }
   return graph;
+}
+
+/**
+ * What is counted of an update over all processes, by {@link countNames} and MTP depth. The first program of an update sums it
+ * while the forward pass begins.
+ */
+function globalCounts(graph: Graph, part: StepPart, mtpDepth: number, dist: DistConfig): Value {
+  const shape = [countNames.length + mtpDepth];
+  if (part === 'next' || part === 'last') return graph.slot('counts', shape, 'fp32');
+  const [counts] = reduceSums([graph.input('counts', shape, 'fp32')], dist, true);
+  graph.output('counts', counts as Value);
+  return counts as Value;
+}
+
+/** Divides the weights of the terms by what they are the means over. */
+function overAllProcesses({ main, mtp, balance }: LossScales, counts: Value): LossScales {
+  const over = (weight: Value, index: number) => divide(weight, maximum(slice(counts, 0, index, index + 1), 1));
+  const labels = countNames.indexOf('labels');
+  return {
+    main: over(main, labels),
+    mtp: mtp.map((weight, k) => over(weight, labels + 1 + k)),
+    balance: over(balance, countNames.indexOf('rows')),
+  };
 }
 
 /**
@@ -145,15 +199,16 @@ function scaledUp(scales: LossScales, factor: Value | null): LossScales {
 
 /** Backward through a forward graph, whose outputs become the micro-batch's contribution. */
 function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>, config: StepConfig): Contribution {
-  const { main, mtp, balance, ...loads } = Object.fromEntries(graph.outputs) as Record<string, Value> & Terms;
+  const { main, mtp, balance, counts, ...loads } = Object.fromEntries(graph.outputs) as Record<string, Value> & Terms;
   graph.outputs.clear();
+  if (counts) graph.output('counts', counts);
   const trainable = trainableOf(parameters, config);
   const grads = gradients(
     add(add(main, mtp), balance),
     trainable.map(({ name, shape, dtype }) => graph.slot(name, shape, dtype)),
   );
   return new Map<string, Value>([
-    ...trainable.map(({ name }, i): [string, Value] => [`gradient/${name}`, grads[i] as Value]),
+    ...trainable.map(({ name }, i): [string, Value] => [`${gradientPrefix}${name}`, grads[i] as Value]),
     ...Object.entries(loads),
     ['losses', concat([main, mtp, balance], 0)],
   ]);
@@ -168,11 +223,11 @@ function applyUpdate(
   config: StepConfig,
 ): void {
   const trainable = trainableOf(parameters, config);
-  const grads = trainable.map(({ name }) => summed.get(`gradient/${name}`) as Value);
+  const grads = trainable.map(({ name }) => summed.get(`${gradientPrefix}${name}`) as Value);
   const loads = [...summed].filter(([name]) => name.startsWith('load/'));
 
   const lossScale = config.lossScale && readLossScale(graph);
-  const clipped = clip(graph, grads, lossScale, config.clip);
+  const clipped = clip(graph, grads, lossScale, config.clip, (values) => normOf(values, config.dist));
   const allFinite = finite(clipped.norm);
   const isSound = multiply(allFinite, lessEqual(clipped.norm, graph.input('skipAbove', [1], 'fp32')));
   graph.predicated(cast(isSound, 'int32'), () => {
@@ -189,6 +244,12 @@ function applyUpdate(
   const report = [losses, clipped.norm, clipped.clippedNorm, isSound, allFinite, lossScale ?? fill(graph, [1], 1)];
   graph.output('metrics', concat(report, 0));
   for (const [name, load] of loads) graph.output(name, load);
+}
+
+/** One norm for all processes: whatever follows from it they decide alike, on whatever processors they run. */
+function normOf(grads: readonly Value[], dist: DistConfig | null): Value {
+  const norm = globalNorm(grads);
+  return dist ? (allReduce([norm], { ...dataRanks(dist), op: 'max', wire: 'fp32' })[0] as Value) : norm;
 }
 
 /** DeepSeek-V3, §2.1.2: the bias of an overloaded expert falls by γ, that of an underloaded one rises. */

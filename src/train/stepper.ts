@@ -14,7 +14,7 @@ import type { CompileTask } from './compile-worker.js';
 import type { Plans } from './planning.js';
 import { slotKinds } from './slots.js';
 import { type Activation, statisticsOf } from './statistics.js';
-import { metricNames, type StepConfig } from './step.js';
+import { countNames, metricNames, type StepConfig, type StepPart } from './step.js';
 
 /** What varies from update to update. */
 export interface UpdateInputs {
@@ -34,6 +34,8 @@ export interface UpdateInputs {
   skipAbove?: number;
   /** Whether the outputs of layers are measured; default: no. */
   isWatched?: boolean;
+  /** Whether this process wants all to stop after the update; default: no. */
+  stops?: boolean;
 }
 
 /** What an update tells. */
@@ -50,6 +52,10 @@ export interface UpdateResult {
   overflowed: boolean;
   /** What the loss was multiplied with; null without loss scaling. */
   lossScale: number | null;
+  /** Tokens that all processes trained on. */
+  tokens: number;
+  /** Whether any process wants all to stop. */
+  stops: boolean;
   /** Busiest expert's load over the mean, the worst layer's. */
   expertImbalance: number | null;
   /** Outputs of layers, in their order; null where they were not measured. */
@@ -64,7 +70,7 @@ export interface UpdateResult {
 export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> {
   const kindOf = slotKinds(model);
   const found = new Map<string, TensorSpec>();
-  for (const { slots, outputs } of [plans.whole, plans.first, plans.next, plans.apply].filter(
+  for (const { slots, outputs } of [plans.whole, plans.first, plans.next, plans.last, plans.apply].filter(
     (plan) => plan !== undefined,
   )) {
     const made = new Set(outputs.map(({ name }) => name));
@@ -150,13 +156,11 @@ export class Stepper implements Disposable {
     const schedule =
       this.#programs.whole && window.length === 1
         ? [this.#entry('whole', given[0] as ProgramInputs)]
-        : [
-            ...given.map((micro, i) => this.#entry(i === 0 ? 'first' : 'next', micro)),
-            this.#entry('apply', given[0] as ProgramInputs),
-          ];
+        : this.#accumulating(given);
     const { instructions: times, communicationMs, exposedMs } = await this.device.run(schedule, { profile });
 
     const metrics = await this.#metrics();
+    const { tokens, stops } = await this.#counted(window, inputs);
     return {
       loss: metrics.main,
       mtpLoss: depth > 0 && mtpWeight > 0 ? metrics.mtp / mtpWeight : null,
@@ -166,6 +170,7 @@ export class Stepper implements Disposable {
       skipped: metrics.isSound === 0,
       overflowed: metrics.allFinite === 0,
       lossScale: this.config.lossScale && metrics.lossScale,
+      ...{ tokens, stops },
       expertImbalance: await this.#expertImbalance(),
       activations: isWatched ? await this.#activations() : null,
       communicationMs,
@@ -174,32 +179,51 @@ export class Stepper implements Disposable {
     };
   }
 
+  /** Gradients of several micro-batches are summed; what follows is a program of its own, or the last one's. */
+  #accumulating(given: readonly ProgramInputs[]): ScheduleEntry[] {
+    const { last } = this.#programs;
+    const names = given.map((_, i) => (i === 0 ? 'first' : last && i === given.length - 1 ? 'last' : 'next'));
+    const entries = given.map((micro, i) => this.#entry(names[i] as StepPart, micro));
+    return last ? entries : [...entries, this.#entry('apply', given[0] as ProgramInputs)];
+  }
+
+  /** What was counted of an update over all processes. */
+  async #counted(
+    window: readonly Batch[],
+    { stops = false }: UpdateInputs,
+  ): Promise<{ tokens: number; stops: boolean }> {
+    if (!this.config.dist) return { tokens: total(window, ({ counts }) => counts.tokens), stops };
+    const counted = await this.#tensor('counts').toFloat32();
+    const of = (name: (typeof countNames)[number]) => counted[countNames.indexOf(name)] as number;
+    return { tokens: of('tokens'), stops: of('stop') > 0 };
+  }
+
   /** What programs read for each micro-batch of a window, by name. */
   inputsOf(window: readonly Batch[], inputs: UpdateInputs): ProgramInputs[] {
     const { lr, mtpWeight, balanceWeight, routerBiasSpeed, skipAbove = Number.POSITIVE_INFINITY, isWatched } = inputs;
     const { depth, routers } = this.#terms;
-    const total = (count: (batch: Batch) => number) =>
-      Math.max(
-        1,
-        window.reduce((sum, batch) => sum + count(batch), 0),
-      );
+    const { dist } = this.config;
+    // Where processes train together, the program divides by what all of them have.
+    const own = (count: (batch: Batch) => number) => (dist ? 1 : Math.max(1, total(window, count)));
     const one = (x: number) => Float32Array.of(x);
     const mtpScales = Array.from(
       { length: depth },
-      (_, k) => mtpWeight / (depth * total((batch) => batch.counts.mtpLabels[k] ?? 0)),
+      (_, k) => mtpWeight / (depth * own((batch) => batch.counts.mtpLabels[k] ?? 0)),
     );
     const common = {
-      mainScale: one(1 / total((batch) => batch.counts.labels)),
-      balanceScale: one(balanceWeight / (total((batch) => batch.batch) * Math.max(1, routers))),
+      mainScale: one(1 / own((batch) => batch.counts.labels)),
+      balanceScale: one(balanceWeight / (own((batch) => batch.batch) * Math.max(1, routers))),
+      ...(dist && { counts: countsOf(window, inputs, depth) }),
       ...Object.fromEntries(mtpScales.map((scale, k) => [`mtpScale${k + 1}`, one(scale)])),
       ...{ lr: one(lr), routerBiasSpeed: one(routerBiasSpeed), skipAbove: one(skipAbove) },
       [isWatchedInput]: Int32Array.of(Number(isWatched ?? false)),
     };
+    const { rank, worldSize } = dist ?? { rank: 0, worldSize: 1 };
     const firstKey = inputs.step * (inputs.mostMicroBatches ?? window.length);
     return window.map((batch, i) => ({
       ...batchArrays(batch),
       ...common,
-      key: Int32Array.of(inputs.seed, firstKey + i),
+      key: Int32Array.of(inputs.seed, (firstKey + i) * worldSize + rank),
     }));
   }
 
@@ -275,6 +299,25 @@ export class Stepper implements Disposable {
     this.dispose();
   }
 }
+
+const total = (window: readonly Batch[], count: (batch: Batch) => number): number =>
+  window.reduce((sum, batch) => sum + count(batch), 0);
+
+/** What {@link countNames} and the MTP depths name, of this process's rows. */
+function countsOf(window: readonly Batch[], { stops = false }: UpdateInputs, depth: number): Float32Array {
+  const counted = {
+    rows: total(window, usedRows),
+    tokens: total(window, ({ counts }) => counts.tokens),
+    stop: Number(stops),
+    labels: total(window, ({ counts }) => counts.labels),
+  };
+  const mtpLabels = Array.from({ length: depth }, (_, k) => total(window, ({ counts }) => counts.mtpLabels[k] ?? 0));
+  return Float32Array.from([...countNames.map((name) => counted[name]), ...mtpLabels]);
+}
+
+/** Rows that are not all padding. */
+const usedRows = ({ batch, seqLen, docIds }: Batch): number =>
+  Array.from({ length: batch }, (_, row) => row).filter((row) => (docIds[row * seqLen] as number) >= 0).length;
 
 /** A batch's arrays by the names that programs read. */
 function batchArrays(batch: Batch): Record<string, Int32Array> {

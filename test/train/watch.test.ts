@@ -35,6 +35,8 @@ const result = (fields: Partial<UpdateResult> = {}): UpdateResult => ({
     communicationMs: 0,
     exposedMs: 0,
     times: [],
+    tokens: 0,
+    stops: false,
     ...fields,
   },
 });
