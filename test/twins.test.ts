@@ -57,8 +57,9 @@ describe('every op', () => {
   it('with a kernel can be differentiated, by its rule or by its lowered form, or says that it cannot', () => {
     // The optimizer, and what generation alone uses.
     const withoutGradient = [
-      ...['adamw', 'cache-write', 'ema', 'lion', 'lion-root', 'muon-momentum', 'muon-update'],
-      ...['pack-weights', 'packed-matmul', 'sgd', 'sgd-momentum'],
+      ...['adamw', 'all-gather', 'all-reduce', 'all-to-all', 'broadcast-from', 'cache-write', 'ema', 'lion', 'lion-root'],
+      ...['muon-momentum', 'muon-update'],
+      ...['pack-weights', 'packed-matmul', 'reduce-scatter', 'sgd', 'sgd-momentum'],
     ];
     const missing = [...definedOps().values()].filter(({ vjp, lower }) => !vjp && !lower).map(({ name }) => name);
     expect(missing.sort()).toEqual(withoutGradient);

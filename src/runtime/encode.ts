@@ -43,11 +43,17 @@ export function encode(instructions: readonly PlannedInstruction[]): {
     blocks.push(params);
     paramsBytes += Math.ceil(params.byteLength / 8) * 8;
   }
-  const packed = new Uint8Array(paramsBytes);
+  return { words: Float64Array.from(words), params: joinAligned(blocks, 8), kernels };
+}
+
+/** Blocks in a row, each of which begins at a multiple of `alignment`. */
+export function joinAligned(blocks: readonly Uint8Array[], alignment: number): Uint8Array {
+  const aligned = ({ byteLength }: Uint8Array) => Math.ceil(byteLength / alignment) * alignment;
+  const joined = new Uint8Array(blocks.reduce((bytes, block) => bytes + aligned(block), 0));
   let offset = 0;
   for (const block of blocks) {
-    packed.set(block, offset);
-    offset += Math.ceil(block.byteLength / 8) * 8;
+    joined.set(block, offset);
+    offset += aligned(block);
   }
-  return { words: Float64Array.from(words), params: packed, kernels };
+  return joined;
 }

@@ -10,7 +10,7 @@ import type { Cost, KernelCall } from '../graph/op.js';
 import { reads, rootOf } from '../graph/reads.js';
 import { elementwiseCall } from '../ops/elementwise-expression.js';
 import { Arena, type Block } from './arena.js';
-import { type BufferRef, encode, type PlannedInstruction } from './encode.js';
+import { type BufferRef, encode, joinAligned, type PlannedInstruction } from './encode.js';
 import { packParams } from './kernel-params.js';
 import { offload } from './offload.js';
 import { largestWorkspace } from './workspace.js';
@@ -135,7 +135,7 @@ class Planner {
     const encoded = encode(instructions);
     return {
       ...encoded,
-      constants: joinBytes(this.#constants, this.#constantBytes),
+      constants: joinAligned(this.#constants, 64),
       arenaBytes: this.#arena.peakBytes,
       workspaceBytes: this.#workspaceBytes,
       atPeak: this.#atPeak(),
@@ -257,6 +257,7 @@ class Planner {
   }
 
   #findLifetimes(): void {
+    const end = this.#graph.nodes.length;
     for (const node of this.#graph.nodes) {
       for (const value of [...reads(node), ...node.outputs]) {
         const home = this.#home(value);
@@ -264,10 +265,17 @@ class Planner {
       }
     }
     // What an instruction on another queue reads and writes must stay until somebody has waited for its result.
-    for (const node of this.#graph.nodes) {
+    const waited = new Map<Node, number>();
+    for (const node of [...this.#graph.nodes].reverse()) {
       if (node.queue === 'compute') continue;
-      const waits = node.outputs.flatMap((output) => this.#readersThroughViews(output).map((user) => user.id));
-      const until = waits.length > 0 ? Math.min(...waits) : this.#graph.nodes.length;
+      // A reader on the same queue does not wait; whoever waits for it waits for both.
+      const waits = node.outputs.flatMap((output) =>
+        this.#readersThroughViews(output).map((user) =>
+          user.queue === node.queue ? (waited.get(user) ?? end) : user.id,
+        ),
+      );
+      const until = Math.min(end, ...waits);
+      waited.set(node, until);
       for (const value of [...reads(node), ...node.outputs]) {
         const home = this.#home(value);
         home.lastUse = Math.max(home.lastUse, until);
@@ -277,7 +285,7 @@ class Planner {
       const { predicate } = value.node;
       for (const kept of predicate ? [value, predicate] : [value]) {
         const home = this.#home(kept);
-        [home.lastRead, home.lastUse] = [this.#graph.nodes.length, this.#graph.nodes.length];
+        [home.lastRead, home.lastUse] = [end, end];
       }
     }
     for (const home of new Set(this.#homes.values())) {
@@ -341,9 +349,14 @@ class Planner {
   /** Whether `source` ends in the node, and `output` may take over its memory. */
   #endsIn(node: Node, source: Value, output: Value): boolean {
     const { place, block, lastRead, lastUse, bytes } = this.#home(source);
-    // A queue beside compute keeps its order: whoever read it there before is done.
-    const last = node.queue === 'compute' ? lastUse : lastRead;
-    const ends = place.space === 'arena' && block !== null && last === node.id;
+    const { queue } = node;
+    // What runs on a queue beside compute runs after what compute, and it itself, did before.
+    const mayFollow = (reader: Node) => reader.queue === 'compute' || reader.queue === queue;
+    const isLast =
+      queue === 'compute'
+        ? lastUse === node.id
+        : lastRead === node.id && this.#readersThroughViews(rootOf(source)).every(mayFollow);
+    const ends = place.space === 'arena' && block !== null && isLast;
     return ends && bytes === output.bytes && this.#mayWriteOver(output, rootOf(source));
   }
 
@@ -481,14 +494,4 @@ function defaultCost(node: Node): Cost {
   const total = (values: readonly (Value | null)[]) =>
     values.reduce((bytes, value) => bytes + (value ? bytesOf(value.dtype, value.size) : 0), 0);
   return { flops: 0, bytesRead: total(node.inputs), bytesWritten: total(node.outputs) };
-}
-
-function joinBytes(parts: readonly Uint8Array[], bytes: number): Uint8Array {
-  const joined = new Uint8Array(bytes);
-  let offset = 0;
-  for (const part of parts) {
-    joined.set(part, offset);
-    offset += Math.ceil(part.byteLength / 64) * 64;
-  }
-  return joined;
 }
