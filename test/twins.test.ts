@@ -55,11 +55,12 @@ describe('every family', () => {
 
 describe('every op', () => {
   it('with a kernel can be differentiated, by its rule or by its lowered form, or says that it cannot', () => {
-    // The optimizer, and what generation alone uses.
+    // The optimizer, what sums gradients, and what generation alone uses.
     const withoutGradient = [
-      ...['adamw', 'all-gather', 'all-reduce', 'all-to-all', 'broadcast-from', 'cache-write', 'ema', 'lion', 'lion-root'],
-      ...['muon-momentum', 'muon-update'],
-      ...['pack-weights', 'packed-matmul', 'reduce-scatter', 'sgd', 'sgd-momentum'],
+      ...['adamw', 'all-gather', 'all-reduce', 'all-to-all', 'broadcast-from', 'cache-write'],
+      ...['dequantize-blocks', 'ema', 'lion', 'lion-root', 'muon-momentum', 'muon-update', 'orthogonalize'],
+      ...['pack-weights', 'packed-matmul', 'quantize-blocks', 'reduce-scatter', 'sgd', 'sgd-momentum', 'sum-blocks'],
+      ...['top-k', 'top-k-sum'],
     ];
     const missing = [...definedOps().values()].filter(({ vjp, lower }) => !vjp && !lower).map(({ name }) => name);
     expect(missing.sort()).toEqual(withoutGradient);
