@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "binding/process-group.h"
 #include "binding/program.h"
 #include "binding/storage.h"
 #include "core/affinity.h"
@@ -222,6 +223,17 @@ Napi::Value DeviceHandle::prepare(const Napi::CallbackInfo& info) {
   });
 }
 
+void DeviceHandle::setGroup(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!executor_) throw Napi::Error::New(env, "[native] the device was shut down");
+  const double axis = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+  if (!(axis >= 0 && axis < static_cast<double>(meshAxes) && axis == static_cast<int>(axis)))
+    throw Napi::TypeError::New(env, "[native] expected the number of an axis of the mesh");
+  const auto group = info[1].IsNull() ? nullptr : unwrap<ProcessGroupHandle>(info[1])->group();
+  executor_->post(
+      [executor = executor_.get(), axis = static_cast<MeshAxis>(axis), group] { executor->setGroup(axis, group); });
+}
+
 Napi::Value DeviceHandle::threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), executor_ ? executor_->threads() : 0);
 }
@@ -233,12 +245,14 @@ Napi::Function defineDevice(Napi::Env env) {
                                     DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::snapshot>("snapshot"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::prepare>("prepare"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::setGroup>("setGroup"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::shutdownFromScript>("shutdown"),
                                     DeviceHandle::InstanceAccessor<&DeviceHandle::threads>("threads")});
 }
 
-void shutdownDevices(Environment& environment) {
+void shutdown(Environment& environment) {
   for (DeviceHandle* device : environment.devices) device->shutdown();
+  for (ProcessGroupHandle* group : environment.groups) group->shutdown();
 }
 
 }  // namespace hadal

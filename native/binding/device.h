@@ -23,6 +23,8 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   Napi::Value snapshot(const Napi::CallbackInfo& info);
   // prepare(targets: TypedArray[]) → Promise<void>: has the system provide their memory, of which nothing is kept.
   Napi::Value prepare(const Napi::CallbackInfo& info);
+  // setGroup(axis: number, group: ProcessGroup | null): of the steps that are posted from now on.
+  void setGroup(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
   // Ends the step in progress and joins; what was not done is rejected.
   void shutdownFromScript(const Napi::CallbackInfo& info);

@@ -1,4 +1,4 @@
-// What one JavaScript environment (main thread or worker) holds: its devices.
+// What one JavaScript environment (main thread or worker) holds: its devices and process groups.
 #pragma once
 // A worker that ends refuses all calls of its JavaScript; without this, an error on its way there aborts the process.
 #define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
@@ -10,9 +10,11 @@
 namespace hadal {
 
 class DeviceHandle;
+class ProcessGroupHandle;
 
 struct Environment {
   std::set<DeviceHandle*> devices;
+  std::set<ProcessGroupHandle*> groups;
 };
 
 inline Environment& environmentOf(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
@@ -55,6 +57,8 @@ Napi::Function defineBackingFile(Napi::Env env);
 Napi::Value storageBytes(const Napi::CallbackInfo& info);
 Napi::Function defineProgram(Napi::Env env);
 Napi::Function defineDevice(Napi::Env env);
-void shutdownDevices(Environment& environment);
+Napi::Function defineProcessGroup(Napi::Env env);
+// Ends what devices and process groups do, and joins their threads.
+void shutdown(Environment& environment);
 
 }  // namespace hadal

@@ -112,8 +112,8 @@ Napi::Value giveWay(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value shutdown(const Napi::CallbackInfo& info) {
-  shutdownDevices(environmentOf(info.Env()));
+Napi::Value shutdownAll(const Napi::CallbackInfo& info) {
+  shutdown(environmentOf(info.Env()));
   return info.Env().Undefined();
 }
 
@@ -126,7 +126,7 @@ void defineKernelFunctions(Napi::Env env, Napi::Object exports) {
   exports["features"] = Napi::Function::New<features>(env);
   exports["misalignment"] = Napi::Function::New<misalignment>(env);
   exports["giveWay"] = Napi::Function::New<giveWay>(env);
-  exports["shutdown"] = Napi::Function::New<shutdown>(env);
+  exports["shutdown"] = Napi::Function::New<shutdownAll>(env);
 }
 
 }  // namespace hadal

@@ -43,6 +43,19 @@ export interface NativeDevice {
   shutdown(): void;
 }
 
+/** What a member of a process group is made from. */
+export interface NativeProcessGroupOptions {
+  backend: 'gloo' | 'nccl';
+  rank: number;
+  size: number;
+  /** Name or address by which the others reach this process; what it listens on is bound to it. Default: 127.0.0.1. */
+  host?: string;
+  /** That a collective waits for the others, and connecting does. */
+  timeoutMs: number;
+  /** File of the backend's library; default: the usual one. */
+  library?: string;
+}
+
 /**
  * Processes that compute together: one member. Made alone; joined by exchanging addresses, whose meaning is the backend's.
  * Errors of all but `connect` come from the kernels that call it.
@@ -103,6 +116,7 @@ export interface Addon {
     kernels: string[],
     threads: number,
   ) => NativeProgram;
+  ProcessGroup: new (options: NativeProcessGroupOptions) => NativeProcessGroup;
   /** With `pinThreads`, each thread is bound to a processor of its own. */
   Device: new (
     threads: number,

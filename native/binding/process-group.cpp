@@ -1,0 +1,178 @@
+#include "binding/process-group.h"
+
+#include <algorithm>
+
+namespace hadal {
+
+// A call of connect() and what came of it.
+struct ProcessGroupHandle::Connecting {
+  explicit Connecting(Napi::Env env) : promise(Napi::Promise::Deferred::New(env)) {}
+  Napi::Promise::Deferred promise;
+  Napi::ObjectReference handle;
+  std::string error;
+};
+
+namespace {
+
+GroupOptions optionsOf(const Napi::Object &given) {
+  const auto number = [&](const char *name) {
+    const Napi::Value value = given.Get(name);
+    return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  };
+  const auto text = [&](const char *name) {
+    const Napi::Value value = given.Get(name);
+    if (value.IsUndefined()) return std::string();
+    if (!value.IsString())
+      throw Napi::TypeError::New(given.Env(), std::string("[native] expected ") + name + " as text");
+    return value.As<Napi::String>().Utf8Value();
+  };
+  const double rank = number("rank"), size = number("size"), timeoutMs = number("timeoutMs");
+  if (!(size >= 1 && size <= 65536 && rank >= 0 && rank < size && timeoutMs >= 1 && timeoutMs <= 1e12))
+    throw Napi::TypeError::New(given.Env(), "[native] expected a rank below the size, and timeoutMs of 1 or more");
+  GroupOptions options;
+  options.rank = static_cast<int>(rank);
+  options.size = static_cast<int>(size);
+  options.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeoutMs));
+  options.host = text("host");
+  options.library = text("library");
+  return options;
+}
+
+}  // namespace
+
+ProcessGroupHandle::ProcessGroupHandle(const Napi::CallbackInfo &info)
+    : ObjectWrap(info), environment_(&environmentOf(info.Env())) {
+  Napi::Env env = info.Env();
+  tagAs<ProcessGroupHandle>(info);
+  if (!info[0].IsObject()) throw Napi::TypeError::New(env, "[native] expected options of a process group");
+  const auto given = info[0].As<Napi::Object>();
+  const GroupOptions options = optionsOf(given);
+  const Napi::Value named = given.Get("backend");
+  const std::string backend = named.IsString() ? named.As<Napi::String>().Utf8Value() : "";
+  if (backend != "gloo" && backend != "nccl") throw Napi::TypeError::New(env, "[native] expected backend gloo or nccl");
+  try {
+    group_ = options.size == 1 ? openSelf(options) : backend == "gloo" ? openGloo(options) : openNccl(options);
+  } catch (const CommError &error) {
+    throw Napi::Error::New(env, error.what());
+  }
+  callback_ = Callback::New(env, "hadal process group", 0, 1, this);
+  callback_.Unref(env);
+  environment_->groups.insert(this);
+}
+
+ProcessGroupHandle::~ProcessGroupHandle() {
+  connecting_.stop();  // who connects is kept: nothing runs
+  if (group_) callback_.Release();
+  environment_->groups.erase(this);
+}
+
+void ProcessGroupHandle::shutdown() {
+  if (!group_) return;
+  group_->abort("[comm] the process ended");
+  connecting_.stop();
+  group_.reset();
+  callback_.Release();
+}
+
+void ProcessGroupHandle::dispose(const Napi::CallbackInfo &) {
+  if (!group_) return;
+  group_->abort("[comm] the process group was disposed of");
+  group_.reset();  // connect() under way ends with that, and settles
+  callback_.Release();
+}
+
+const std::shared_ptr<ConnectableGroup> &ProcessGroupHandle::open() const {
+  if (!group_) throw Napi::Error::New(Env(), "[native] the process group was disposed of");
+  return group_;
+}
+
+std::shared_ptr<ProcessGroup> ProcessGroupHandle::group() const {
+  const auto &group = open();
+  if (state_ != State::connected) throw Napi::Error::New(Env(), "[native] expected a connected process group");
+  return group;
+}
+
+Napi::Value ProcessGroupHandle::rank(const Napi::CallbackInfo &info) {
+  return Napi::Number::New(info.Env(), open()->rank());
+}
+
+Napi::Value ProcessGroupHandle::size(const Napi::CallbackInfo &info) {
+  return Napi::Number::New(info.Env(), open()->size());
+}
+
+Napi::Value ProcessGroupHandle::address(const Napi::CallbackInfo &info) {
+  const auto bytes = open()->address();
+  auto address = Napi::Uint8Array::New(info.Env(), bytes.size());
+  std::copy(bytes.begin(), bytes.end(), address.Data());
+  return address;
+}
+
+Napi::Value ProcessGroupHandle::connect(const Napi::CallbackInfo &info) {
+  Napi::Env env = info.Env();
+  const auto group = open();
+  if (!info[0].IsArray()) throw Napi::TypeError::New(env, "[native] expected a list of addresses");
+  const auto list = info[0].As<Napi::Array>();
+  if (list.Length() != static_cast<uint32_t>(group->size()))
+    throw Napi::TypeError::New(env, "[native] expected an address of each rank");
+  std::vector<std::vector<uint8_t>> addresses;
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    const Napi::Value item = list.Get(i);
+    const Bytes bytes = bytesOf(item, "an address");
+    addresses.emplace_back(bytes.data, bytes.data + bytes.size);
+  }
+  if (state_ != State::made) throw Napi::Error::New(env, "[native] expected a process group to be connected once");
+  state_ = State::connecting;
+  auto *connecting = new Connecting(env);
+  connecting->handle = Napi::Persistent(info.This().As<Napi::Object>());
+  const Napi::Promise promise = connecting->promise.Promise();
+  callback_.Ref(env);
+  callback_.Acquire();  // it outlives dispose()
+  connecting_.post([group, connecting, addresses = std::move(addresses), callback = callback_]() mutable {
+    try {
+      group->connect(addresses);
+    } catch (const CommError &error) {
+      connecting->error = error.what();
+    }
+    callback.NonBlockingCall(connecting);
+    callback.Release();
+  });
+  return promise;
+}
+
+void ProcessGroupHandle::settle(Napi::Env env, Napi::Function, ProcessGroupHandle *handle, Connecting *connecting) {
+  std::unique_ptr<Connecting> owned(connecting);
+  if (!env) {  // the environment is gone: its references went with it
+    connecting->handle.SuppressDestruct();
+    return;
+  }
+  Napi::HandleScope scope(env);
+  if (handle->group_) handle->callback_.Unref(env);
+  if (!connecting->error.empty()) return connecting->promise.Reject(Napi::Error::New(env, connecting->error).Value());
+  handle->state_ = State::connected;
+  connecting->promise.Resolve(env.Undefined());
+}
+
+void ProcessGroupHandle::abort(const Napi::CallbackInfo &info) {
+  if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "[native] expected a reason");
+  open()->abort(info[0].As<Napi::String>().Utf8Value());
+}
+
+Napi::Value ProcessGroupHandle::wireBytes(const Napi::CallbackInfo &info) {
+  const WireBytes bytes = open()->wireBytes();
+  auto result = Napi::Object::New(info.Env());
+  result["sent"] = static_cast<double>(bytes.sent);
+  result["received"] = static_cast<double>(bytes.received);
+  return result;
+}
+
+Napi::Function defineProcessGroup(Napi::Env env) {
+  using Handle = ProcessGroupHandle;
+  return Handle::DefineClass(
+      env, "ProcessGroup",
+      {Handle::InstanceMethod<&Handle::connect>("connect"), Handle::InstanceMethod<&Handle::abort>("abort"),
+       Handle::InstanceMethod<&Handle::wireBytes>("wireBytes"), Handle::InstanceMethod<&Handle::dispose>("dispose"),
+       Handle::InstanceAccessor<&Handle::rank>("rank"), Handle::InstanceAccessor<&Handle::size>("size"),
+       Handle::InstanceAccessor<&Handle::address>("address")});
+}
+
+}  // namespace hadal
