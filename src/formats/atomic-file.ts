@@ -46,12 +46,21 @@ export async function withAtomicDirectory<T>(dir: string, fill: (temporary: stri
     await requireEmpty(target);
     await mkdir(temporary);
     const result = await fill(temporary);
-    await syncTree(temporary);
-    await rmdir(target).catch(ignoreMissing);
-    await rename(temporary, target);
-    await syncDirectory(dirname(target));
+    await publishDirectory(temporary, target);
     return result;
   });
+}
+
+/**
+ * Gives a directory that was filled beside its place its name, once everything in it is synced.
+ *
+ * @throws what the system refuses
+ */
+export async function publishDirectory(temporary: string, target: string): Promise<void> {
+  await syncTree(temporary);
+  await rmdir(target).catch(ignoreMissing);
+  await rename(temporary, target);
+  await syncDirectory(dirname(target));
 }
 
 async function withTemporary<T>(target: string, fill: (temporary: string) => Promise<T>): Promise<T> {

@@ -1,9 +1,17 @@
 // What is to be written into a directory, as data: it can be made in one thread and written in another.
 import { mkdir } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative, sep } from 'node:path';
 import { withAtomicDirectory, writeFileAtomic } from './atomic-file.js';
-import { WrittenSums, writeManifest } from './manifest.js';
-import { dataOf, type TensorToWrite, type WriteOptions, writeTensorDirectory } from './safetensors-writer.js';
+import { withFileErrors } from './file-error.js';
+import { makeDirectory } from './make-directory.js';
+import { type FileSum, WrittenSums, writeManifest } from './manifest.js';
+import {
+  dataOf,
+  type TensorToWrite,
+  type WriteOptions,
+  writeSafetensors,
+  writeTensorDirectory,
+} from './safetensors-writer.js';
 
 /** Files of a directory. */
 export interface DirectoryContents {
@@ -49,6 +57,29 @@ export async function writeContents(
   }
 }
 
+/** Files of tensors by their path without the ending. */
+export type TensorFileContents = Readonly<Record<string, readonly TensorToWrite[]>>;
+
+/**
+ * Writes files of tensors into a directory that others write to as well.
+ *
+ * @returns sizes and checksums by path, endings included
+ * @throws HadalError as {@link writeSafetensors}
+ */
+export async function writeTensorFiles(
+  dir: string,
+  files: TensorFileContents,
+  { inThread }: Pick<WriteOptions, 'inThread'> = {},
+): Promise<Record<string, FileSum>> {
+  const sums = new WrittenSums();
+  for (const [path, tensors] of Object.entries(files)) {
+    const file = join(dir, `${path}.safetensors`);
+    await withFileErrors(`write ${file}`, () => makeDirectory(dirname(file)));
+    await writeSafetensors(file, tensors, { onWrite: sums.add, inThread });
+  }
+  return Object.fromEntries([...sums.all()].map(([path, sum]) => [relative(dir, path).split(sep).join('/'), sum]));
+}
+
 /**
  * Makes a directory of these contents and a manifest of their checksums. It appears whole or not at all, and must not
  * exist yet or be empty.
@@ -64,7 +95,7 @@ export async function saveContents(
   return withAtomicDirectory(dir, async (temporary) => {
     const sums = new WrittenSums();
     await writeContents(temporary, contents, { onWrite: sums.add, inThread });
-    const { files } = await writeManifest(temporary, sums);
+    const { files } = await writeManifest(temporary, sums.all());
     return files.reduce((sum, { bytes }) => sum + bytes, 0);
   });
 }

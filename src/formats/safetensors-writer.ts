@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { formatShape, type Shape, sizeOf } from '../core/shape.js';
 import { withAtomicFile, writeFileAtomic } from './atomic-file.js';
+import { metadataOfPieces, type PieceOf } from './piece-metadata.js';
 import { type SafetensorsDType, safetensorsDTypes } from './safetensors.js';
 
 /** A tensor to write. A function as `data` is called when its turn comes, so that not all need to be held at once. */
@@ -12,6 +13,8 @@ export interface TensorToWrite {
   readonly shape: Shape;
   /** Little-endian, row-major. */
   readonly data: Uint8Array | (() => Promise<Uint8Array>);
+  /** Which part of which tensor it is, where it is not all of it: noted in the file. */
+  readonly piece?: PieceOf | undefined;
 }
 
 /** How files are written. */
@@ -29,7 +32,9 @@ const chunkBytes = 1 << 22;
 export const dataOf = async ({ data }: TensorToWrite): Promise<Uint8Array> =>
   typeof data === 'function' ? data() : data;
 
-const byteLengthOf = ({ dtype, shape }: TensorToWrite): number => sizeOf(shape) * safetensorsDTypes[dtype];
+/** Bytes of its numbers. */
+export const byteLengthOf = ({ dtype, shape }: Pick<TensorToWrite, 'dtype' | 'shape'>): number =>
+  sizeOf(shape) * safetensorsDTypes[dtype];
 
 /**
  * Writes one safetensors file, whole or not at all. Tensors lie in the reference writer's order (widest element type
@@ -68,7 +73,9 @@ export async function writeSafetensors(
 }
 
 function encodeHeader(tensors: readonly TensorToWrite[], path: string): Uint8Array {
-  const entries = new Map<string, unknown>([['__metadata__', { format: 'pt' }]]); // `transformers` asks for it
+  const pieces = metadataOfPieces(tensors.flatMap(({ name, piece }) => (piece ? [[name, piece] as const] : [])));
+  // `transformers` asks for the format.
+  const entries = new Map<string, unknown>([['__metadata__', { format: 'pt', ...pieces }]]);
   let end = 0;
   for (const tensor of tensors) {
     if (entries.has(tensor.name)) {
@@ -104,19 +111,36 @@ export async function writeTensorDirectory(
   tensors: Iterable<TensorToWrite>,
   options: WriteOptions & { maxShardBytes?: number; name?: string } = {},
 ): Promise<void> {
-  const { maxShardBytes = 5e9, name = 'model', ...how } = options;
+  const { maxShardBytes = defaultShardBytes, name = 'model', ...how } = options;
+  const { files, index } = shardsOf(tensors, name, maxShardBytes);
+  for (const [file, shard] of files) await writeSafetensors(join(dir, `${file}.safetensors`), shard, how);
+  if (index) await writeFileAtomic(join(dir, `${name}.safetensors.index.json`), index);
+}
+
+/** A file's limit unless another is given, that of Hugging Face. */
+export const defaultShardBytes = 5e9;
+
+/** `<name>-00001-of-00002`, counted from 0 here. */
+export const numberedFile = (name: string, i: number, of: number): string =>
+  `${name}-${[i + 1, of].map((n) => String(n).padStart(5, '0')).join('-of-')}`;
+
+/** Files by their path without the ending, and the text of `<name>.safetensors.index.json` where they are several. */
+export interface Shards {
+  files: Map<string, readonly TensorToWrite[]>;
+  index: string | null;
+}
+
+/** How tensors are laid out as Hugging Face does. @param name - path of the only file, without its ending */
+export function shardsOf(tensors: Iterable<TensorToWrite>, name: string, maxShardBytes: number): Shards {
   const shards = splitIntoShards(tensors, maxShardBytes);
-  if (shards.length <= 1) return writeSafetensors(join(dir, `${name}.safetensors`), shards[0] ?? [], how);
-  const weightMap: Record<string, string> = {};
-  const number = (n: number): string => String(n).padStart(5, '0');
-  for (const [i, shard] of shards.entries()) {
-    const file = `${name}-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
-    for (const tensor of shard) weightMap[tensor.name] = file;
-    await writeSafetensors(join(dir, file), shard, how);
-  }
-  const totalBytes = shards.flat().reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
-  const index = { metadata: { total_size: totalBytes }, weight_map: weightMap };
-  await writeFileAtomic(join(dir, `${name}.safetensors.index.json`), `${JSON.stringify(index, null, 2)}\n`);
+  if (shards.length <= 1) return { files: new Map([[name, shards[0] ?? []]]), index: null };
+  const files = new Map(shards.map((shard, i) => [numberedFile(name, i, shards.length), shard]));
+  const total = shards.flat().reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
+  const weightMap = [...files].flatMap(([file, shard]) =>
+    shard.map((tensor) => [tensor.name, `${basename(file)}.safetensors`] as const),
+  );
+  const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) };
+  return { files, index: `${JSON.stringify(index, null, 2)}\n` };
 }
 
 function splitIntoShards(tensors: Iterable<TensorToWrite>, maxShardBytes: number): TensorToWrite[][] {

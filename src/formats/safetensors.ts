@@ -47,7 +47,15 @@ export interface TensorFiles extends AsyncDisposable {
    * @throws HadalError HADAL_ERR_FORMAT for an unknown name or a file cut short since it was opened
    */
   read(name: string, into?: Uint8Array): Promise<Uint8Array>;
+  /** Some bytes of one tensor. @throws HadalError HADAL_ERR_FORMAT as of `read`, HADAL_ERR_SHAPE for bytes beyond its end */
+  readRange(name: string, range: ByteRange): Promise<Uint8Array>;
   close(): Promise<void>;
+}
+
+/** Bytes of a tensor: `bytes` of them from the one number `first` on. */
+export interface ByteRange {
+  readonly first: number;
+  readonly bytes: number;
 }
 
 /** One open safetensors file. */
@@ -86,10 +94,7 @@ class OpenFile implements SafetensorsFile {
   ) {}
 
   async read(name: string, into?: Uint8Array): Promise<Uint8Array> {
-    const entry = this.tensors.get(name);
-    if (entry === undefined) throw formatError(this.path, `a tensor '${name}'`, 'none of that name');
-    if (this.closed)
-      throw new HadalError('HADAL_ERR_DISPOSED', `[safetensors] expected ${this.path} open, got a closed file`);
+    const entry = this.#entry(name);
     if (into !== undefined && into.byteLength !== entry.byteLength) {
       const expected = `${entry.byteLength} bytes to read '${name}' ${formatShape(entry.shape)} into`;
       throw new HadalError('HADAL_ERR_SHAPE', `[safetensors] expected ${expected}, got ${into.byteLength}`);
@@ -97,6 +102,27 @@ class OpenFile implements SafetensorsFile {
     const bytes = into ?? new Uint8Array(entry.byteLength);
     await withFileErrors(`read ${this.path}`, () => read(this.handle, this.path, bytes, entry.byteOffset));
     return bytes;
+  }
+
+  async readRange(name: string, { first, bytes }: ByteRange): Promise<Uint8Array> {
+    const { byteOffset, byteLength } = this.#entry(name);
+    if (first < 0 || bytes < 0 || first + bytes > byteLength) {
+      throw new HadalError(
+        'HADAL_ERR_SHAPE',
+        `[safetensors] expected bytes within the ${byteLength} of '${name}', got ${first} … ${first + bytes}`,
+      );
+    }
+    const range = new Uint8Array(bytes);
+    await withFileErrors(`read ${this.path}`, () => read(this.handle, this.path, range, byteOffset + first));
+    return range;
+  }
+
+  #entry(name: string): TensorEntry {
+    const entry = this.tensors.get(name);
+    if (entry === undefined) throw formatError(this.path, `a tensor '${name}'`, 'none of that name');
+    if (this.closed)
+      throw new HadalError('HADAL_ERR_DISPOSED', `[safetensors] expected ${this.path} open, got a closed file`);
+    return entry;
   }
 
   async close(): Promise<void> {
@@ -241,9 +267,17 @@ class OpenDirectory implements TensorFiles {
   }
 
   async read(name: string, into?: Uint8Array): Promise<Uint8Array> {
+    return this.#fileOf(name).read(name, into);
+  }
+
+  async readRange(name: string, range: ByteRange): Promise<Uint8Array> {
+    return this.#fileOf(name).readRange(name, range);
+  }
+
+  #fileOf(name: string): SafetensorsFile {
     const file = this.files.get(this.fileOfTensor.get(name) ?? '');
     if (file === undefined) throw formatError(this.indexPath, `a tensor '${name}'`, 'none of that name');
-    return file.read(name, into);
+    return file;
   }
 
   [Symbol.asyncDispose](): Promise<void> {

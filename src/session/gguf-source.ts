@@ -4,7 +4,8 @@ import { tokenizerOfGguf } from '../data/gguf-tokenizer.js';
 import { createTokenizer } from '../data/tokenizer.js';
 import { fromFloat32 } from '../formats/convert.js';
 import { GgufFile } from '../formats/gguf.js';
-import type { SafetensorsDType } from '../formats/safetensors.js';
+import { type SafetensorsDType, safetensorsDTypes } from '../formats/safetensors.js';
+import type { ElementRange } from '../formats/tensor-pieces.js';
 import { modelFromConfig } from '../models/families.js';
 import { configOfGguf, ropeFactorsName } from './gguf-config.js';
 import type { ModelSource, SourceTensors } from './model-source.js';
@@ -66,7 +67,13 @@ class GgufTensors implements SourceTensors {
     );
   }
 
-  async read(name: string, format: SafetensorsDType): Promise<Uint8Array> {
+  async read(name: string, format: SafetensorsDType, range?: ElementRange): Promise<Uint8Array> {
+    const bytes = await this.#readWhole(name, format);
+    const width = safetensorsDTypes[format];
+    return range ? bytes.subarray(range.first * width, (range.first + range.count) * width) : bytes;
+  }
+
+  async #readWhole(name: string, format: SafetensorsDType): Promise<Uint8Array> {
     const own = this.#ownNames.get(name) ?? name;
     const tensor = this.file.tensors.get(own);
     const bytes =

@@ -15,10 +15,12 @@ import { withFileErrors } from '../formats/file-error.js';
 import {
   openTensorDirectory,
   type SafetensorsDType,
+  safetensorsDTypes,
   type TensorEntry,
   type TensorFiles,
 } from '../formats/safetensors.js';
 import type { TensorToWrite } from '../formats/safetensors-writer.js';
+import type { ElementRange } from '../formats/tensor-pieces.js';
 import { modelFromConfig } from '../models/families.js';
 import { configText } from '../models/hugging-face-config.js';
 import { type Model, parametersOf } from '../models/model.js';
@@ -104,10 +106,14 @@ class DirectoryTensors implements SourceTensors {
     );
   }
 
-  async read(name: string, format: SafetensorsDType): Promise<Uint8Array> {
+  async read(name: string, format: SafetensorsDType, range?: ElementRange): Promise<Uint8Array> {
     const files = this.factorFiles?.tensors.has(name) ? this.factorFiles : this.files;
-    if (files.tensors.get(name)?.dtype === format) return files.read(name);
-    return fromFloat32(format, await readFloats(files, name, this.block));
+    const stored = files.tensors.get(name)?.dtype;
+    const width = safetensorsDTypes[format];
+    const bytes = range && { first: range.first * width, bytes: range.count * width };
+    if (stored === format) return bytes ? files.readRange(name, bytes) : files.read(name);
+    const whole = fromFloat32(format, await readFloats(files, name, this.block));
+    return bytes ? whole.subarray(bytes.first, bytes.first + bytes.bytes) : whole;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -180,18 +186,24 @@ export async function saveModelDirectory(
   tensors: ReadonlyMap<string, Tensor>,
   { maxShardBytes, ...options }: ModelFilesOptions & { maxShardBytes?: number } = {},
 ): Promise<void> {
-  const contents = modelContents(model, tensors, options);
+  const contents = modelContents(model, tensors, { ...options, read: readPart });
   await withAtomicDirectory(dir, (temporary) => writeContents(temporary, contents, { maxShardBytes }));
 }
 
-/** Reads raw contents of a part of a tensor: from the device, or what a snapshot holds of it. */
-export type ReadPart = (tensor: Tensor, part: Omit<ParameterPart, 'name'>) => Promise<Uint8Array>;
+/** A tensor as the directory shows it; its numbers may lie elsewhere, in pieces. */
+export type StoredTensor = Pick<Tensor, 'device' | 'shape' | 'dtype'>;
+
+/** Reads raw contents of a part of a tensor: from the device, what a snapshot holds of it, or pieces of it in files. */
+export type ReadPart<T extends StoredTensor = Tensor> = (
+  tensor: T,
+  part: Omit<ParameterPart, 'name'>,
+) => Promise<Uint8Array>;
 
 /** What a directory holds that `transformers` opens. @param tensors - as of {@link saveModelDirectory} */
-export function modelContents(
+export function modelContents<T extends StoredTensor>(
   model: Model,
-  tensors: ReadonlyMap<string, Tensor>,
-  { tokenizer = null, generation = null, read = readPart }: ModelFilesOptions & { read?: ReadPart } = {},
+  tensors: ReadonlyMap<string, T>,
+  { tokenizer = null, generation = null, read }: ModelFilesOptions & { read: ReadPart<T> },
 ): DirectoryContents {
   const parameters = [...parametersOf(model).values()];
   const first = tensorOf(tensors, parameters[0] as Parameter);
@@ -207,15 +219,15 @@ export function modelContents(
 }
 
 /** What the directory holds of the parameters: tensors under the names of Hugging Face, and factors of weights. */
-function tensorsToWrite(
+function tensorsToWrite<T extends StoredTensor>(
   parameters: readonly Parameter[],
-  tensors: ReadonlyMap<string, Tensor>,
-  read: ReadPart,
+  tensors: ReadonlyMap<string, T>,
+  read: ReadPart<T>,
 ): { model: TensorToWrite[]; factors: TensorToWrite[] } {
   const model: TensorToWrite[] = [];
   const factors: TensorToWrite[] = [];
   /** Rows that have found their tensor, by its name, in order. */
-  const rows = new Map<string, { tensor: Tensor; part: ParameterPart }[]>();
+  const rows = new Map<string, { tensor: T; part: ParameterPart }[]>();
   for (const parameter of parameters) {
     const tensor = tensorOf(tensors, parameter);
     const dtype = formatOf(tensor);
@@ -230,7 +242,7 @@ function tensorsToWrite(
   }
   for (const [name, pieces] of rows) {
     pieces.sort((a, b) => (a.part.rows?.first ?? 0) - (b.part.rows?.first ?? 0));
-    const [{ tensor, part }] = pieces as [{ tensor: Tensor; part: ParameterPart }];
+    const [{ tensor, part }] = pieces as [{ tensor: T; part: ParameterPart }];
     const data = async () => Buffer.concat(await Promise.all(pieces.map(({ tensor, part }) => read(tensor, part))));
     model.push({ name, dtype: formatOf(tensor), shape: wholeShape(part), data });
   }
@@ -241,27 +253,27 @@ function tensorsToWrite(
 const wholeShape = ({ shape, rows }: ParameterPart): Shape => (rows ? [rows.of, ...shape.slice(1)] : shape);
 
 /** Raw contents of a part of a weight that is stored as a product. */
-async function readProduct(
+async function readProduct<T extends StoredTensor>(
   { left, right, rank, shape }: FactoredWeight,
-  tensors: ReadonlyMap<string, Tensor>,
+  tensors: ReadonlyMap<string, T>,
   part: ParameterPart,
-  read: ReadPart,
+  read: ReadPart<T>,
 ): Promise<Uint8Array> {
   const [height, columns] = shape.slice(-2) as [number, number];
   const rows = sizeOf(part.shape) / columns;
   const first = part.offset / columns;
   const factor = async (name: string, size: Shape, offset: number): Promise<Matrix> => {
-    const tensor = tensors.get(name) as Tensor;
+    const tensor = tensors.get(name) as T;
     return { data: toFloat32(formatOf(tensor), await read(tensor, { shape: size, offset })), shape: size };
   };
   const a = await factor(left, [rows, rank], first * rank);
   const b = await factor(right, [rank, columns], Math.floor(first / height) * rank * columns);
-  const stored = tensors.get(left) as Tensor;
+  const stored = tensors.get(left) as T;
   return fromFloat32(formatOf(stored), (await productOf(stored.device, a, b)).data);
 }
 
 /** How a tensor's numbers are written in a file. @throws HadalError HADAL_ERR_DTYPE */
-export function formatOf({ dtype }: Tensor): SafetensorsDType {
+export function formatOf({ dtype }: Pick<Tensor, 'dtype'>): SafetensorsDType {
   const known = onDisk[dtype];
   if (known) return known.format;
   throw new HadalError(
@@ -277,7 +289,7 @@ export function readPart(tensor: Tensor, { shape, offset }: Omit<ParameterPart, 
 }
 
 /** The tensor of a parameter. @throws HadalError HADAL_ERR_SHAPE */
-export function tensorOf(tensors: ReadonlyMap<string, Tensor>, { name, shape }: Parameter): Tensor {
+export function tensorOf<T extends StoredTensor>(tensors: ReadonlyMap<string, T>, { name, shape }: Parameter): T {
   const tensor = tensors.get(name);
   if (tensor && sameShape(tensor.shape, shape)) return tensor;
   const got = tensor ? formatShape(tensor.shape) : 'none';

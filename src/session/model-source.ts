@@ -3,12 +3,12 @@ import { HadalError } from '../core/errors.js';
 import { formatShape, type Shape, sameShape } from '../core/shape.js';
 import type { Tokenizer } from '../data/tokenizer.js';
 import type { SafetensorsDType } from '../formats/safetensors.js';
+import type { ElementRange } from '../formats/tensor-pieces.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
-import type { Tensor } from '../runtime/tensor.js';
 import { ggufSource } from './gguf-source.js';
 import { directorySource, type GenerationConfig } from './model-directory.js';
-import { OpenParameters } from './open-parameters.js';
+import { OpenParameters, type ParameterTarget } from './open-parameters.js';
 
 /** A model on disk. Nothing of it stays open. */
 export interface ModelSource {
@@ -27,8 +27,8 @@ export interface SourceTensors extends AsyncDisposable {
   readonly shapes: ReadonlyMap<string, Shape>;
   /** Factors of weights, whose products are among the former. */
   readonly factors: ReadonlyMap<string, Shape>;
-  /** Numbers of a tensor in a format of the caller's choice. @throws HadalError HADAL_ERR_FORMAT, HADAL_ERR_DTYPE */
-  read(name: string, format: SafetensorsDType): Promise<Uint8Array>;
+  /** Numbers of a tensor, or some of them, in a format of the caller's choice. @throws HadalError HADAL_ERR_FORMAT, HADAL_ERR_DTYPE */
+  read(name: string, format: SafetensorsDType, range?: ElementRange): Promise<Uint8Array>;
 }
 
 /**
@@ -46,14 +46,14 @@ export const isGguf = (path: string): boolean => path.toLowerCase().endsWith('.g
 /**
  * Fills a model's tensors from a source: whatever format it has becomes the tensors' own.
  *
- * @param tensors - by the names of `parametersOf(model)`, all of them
+ * @param tensors - by the names of `parametersOf(model)`, all of them; of shares only what they hold is read
  * @param model - the source's own unless given; it may share or factorise weights that the source does not
  * @returns what became of weights that are now shared or factorised
  * @throws HadalError as {@link openParameters}
  */
 export async function loadParameters(
   source: ModelSource,
-  tensors: ReadonlyMap<string, Tensor>,
+  tensors: ReadonlyMap<string, ParameterTarget>,
   model: Model = source.model,
 ): Promise<string[]> {
   await using parameters = await openParameters(source, model);

@@ -1,6 +1,6 @@
 // A model's parameters from the tensors of a source, also of one whose weights are not yet shared or factorised as the
 // model's are.
-import { dtypes } from '../core/dtype.js';
+import { bytesOf } from '../core/dtype.js';
 import { HadalError, invariant } from '../core/errors.js';
 import { usableProcessors } from '../core/processors.js';
 import { sameShape, sizeOf } from '../core/shape.js';
@@ -9,13 +9,25 @@ import { mapInOrder } from '../data/parallel.js';
 import { WorkerPool } from '../data/worker-pool.js';
 import { fromFloat32, toFloat32 } from '../formats/convert.js';
 import type { SafetensorsDType } from '../formats/safetensors.js';
+import { type ElementRange, overlap } from '../formats/tensor-pieces.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { FactoredWeight, Parameter, ParameterPart } from '../nn/parameters.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { FactorizeTask } from './low-rank-worker.js';
-import { formatOf, tensorOf } from './model-directory.js';
+import { formatOf, type StoredTensor, tensorOf } from './model-directory.js';
 import type { ModelSource, SourceTensors } from './model-source.js';
 import type { TruncatedSvd } from './truncated-svd.js';
+
+/** A tensor of which a process holds some numbers alone. */
+export interface TensorShare extends StoredTensor {
+  /** Has them at its beginning. */
+  readonly held: Tensor;
+  /** Which they are. */
+  readonly range: ElementRange;
+}
+
+/** What parameters are read into. */
+export type ParameterTarget = Tensor | TensorShare;
 
 /** The squares of weights, and what is left of them in those that stand for them. */
 class Kept {
@@ -72,7 +84,7 @@ export class OpenParameters implements AsyncDisposable {
    * @returns what became of them
    * @throws HadalError HADAL_ERR_CHECKPOINT where the source's own configuration says that they are equal, or of that rank
    */
-  async load(tensors: ReadonlyMap<string, Tensor>): Promise<string[]> {
+  async load(tensors: ReadonlyMap<string, ParameterTarget>): Promise<string[]> {
     const tied = new Kept();
     for (const parameter of this.#parameters) {
       const { factorOf } = parameter;
@@ -80,10 +92,14 @@ export class OpenParameters implements AsyncDisposable {
       const tensor = tensorOf(tensors, parameter);
       const format = formatOf(tensor);
       for (const part of parameter.parts) {
+        const whole = { first: part.offset, count: sizeOf(part.shape) };
+        const { first, count } = overlap(rangeOf(tensor), whole);
+        if (count === 0) continue;
+        const range = count < whole.count ? { first: first - part.offset, count } : undefined;
         const bytes = factorOf
-          ? await this.files.read(part.name, format)
-          : await this.#read(part, parameter.copies, format, tied);
-        await writeAt(tensor, part.offset, bytes);
+          ? await this.files.read(part.name, format, range)
+          : await this.#read(part, parameter.copies, format, tied, range);
+        await writeAt(tensor, first, bytes);
       }
     }
     const approximated = await this.#approximate(tensors, tied);
@@ -116,31 +132,32 @@ export class OpenParameters implements AsyncDisposable {
     return known?.rank === rank && known.copies.length === copies.length;
   }
 
-  /** Numbers of a part: the tensor's, or the mean of those that the source has for it. */
+  /** Numbers of a part, or some of them: the tensor's, or the mean of those that the source has for it. */
   async #read(
     part: ParameterPart,
     copies: readonly ParameterPart[],
     format: SafetensorsDType,
     tied: Kept,
+    range?: ElementRange,
   ): Promise<Uint8Array> {
     const isAlike = ({ name, offset, shape }: ParameterPart) =>
       this.names.has(name) && offset === part.offset && sameShape(shape, part.shape);
     const others = copies.filter(isAlike);
-    if (others.length === 0) return this.#rows(part, format);
+    if (others.length === 0) return this.#rows(part, format, range);
     const all: Float32Array[] = [];
-    for (const one of [part, ...others]) all.push(toFloat32('F32', await this.#rows(one, 'F32')));
+    for (const one of [part, ...others]) all.push(toFloat32('F32', await this.#rows(one, 'F32', range)));
     return fromFloat32(format, meanOf(all, tied));
   }
 
-  async #rows({ name, shape, rows }: ParameterPart, format: SafetensorsDType): Promise<Uint8Array> {
-    const bytes = await this.files.read(this.names.get(name) as string, format);
-    if (!rows) return bytes;
-    const rowBytes = bytes.byteLength / rows.of;
-    return bytes.subarray(rows.first * rowBytes, (rows.first + (shape[0] as number)) * rowBytes);
+  #rows({ name, shape, rows }: ParameterPart, format: SafetensorsDType, range?: ElementRange): Promise<Uint8Array> {
+    const own = this.names.get(name) as string;
+    if (!rows) return this.files.read(own, format, range);
+    const { first, count } = range ?? { first: 0, count: sizeOf(shape) };
+    return this.files.read(own, format, { first: rows.first * sizeOf(shape.slice(1)) + first, count });
   }
 
   /** Factors of what the source has as products alone. */
-  async #approximate(tensors: ReadonlyMap<string, Tensor>, tied: Kept): Promise<Kept> {
+  async #approximate(tensors: ReadonlyMap<string, ParameterTarget>, tied: Kept): Promise<Kept> {
     const kept = new Kept();
     const missing = this.#parameters.flatMap(({ name, factorOf }) =>
       factorOf?.left === name && !this.#hasFactors(factorOf) ? [factorOf] : [],
@@ -193,9 +210,20 @@ interface MatrixToFactorize {
   task: FactorizeTask;
 }
 
-/** @param offset - in elements */
-const writeAt = (tensor: Tensor, offset: number, bytes: Uint8Array): Promise<void> =>
-  tensor.write(bytes, (offset * dtypes[tensor.dtype].blockBits) / 8);
+/** The numbers that a target holds. */
+const rangeOf = (target: ParameterTarget): ElementRange =>
+  'range' in target ? target.range : { first: 0, count: target.size };
+
+/** Of numbers from the one number `offset` on, writes those that the target holds. */
+async function writeAt(target: ParameterTarget, offset: number, bytes: Uint8Array): Promise<void> {
+  const width = bytesOf(target.dtype, 1);
+  const range = rangeOf(target);
+  const { first, count } = overlap(range, { first: offset, count: bytes.byteLength / width });
+  if (count === 0) return;
+  const here = bytes.subarray((first - offset) * width, (first - offset + count) * width);
+  const tensor = 'range' in target ? target.held : target;
+  await tensor.write(here, (first - range.first) * width);
+}
 
 /** The mean by element; that of equal numbers is the number. */
 function meanOf(all: readonly Float32Array[], kept: Kept): Float32Array {

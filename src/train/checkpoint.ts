@@ -1,25 +1,25 @@
 // A checkpoint is a Hugging Face directory with the optimizer's state beside the model. It appears whole or not at all.
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
-import type { DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { shown } from '../core/expectation.js';
 import { parseJson } from '../core/json.js';
 import type { DataCursor } from '../data/batch.js';
-import type { DirectoryContents } from '../formats/directory-contents.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { verifyManifest } from '../formats/manifest.js';
-import { openTensorDirectory, type SafetensorsDType } from '../formats/safetensors.js';
+import { TensorPieces } from '../formats/tensor-pieces.js';
 import type { Model } from '../models/model.js';
-import type { Tensor } from '../runtime/tensor.js';
-import { type ModelFilesOptions, modelContents, type ReadPart, readPart } from '../session/model-directory.js';
 import { loadParameters, type ModelSource, openModelSource } from '../session/model-source.js';
 import { checkpointsPath } from './checkpoint-list.js';
-import { emaContents, isInEmaModel, loadEma } from './ema-model.js';
+import { loadEma } from './ema-model.js';
+import { loadState } from './load-state.js';
 import type { RunDirectory } from './run-directory.js';
+import { savedTensors } from './saved-tensors.js';
 import type { Stepper } from './stepper.js';
+import { Together } from './together.js';
 import { nothingWatched } from './watch.js';
 
 const stateSchema = z.object({
@@ -44,6 +44,8 @@ const stateSchema = z.object({
   threads: z.number().int().positive(),
   instructionSet: z.string(),
   dtype: z.enum(['fp32', 'bf16', 'fp16', 'fp8']).default('fp32'), // what checkpoints are of that do not say it
+  /** The processes that trained together, and their ZeRO stage; not said of one alone. */
+  dist: z.object({ worldSize: z.number().int().positive(), zero: z.number().int().nonnegative() }).optional(),
 });
 
 /** What a checkpoint knows beside the tensors. */
@@ -52,76 +54,85 @@ export type TrainState = z.output<typeof stateSchema>;
 /** Whether any update has changed the weights. */
 export const hasUpdated = ({ step, skippedSteps }: TrainState): boolean => step > skippedSteps;
 
-/** How state is written in a file. */
-const formats: Record<DType, SafetensorsDType> = { fp32: 'F32', bf16: 'BF16', fp16: 'F16', int32: 'I32', uint8: 'U8' };
-
-/** The tensors that a checkpoint holds. */
-export const savedTensors = ({ parameters, stateSlots, tensors }: Stepper): Tensor[] =>
-  [...parameters.keys(), ...stateSlots].map((name) => tensors.get(name) as Tensor);
+/** What loading needs of a run directory; what is written is rank 0's to write. */
+type CheckpointsOfRun = Pick<RunDirectory, 'path' | 'checkpoints' | 'setAside'>;
 
 /**
- * What a checkpoint's directory holds: the model, the state of its training, and where that stands.
+ * Loads the newest checkpoint that is whole: in several processes the one that rank 0 finds, of which each reads what it
+ * holds.
  *
- * @param read - reads a tensor's numbers; unless given, as they are when they are written
- */
-export function checkpointContents(
-  stepper: Stepper,
-  state: TrainState,
-  beside: ModelFilesOptions,
-  read: ReadPart = readPart,
-): DirectoryContents {
-  const { texts, tensors } = modelContents(stepper.model, stepper.tensors, { ...beside, read });
-  const means = emaContents(stepper, hasUpdated(state), { ...beside, read });
-  const slots = stepper.stateSlots.filter((name) => !isInEmaModel(name));
-  const optimizer = slots.map((name) => {
-    const tensor = stepper.tensors.get(name) as Tensor;
-    const { dtype, shape } = tensor;
-    return { name, dtype: formats[dtype], shape, data: () => read(tensor, { shape, offset: 0 }) };
-  });
-  return {
-    texts: { ...texts, ...means?.texts, 'state.json': `${JSON.stringify(state, null, 2)}\n` },
-    tensors: { ...tensors, ...means?.tensors, optimizer },
-  };
-}
-
-/**
- * Loads the newest checkpoint that is whole.
- *
- * @param passedOver - told of every damaged checkpoint, and why
+ * @param notes - told of every damaged checkpoint, and why, and of what the run does not go on with
  * @returns null when there is none
- * @throws HadalError HADAL_ERR_CHECKPOINT when all are damaged, or it belongs to another model
+ * @throws HadalError HADAL_ERR_CHECKPOINT when all are damaged, or it belongs to another model; HADAL_ERR_CONFIG where a
+ *   process does not see what rank 0 sees
  */
 export async function loadNewestCheckpoint(
-  run: RunDirectory,
+  run: CheckpointsOfRun,
   stepper: Stepper,
-  passedOver: (message: string) => void,
+  notes: (message: string) => void,
+  together = new Together(null),
 ): Promise<TrainState | null> {
   const damages = new Map<string, string>();
-  for (const name of await run.checkpoints()) {
+  const names = await together.madeByFirst('checkpoints', () => run.checkpoints());
+  for (const name of names) {
     const path = join(checkpointsPath(run.path), name);
-    try {
-      await verifyManifest(path);
-    } catch (error) {
-      if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_CHECKPOINT') throw error;
-      damages.set(name, error.message);
+    const damage = await damageOf(path, together);
+    if (damage !== null) {
+      damages.set(name, damage);
       continue;
     }
-    const state = await loadCheckpoint(path, stepper);
+    const [loaded] = await together.done('checkpoint loaded', () => loadCheckpoint(path, stepper, together));
+    const { state, notes: found } = loaded as Loaded;
+    for (const message of found) notes(message);
     for (const [damaged, message] of damages) {
       await run.setAside(damaged);
-      passedOver(`checkpoint ${damaged} is damaged and now called ${damaged}.damaged: ${message}`);
+      notes(`checkpoint ${damaged} is damaged and now called ${damaged}.damaged: ${message}`);
     }
     return state;
   }
   if (damages.size === 0) return null;
   const [newest] = damages.values();
-  throw new HadalError(
+  throw together.common(
     'HADAL_ERR_CHECKPOINT',
     `[train] expected a whole checkpoint in ${run.path}, all ${damages.size} are damaged; the newest: ${newest}`,
   );
 }
 
-async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainState> {
+/** What is wrong with a checkpoint, the same for all processes, each of which reads some of its files; null: nothing. */
+async function damageOf(path: string, together: Together): Promise<string | null> {
+  const seen = await together.gather('checkpoint seen', existsSync(path));
+  const blind = seen.indexOf(false);
+  if (blind > 0) {
+    throw together.common(
+      'HADAL_ERR_CONFIG',
+      `[checkpoint] expected one directory for all processes, rank ${blind} has no ${path}; give --out a place on a file system that all hosts share`,
+    );
+  }
+  const damages = await together.done('checkpoint verified', () => damageIn(path, together));
+  return damages.find((damage) => damage !== null) ?? null;
+}
+
+/** What is wrong in a checkpoint: in a share of its files, and on rank 0 in how tensors lie in them; null: nothing. */
+export async function damageIn(path: string, share: { rank: number; size: number }): Promise<string | null> {
+  try {
+    const { files } = await verifyManifest(path, { share });
+    const hasState = files.some((file) => file.path.startsWith('optimizer'));
+    if (share.rank === 0 && hasState) await (await TensorPieces.open(path, 'optimizer'))[Symbol.asyncDispose]();
+    return null;
+  } catch (error) {
+    const isDamage = error instanceof HadalError && ['HADAL_ERR_CHECKPOINT', 'HADAL_ERR_FORMAT'].includes(error.code);
+    if (isDamage) return error.message;
+    throw error;
+  }
+}
+
+/** What a checkpoint says beside the numbers, and what the user should know. */
+interface Loaded {
+  state: TrainState;
+  notes: string[];
+}
+
+async function loadCheckpoint(path: string, stepper: Stepper, together: Together): Promise<Loaded> {
   const source = await openModelSource(path);
   requireSameModel(source, stepper.model);
   const file = join(path, 'state.json');
@@ -134,22 +145,10 @@ async function loadCheckpoint(path: string, stepper: Stepper): Promise<TrainStat
       `[checkpoint] expected the state of a run in ${file}, got ${shown(json)}`,
     );
   }
-  await loadParameters(source, stepper.tensors);
-  await loadEma(path, stepper);
-  await using optimizer = await openTensorDirectory(path, { name: 'optimizer' });
-  for (const name of stepper.stateSlots) {
-    if (isInEmaModel(name)) continue;
-    const tensor = stepper.tensors.get(name) as Tensor;
-    const entry = optimizer.tensors.get(name);
-    if (!entry || entry.byteLength !== tensor.bytes || entry.dtype !== formats[tensor.dtype]) {
-      throw new HadalError(
-        'HADAL_ERR_CHECKPOINT',
-        `[checkpoint] ${path} expected optimizer state '${name}' of ${tensor.bytes} bytes, found ${entry ? `${entry.byteLength}` : 'none'}`,
-      );
-    }
-    await tensor.write(await optimizer.read(name));
-  }
-  return state.data;
+  const saved = savedTensors(stepper);
+  await loadParameters(source, saved);
+  await loadEma(path, saved);
+  return { state: state.data, notes: await loadState(path, saved, together) };
 }
 
 function requireSameModel({ path, model: found }: ModelSource, model: Model): void {

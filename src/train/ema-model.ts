@@ -3,38 +3,41 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { contentsIn, type DirectoryContents } from '../formats/directory-contents.js';
-import { emaPrefix, withEma } from '../optim/ema.js';
+import { withEma } from '../optim/ema.js';
 import { type ModelFilesOptions, modelContents, type ReadPart } from '../session/model-directory.js';
 import { loadParameters, openModelSource } from '../session/model-source.js';
+import type { SavedTensor } from './saved-tensors.js';
 import type { Stepper } from './stepper.js';
 
 /** Folder of a checkpoint that holds them. */
 const folder = 'ema';
 
-/** Whether a slot is in that folder, and so not among the optimizer's state. */
-export const isInEmaModel = (slot: string): boolean => slot.startsWith(emaPrefix);
-
 /**
  * What a checkpoint holds of them: a directory that `transformers` opens; null where none are kept.
  *
+ * @param saved - as of `savedTensors`
  * @param hasMeans - whether there was an update; the weights stand for the means until then
  */
 export function emaContents(
-  { model, tensors, stateSlots }: Stepper,
+  { model }: Stepper,
+  saved: ReadonlyMap<string, SavedTensor>,
   hasMeans: boolean,
-  options: ModelFilesOptions & { read?: ReadPart },
+  options: ModelFilesOptions & { read: ReadPart<SavedTensor> },
 ): DirectoryContents | null {
-  if (!stateSlots.some(isInEmaModel)) return null;
-  return contentsIn(folder, modelContents(model, hasMeans ? withEma(tensors) : tensors, options));
+  if (!hasMeansAmong(saved)) return null;
+  return contentsIn(folder, modelContents(model, hasMeans ? withEma(saved) : saved, options));
 }
+
+const hasMeansAmong = (saved: ReadonlyMap<string, SavedTensor>): boolean =>
+  [...saved.values()].some(({ kind }) => kind === 'mean');
 
 /**
  * Reads them back from a checkpoint.
  *
  * @throws HadalError HADAL_ERR_CHECKPOINT where there are none; as {@link openModelSource}, {@link loadParameters}
  */
-export async function loadEma(checkpoint: string, { tensors, stateSlots }: Stepper): Promise<void> {
-  if (!stateSlots.some(isInEmaModel)) return;
+export async function loadEma(checkpoint: string, saved: ReadonlyMap<string, SavedTensor>): Promise<void> {
+  if (!hasMeansAmong(saved)) return;
   const path = join(checkpoint, folder);
   if (!existsSync(path)) {
     throw new HadalError(
@@ -42,5 +45,5 @@ export async function loadEma(checkpoint: string, { tensors, stateSlots }: Stepp
       `[checkpoint] expected running means of the weights in ${path}, found none; resume with the run's own optimizer.emaDecay`,
     );
   }
-  await loadParameters(await openModelSource(path), withEma(tensors));
+  await loadParameters(await openModelSource(path), withEma(saved));
 }

@@ -4,15 +4,20 @@ import { HadalError } from '../core/errors.js';
 import { formatDuration } from '../core/format.js';
 import { workerUrl } from '../core/worker-url.js';
 import { WorkerPool } from '../data/worker-pool.js';
-import { saveContents, withData } from '../formats/directory-contents.js';
+import { saveContents, withData, writeTensorFiles } from '../formats/directory-contents.js';
+import { TensorPieces } from '../formats/tensor-pieces.js';
 import { Snapshot } from '../runtime/snapshot.js';
 import type { ModelFilesOptions } from '../session/model-directory.js';
-import { checkpointContents, savedTensors, type TrainState } from './checkpoint.js';
+import type { TrainState } from './checkpoint.js';
+import { checkpointContents, passingName, type SharedContents, sharedContents } from './checkpoint-contents.js';
 import type { TrainConfig } from './config.js';
 import type { CheckpointEvent, WarningEvent } from './events.js';
 import type { RunDirectory } from './run-directory.js';
-import type { SaveTask } from './save-worker.js';
+import { saveTogether, type Written } from './save-together.js';
+import type { SaveTask, WriteTask } from './save-worker.js';
+import { savedTensors } from './saved-tensors.js';
 import type { Stepper } from './stepper.js';
+import { Together } from './together.js';
 
 /** Waiting for the save before is worth a word from here on. */
 const longWaitMs = 1000;
@@ -21,8 +26,8 @@ const longWaitMs = 1000;
 const preparedAhead = 4;
 
 /**
- * Writes a run's checkpoints, one at a time. A periodic one that the machine refuses (a full disk) costs a warning: what
- * stands is left as it is, and the next one is tried.
+ * Writes a run's checkpoints, one at a time, with all its processes: all call the same at the same steps. A periodic one
+ * that a machine refuses (a full disk) costs a warning: what stands is left as it is, and the next one is tried.
  */
 export class CheckpointSaver implements AsyncDisposable {
   #pending: Promise<void> | null = null;
@@ -35,6 +40,8 @@ export class CheckpointSaver implements AsyncDisposable {
   #hasFailed = false;
   /** Step of the checkpoint that was written or loaded last: it stands. */
   #standing: number | null = null;
+  /** Saves that were begun, for their names. */
+  #count = 0;
 
   constructor(
     private readonly run: RunDirectory,
@@ -42,6 +49,7 @@ export class CheckpointSaver implements AsyncDisposable {
     /** Files beside the weights. */
     private readonly beside: ModelFilesOptions,
     private readonly config: TrainConfig['checkpoint'],
+    private readonly together = new Together(null),
   ) {}
 
   /** To be told before an update in how many updates the next save is due: makes room for its snapshot. */
@@ -53,7 +61,8 @@ export class CheckpointSaver implements AsyncDisposable {
   /** Room for a snapshot; null where memory has none. */
   #room(): Snapshot | null {
     try {
-      return new Snapshot(this.stepper.device, savedTensors(this.stepper));
+      const tensors = [...savedTensors(this.stepper).values()].map(({ held }) => held);
+      return new Snapshot(this.stepper.device, tensors);
     } catch (error) {
       if (error instanceof HadalError && error.code === 'HADAL_ERR_MEMORY') return null;
       throw error;
@@ -74,22 +83,38 @@ export class CheckpointSaver implements AsyncDisposable {
         `training waited ${formatDuration(waitedMs)} for the checkpoint before to be written; a larger checkpoint.every leaves it more time`,
       );
     }
-    const snapshot = this.config.background ? (this.#snapshot ?? this.#room()) : null;
+    const room = this.config.background ? (this.#snapshot ?? this.#room()) : null;
     this.#snapshot = null;
-    if (this.config.background && !snapshot) {
+    const save = await this.#agreed(state, room);
+    if (this.config.background && !save.snapshot) {
       this.#warn(state.step, 'memory has no room for a copy of the state: training waits until it is saved');
     }
-    this.#pending = this.#attempt(state, snapshot).finally(() => {
+    this.#pending = this.#attempt(save).finally(() => {
       this.#pending = null;
     });
-    if (!snapshot) await this.settle();
+    if (!save.snapshot) await this.settle();
+  }
+
+  /** Where one process has no room for a copy, all wait; whether the checkpoint stands already, rank 0 knows. */
+  async #agreed(state: TrainState, room: Snapshot | null): Promise<Save> {
+    const name = `save ${++this.#count}`;
+    const path = this.run.checkpointPath(state.step);
+    const here = { hasRoom: room !== null, stands: state.step === this.#standing && existsSync(path) };
+    const all = await this.together.gather(name, here);
+    return {
+      name,
+      path,
+      state,
+      stands: all[0]?.stands ?? false,
+      snapshot: all.every((one) => one.hasRoom) ? room : null,
+    };
   }
 
   /** Saves, and notes how it ends. */
-  async #attempt(state: TrainState, snapshot: Snapshot | null): Promise<void> {
-    const { step } = state;
+  async #attempt(save: Save): Promise<void> {
+    const { step } = save.state;
     try {
-      const event = await this.#saved(state, snapshot);
+      const event = await this.#saved(save);
       if (this.#hasFailed) this.#warn(step, 'checkpoints are saved again');
       this.#hasFailed = false;
       this.#events.push(event);
@@ -111,7 +136,7 @@ export class CheckpointSaver implements AsyncDisposable {
   /** Saves at once. @throws HadalError HADAL_ERR_IO when the machine refuses */
   async save(state: TrainState): Promise<CheckpointEvent> {
     await this.settle();
-    return this.#saved(state, null);
+    return this.#saved(await this.#agreed(state, null));
   }
 
   /** Waits for the save under way. @throws what was unexpected in it */
@@ -132,13 +157,10 @@ export class CheckpointSaver implements AsyncDisposable {
     return this.#events.splice(0);
   }
 
-  /** @param snapshot - room for one, where training goes on meanwhile */
-  async #saved(state: TrainState, snapshot: Snapshot | null): Promise<CheckpointEvent> {
+  async #saved(save: Save): Promise<CheckpointEvent> {
+    const { path, stands, state } = save;
     const { step } = state;
-    const path = this.run.checkpointPath(step);
-    const stands = step === this.#standing && existsSync(path);
-    const write = () => (snapshot ? this.#writeSnapshot(path, state, snapshot) : this.#write(path, state));
-    const bytes = stands ? 0 : await write();
+    const bytes = stands ? 0 : await this.#write(save);
     this.#standing = step;
     await this.run.prune(this.config).catch((error: unknown) => {
       if (!isRefused(error)) throw error;
@@ -147,19 +169,42 @@ export class CheckpointSaver implements AsyncDisposable {
     return { type: 'checkpoint', step, path, bytes };
   }
 
-  #write(path: string, state: TrainState): Promise<number> {
-    return saveContents(path, checkpointContents(this.stepper, state, this.beside));
+  /** @returns bytes of the checkpoint */
+  async #write({ name, path, state, snapshot }: Save): Promise<number> {
+    const { stepper, beside, together } = this;
+    // Before anything is awaited: a step may follow, and the state goes on with it.
+    snapshot?.take();
+    const parts = { stepper, beside, state: structuredClone(state) };
+    if (together.size === 1) {
+      const contents = checkpointContents(parts, snapshot?.read);
+      if (!snapshot) return saveContents(path, contents);
+      return this.#inThread<SaveTask, number>('save', snapshot, async (bytes) => ({
+        ...{ path, bytes },
+        contents: await withData(contents),
+      }));
+    }
+    const { files, texts, assembled } = sharedContents(parts, together, snapshot?.read);
+    return saveTogether(together, name, path, {
+      write: (directory) =>
+        snapshot
+          ? this.#inThread<WriteTask, Written>('write', snapshot, async (bytes) => ({
+              ...{ directory, bytes },
+              files: (await withData({ texts: {}, tensors: files })).tensors,
+            }))
+          : writeTensorFiles(directory, files),
+      assemble: assembled && ((directory) => assemble(directory, assembled)),
+      isPassing: (file) => file.startsWith(`${passingName}-`),
+      texts,
+    });
   }
 
-  async #writeSnapshot(path: string, state: TrainState, snapshot: Snapshot): Promise<number> {
-    // Before anything is awaited: a step may follow, and the state goes on with it.
-    snapshot.take();
-    const contents = checkpointContents(this.stepper, state, this.beside, snapshot.read);
+  /** A thread a save: what it holds goes back to the system when it ends. */
+  async #inThread<Task, T>(name: string, snapshot: Snapshot, task: (bytes: number) => Promise<Task>): Promise<T> {
     const bytes = snapshot.buffers.reduce((sum, { byteLength }) => sum + byteLength, 0);
-    const task: SaveTask = { path, contents: await withData(contents), bytes };
-    // A thread a save: what it holds goes back to the system when it ends. Begun now, it leaves the copy the processors.
+    const made = await task(bytes);
+    // Begun now, it leaves the copy the processors.
     await using worker = new WorkerPool(workerUrl(import.meta.url, './save-worker.js'), 1);
-    return await worker.run<number>('save', task, snapshot.buffers);
+    return await untilAborted(worker.run<T>(name, made, snapshot.buffers), this.together.world?.signal);
   }
 
   #warn(step: number, message: string): void {
@@ -176,5 +221,40 @@ export class CheckpointSaver implements AsyncDisposable {
   }
 }
 
-/** Whether it is the machine that refuses: no space, no permission, a broken disk. */
-const isRefused = (error: unknown): error is HadalError => error instanceof HadalError && error.code === 'HADAL_ERR_IO';
+/** A save that all processes have agreed on. */
+interface Save {
+  name: string;
+  path: string;
+  state: TrainState;
+  /** Whether it stands already. */
+  stands: boolean;
+  /** Room for a copy, where training goes on meanwhile. */
+  snapshot: Snapshot | null;
+}
+
+/** Makes models of the pieces that all processes have written. */
+async function assemble(directory: string, assembled: NonNullable<SharedContents['assembled']>): Promise<Written> {
+  await using weights = await TensorPieces.open(directory, passingName);
+  return await writeTensorFiles(directory, assembled(weights));
+}
+
+/** What another process's end makes useless is not waited for. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work;
+  work.catch(() => {}); // reported where it is awaited
+  let end = () => {};
+  const ended = new Promise<never>((_, reject) => {
+    end = () => reject(signal.reason);
+  });
+  signal.addEventListener('abort', end);
+  try {
+    signal.throwIfAborted();
+    return await Promise.race([work, ended]);
+  } finally {
+    signal.removeEventListener('abort', end);
+  }
+}
+
+/** Whether it is a machine that refuses, no space, no permission, a broken disk, or one is lost. */
+const isRefused = (error: unknown): error is HadalError =>
+  error instanceof HadalError && ['HADAL_ERR_IO', 'HADAL_ERR_COMM'].includes(error.code);
