@@ -1,5 +1,6 @@
 // A model in training on a device: its state, its programs, and one call an update.
 import { HadalError, invariant } from '../core/errors.js';
+import { formatShape } from '../core/shape.js';
 import type { Batch } from '../data/batch.js';
 import { type Model, parametersOf } from '../models/model.js';
 import type { Parameter } from '../nn/parameters.js';
@@ -7,7 +8,7 @@ import { withEma } from '../optim/ema.js';
 import { lossScaleSlot } from '../optim/loss-scale.js';
 import { isWatchedInput, watchPrefix } from '../passes/watch.js';
 import type { BackingFile } from '../runtime/backing-file.js';
-import type { Device, InstructionTime, Program, ScheduleEntry } from '../runtime/device.js';
+import type { Device, InstructionTime, Program, RunTimes, ScheduleEntry } from '../runtime/device.js';
 import type { TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
@@ -83,7 +84,7 @@ export function stateSlots(model: Model, plans: Plans): Map<string, TensorSpec> 
 }
 
 /** Arrays by the names of a program's inputs; those that it does not have do not matter. */
-type ProgramInputs = Record<string, NodeJS.TypedArray>;
+export type ProgramInputs = Record<string, NodeJS.TypedArray>;
 
 type Metrics = Record<(typeof metricNames)[number], number>;
 
@@ -107,6 +108,8 @@ export class Stepper implements Disposable {
     plans: Plans,
     /** In which slots lie that are planned so. */
     file: BackingFile | null = null,
+    /** What another stepper of this device no longer needs; tensors that fit are taken over, and out of it. */
+    earlier: Map<string, Tensor> = new Map(),
   ) {
     this.parameters = parametersOf(model);
     this.stateSlots = [...stateSlots(model, plans).keys()];
@@ -117,7 +120,8 @@ export class Stepper implements Disposable {
       for (const { name: slot, shape, dtype, offloaded } of program.slots) {
         if (this.tensors.has(slot)) continue;
         invariant(!offloaded || file, `slot '${slot}' is planned to lie in a file, there is none`);
-        this.tensors.set(slot, device.allocate(shape, dtype, { file: offloaded ? file : null }));
+        const taken = taking(earlier, { name: slot, shape, dtype });
+        this.tensors.set(slot, taken ?? device.allocate(shape, dtype, { file: offloaded ? file : null }));
       }
     }
   }
@@ -149,16 +153,19 @@ export class Stepper implements Disposable {
    * @throws HadalError HADAL_ERR_RUN naming op and layer when the data do not fit the model
    */
   async update(window: readonly Batch[], inputs: UpdateInputs, { profile = false } = {}): Promise<UpdateResult> {
-    const { mtpWeight, balanceWeight, isWatched = false } = inputs;
-    const { depth, routers } = this.#terms;
     const given = this.inputsOf(window, inputs);
     this.#isUsed = true;
     const schedule =
       this.#programs.whole && window.length === 1
         ? [this.#entry('whole', given[0] as ProgramInputs)]
         : this.#accumulating(given);
-    const { instructions: times, communicationMs, exposedMs } = await this.device.run(schedule, { profile });
+    return this.told(window, inputs, await this.device.run(schedule, { profile }));
+  }
 
+  /** What the programs of an update have left to tell. */
+  protected async told(window: readonly Batch[], inputs: UpdateInputs, times: RunTimes): Promise<UpdateResult> {
+    const { mtpWeight, balanceWeight, isWatched = false } = inputs;
+    const { depth, routers } = this.#terms;
     const metrics = await this.#metrics();
     const { tokens, stops } = await this.#counted(window, inputs);
     return {
@@ -173,10 +180,16 @@ export class Stepper implements Disposable {
       ...{ tokens, stops },
       expertImbalance: await this.#expertImbalance(),
       activations: isWatched ? await this.#activations() : null,
-      communicationMs,
-      exposedMs,
-      times,
+      communicationMs: times.communicationMs,
+      exposedMs: times.exposedMs,
+      times: times.instructions,
     };
+  }
+
+  /** Runs one of its programs alone. */
+  async runProgram(name: CompileTask['program'], inputs: ProgramInputs): Promise<RunTimes> {
+    this.#isUsed = true;
+    return this.device.run([this.#entry(name, inputs)]);
   }
 
   /** Gradients of several micro-batches are summed; what follows is a program of its own, or the last one's. */
@@ -298,6 +311,14 @@ export class Stepper implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** Takes a tensor out of others. */
+function taking(from: Map<string, Tensor>, { name, shape, dtype }: TensorSpec): Tensor | null {
+  const tensor = from.get(name);
+  if (!tensor || tensor.dtype !== dtype || formatShape(tensor.shape) !== formatShape(shape)) return null;
+  from.delete(name);
+  return tensor;
 }
 
 const total = (window: readonly Batch[], count: (batch: Batch) => number): number =>
