@@ -4,9 +4,9 @@ import type { DType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
 import { type MeshAxis, meshAxes } from '../core/mesh.js';
 import { type Shape, sizeOf } from '../core/shape.js';
-import type { Value } from '../graph/graph.js';
+import type { Node, Value } from '../graph/graph.js';
 import { graphOf } from '../graph/graph.js';
-import type { Inputs } from '../graph/op.js';
+import type { Inputs, OpDefinition } from '../graph/op.js';
 import { defineOp, expectDType, type Op } from './define-op.js';
 
 /** Tensors of one call: `maxCollective` of native/ops/collectives.h. */
@@ -171,6 +171,9 @@ export const allGather = (shares: readonly { share: Value; shape: Shape }[], ran
     ({ share, shape }) =>
       communicating([share], () => allGatherOp.apply([share], { ...ranks, shapes: [shape] }))[0] as Value,
   );
+
+/** Whether a node is an {@link allGather}. */
+export const isAllGather = ({ op }: Node): boolean => op === (allGatherOp as unknown as OpDefinition);
 
 const allToAllOp = defineOp<Ranks, readonly Value[], readonly Value[]>({
   name: 'all-to-all',

@@ -15,16 +15,18 @@ export interface NamedGradient {
 /** The processes that share the data. */
 export const dataRanks = ({ worldSize }: DistConfig): Ranks => ({ axis: 'dp', size: worldSize });
 
+/** Format in which sums of gradients travel. */
+export const wireOf = ({ compression: { kind } }: DistConfig): 'fp32' | 'bf16' | 'fp16' =>
+  kind === 'fp16' || kind === 'bf16' ? kind : 'fp32';
+
 /**
  * The sum of each gradient over the processes, the same bits on all of them.
  *
  * @param gradients - of this process's rows, already scaled by what all rows are the mean over
  */
 export function reduceGradients(gradients: readonly NamedGradient[], dist: DistConfig): Value[] {
-  const { kind } = dist.compression;
-  const wire = kind === 'fp16' || kind === 'bf16' ? kind : 'fp32';
   const values = gradients.map(({ value }) => value);
-  return allReduce(values, { ...dataRanks(dist), op: 'sum', wire });
+  return allReduce(values, { ...dataRanks(dist), op: 'sum', wire: wireOf(dist) });
 }
 
 /** What is no gradient (losses, loads of experts, counts) is summed as it is. @param isUrgent - at once, alone */

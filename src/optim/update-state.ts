@@ -13,7 +13,18 @@ export interface OptimizedParameter {
   decay: boolean;
   /** Matrices that lie in it one after the other; left out: it is one, or a stack of them. */
   parts?: readonly { shape: Shape }[];
+  /** The slot with the numbers that this process updates, in which shape; left out: all of them, in the slot of its name. */
+  shard?: HeldIn;
 }
+
+/** A slot and its shape. */
+interface HeldIn {
+  slot: string;
+  shape: Shape;
+}
+
+/** Where the numbers of a parameter that this process updates are. */
+const heldIn = ({ name, shape, shard }: OptimizedParameter): HeldIn => shard ?? { slot: name, shape };
 
 /** A parameter in 16 bits, which programs read in its place. */
 export interface WorkingCopy {
@@ -50,23 +61,24 @@ export function countUpdate(graph: Graph): Value {
 
 /** What ops of tensors want to know of a parameter, beside its state. */
 export function updatedTensor(graph: Graph, { parameter, copy, ...own }: Updated) {
-  const { name, shape, dtype } = parameter;
-  return { ...own, param: graph.slot(name, shape, dtype), copy: copy?.dtype ?? null };
+  const { slot, shape } = heldIn(parameter);
+  return { ...own, param: graph.slot(slot, shape, parameter.dtype), copy: copy?.dtype ?? null };
 }
 
-/** What is remembered of a parameter: the slot `<kind>/<name>`, in its shape. */
+/** What is remembered of a parameter: the slot `<kind>/<name>`, in the shape of what is updated. */
 export const stateSlot = (graph: Graph, kind: string, { parameter }: Updated, dtype: DType): Value =>
-  graph.slot(`${kind}/${parameter.name}`, parameter.shape, dtype);
+  graph.slot(`${kind}/${parameter.name}`, heldIn(parameter).shape, dtype);
 
 /** Puts what an op made of a parameter into its slots. @param state - by kind of slot */
 export function updateSlots(
   graph: Graph,
-  { parameter: { name, shape }, copy }: Updated,
+  { parameter, copy }: Updated,
   made: { param: Value; copy: Value | null },
   state: Readonly<Record<string, Value>>,
 ): void {
-  graph.update(name, made.param);
-  for (const [kind, value] of Object.entries(state)) graph.update(`${kind}/${name}`, value);
+  const { slot, shape } = heldIn(parameter);
+  graph.update(slot, made.param);
+  for (const [kind, value] of Object.entries(state)) graph.update(`${kind}/${parameter.name}`, value);
   if (!copy || !made.copy) return;
   graph.slot(copy.slot, shape, copy.dtype);
   graph.update(copy.slot, made.copy);

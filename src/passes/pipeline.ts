@@ -15,6 +15,7 @@ import { narrow, type Precision } from './narrow.js';
 import { prune } from './prune.js';
 import { type Kept, recompute } from './recompute.js';
 import { schedule } from './schedule.js';
+import { shardParameters } from './shard-parameters.js';
 import { watchActivations } from './watch.js';
 
 /** A rewrite of a graph that keeps what it computes. */
@@ -60,6 +61,7 @@ export const ordering = (kept: Kept, bucketBytes = defaultBucketBytes): Passes =
   ['recompute', (graph) => recompute(graph, kept)],
   ['schedule', schedule],
   ['join-collectives', (graph) => joinCollectives(graph, bucketBytes)],
+  ['shard-parameters', shardParameters],
   ['watch-activations', watchActivations],
 ];
 

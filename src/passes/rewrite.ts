@@ -32,7 +32,8 @@ export function rewrite(
       copied.scope ||= node.scope;
       // What comes from outside is there, whatever runs.
       copied.predicate = node.predicate && !copied.op.isSource ? of(node.predicate) : null;
-      copied.queue = node.queue;
+      // What was made for another queue stays on it.
+      if (copied.queue === 'compute') copied.queue = node.queue;
       copied.isBackward ||= node.isBackward;
     }
     for (const [i, output] of outputs.entries()) map.set(node.outputs[i] as Value, output);

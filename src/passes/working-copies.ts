@@ -29,9 +29,12 @@ export function copiedSlots(graph: Graph): Map<string, WorkingCopy> {
   return found;
 }
 
-/** Lets a graph read working copies instead of casting. What updates a slot must then update its copy. */
-export function readWorkingCopies(graph: Graph): Graph {
-  const copies = copiedSlots(graph);
+/**
+ * Lets a graph read working copies instead of casting. What updates a slot must then update its copy.
+ *
+ * @param copies - those there are; default: of all that it casts
+ */
+export function readWorkingCopies(graph: Graph, copies: ReadonlyMap<string, WorkingCopy> = copiedSlots(graph)): Graph {
   return rewrite(graph, (node, { graph: target }) => {
     const [name, copy] = entryOf(node) ?? [];
     if (name === undefined || !copy || copy.dtype !== copies.get(name)?.dtype) return null;

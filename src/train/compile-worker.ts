@@ -30,7 +30,7 @@ export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
     refusable(() => {
       const model = modelFromConfig(config);
       const isOffloaded = offloadedSlots(model, step.offload);
-      if (program === 'initialization') return compile(traceInitialization(model), threads, { isOffloaded });
+      if (program === 'initialization') return compile(traceInitialization(model, step), threads, { isOffloaded });
       if (program === 'evaluation') return compile(traceEvaluation(model, step), threads, { isOffloaded });
       if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads, { isOffloaded });
       const { activationCheckpointing: policy } = step;

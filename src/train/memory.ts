@@ -4,6 +4,7 @@ import { bytesOf } from '../core/dtype.js';
 import { residentBytes } from '../core/memory.js';
 import { sizeOf } from '../core/shape.js';
 import type { Model } from '../models/model.js';
+import { shardPrefix } from '../optim/zero.js';
 import type { TensorSpec } from '../runtime/plan.js';
 import { type MemoryKind, type MemoryTable, memoryKinds, type StepEvent } from './events.js';
 import type { Plans } from './planning.js';
@@ -50,8 +51,10 @@ export function planMemory(
   const made = new Set(programs.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
   const slotKind = slotKinds(model);
   let [saved, largest, offloaded] = [0, 0, 0];
-  for (const spec of new Map(programs.flatMap(({ slots }) => slots.map((slot) => [slot.name, slot]))).values()) {
-    const kind = made.has(spec.name) ? 'passing' : slotKind(spec.name);
+  const slots = new Map(programs.flatMap((program) => program.slots.map((slot) => [slot.name, slot])));
+  for (const spec of slots.values()) {
+    const isGathered = slots.has(shardPrefix + spec.name);
+    const kind = made.has(spec.name) ? 'passing' : isGathered ? 'copy' : slotKind(spec.name);
     if (kind === 'parameter' || kind === 'state') {
       saved += dense(spec);
       largest = Math.max(largest, dense(spec));

@@ -2,6 +2,7 @@
 import { workerUrl } from '../core/worker-url.js';
 import { WorkerPool } from '../data/worker-pool.js';
 import type { Model } from '../models/model.js';
+import { isSharded } from '../optim/zero.js';
 import type { Precision } from '../passes/narrow.js';
 import type { Plan } from '../runtime/plan.js';
 import type { CompileTask } from './compile-worker.js';
@@ -54,7 +55,8 @@ export class Planner implements AsyncDisposable {
 
   /** Every program of a run. */
   async programs(step: StepConfig, options: PlanOptions): Promise<Plans> {
-    const copies = isNarrowed(step.precision) ? (['working-copies'] as const) : [];
+    const isCopied = isNarrowed(step.precision) || isSharded(step.dist);
+    const copies = isCopied ? (['working-copies'] as const) : [];
     const others = await this.#named(['initialization', ...copies], step);
     return { ...others, ...(await this.updates(step, options)) };
   }

@@ -20,13 +20,24 @@ import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
 import { dataRanks, gradientPrefix, reduceGradients, reduceSums } from '../optim/reduce-gradients.js';
+import {
+  asShards,
+  gatherWholes,
+  isSharded,
+  normOfShards,
+  readShard,
+  scatterGradients,
+  shardPrefix,
+  type WholeSlot,
+} from '../optim/zero.js';
 import { expectLayers, type Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
 import { markLayerOutputs } from '../passes/watch.js';
-import { copiedSlots, readWorkingCopies, refreshWorkingCopies, type WorkingCopy } from '../passes/working-copies.js';
+import { copiedSlots, refreshWorkingCopies, type WorkingCopy } from '../passes/working-copies.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type LossScales, languageModelLoss, lossScales, plus } from './losses.js';
 import type { OffloadConfig } from './offload.js';
+import { readStored, trainedNames, wholeSlots } from './shards.js';
 
 /** Which program of an update's schedule. */
 export type StepPart = 'whole' | 'first' | 'next' | 'last' | 'apply';
@@ -88,31 +99,56 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
   expectLayers(traced, config.precision);
   if (config.watchesActivations && (part === 'whole' || part === 'first')) markLayerOutputs(traced);
   const forward = runForwardPasses(traced, config.precision);
-  const copies = copiedSlots(forward);
+  const trained = trainedNames(parameters, config);
+  const read = readForms(forward, trained, config);
   if (part === 'apply') {
     const graph = new Graph();
     const sums = [...backward(forward, parameters, config)].map(
       ([name, { shape, dtype }]) => [name, graph.slot(name, shape, dtype)] as const,
     );
-    applyUpdate(graph, parameters, new Map(sums), copies, config);
+    applyUpdate(graph, parameters, new Map(sums), read, config);
     return graph;
   }
 
-  const own = backward(forward, parameters, config);
+  const { dist } = config;
+  const made = backward(forward, parameters, config);
+  const own = dist && dist.zero >= 2 ? scattered(made, dist) : made;
   const sums = part === 'next' || part === 'last' ? addedToSlots(forward, own) : own;
   const isUpdate = part === 'whole' || part === 'last';
-  const summed = isUpdate && config.dist ? reduced(sums, config.dist) : sums;
-  if (isUpdate) applyUpdate(forward, parameters, summed, copies, config);
+  const summed = isUpdate && dist ? reduced(sums, dist) : sums;
+  if (isUpdate) applyUpdate(forward, parameters, summed, read, config);
   if (part !== 'whole') {
-    for (const [name, { shape, dtype }] of summed) forward.slot(name, shape, dtype);
-    for (const [name, value] of summed) forward.update(name, value);
+    // Shards of whole gradients have no slots: these stay what they were made of.
+    const left = dist?.zero === 1 ? new Map([...sums, ...othersIn(summed)]) : summed;
+    for (const [name, { shape, dtype }] of left) forward.slot(name, shape, dtype);
+    for (const [name, value] of left) forward.update(name, value);
   }
-  return readWorkingCopies(forward);
+  return readStored(forward, trained, dist);
 }
 
-/** Traces what makes the 16-bit copies of weights that steps and evaluations read. */
+/** Traces what makes of the weights all that steps and evaluations read in their place: copies in 16 bits, wholes of shards. */
 export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
-  return refreshWorkingCopies(copiedSlots(runForwardPasses(traceForward(model, config), config.precision)));
+  const { dist } = config;
+  const forward = runForwardPasses(traceForward(model, config), config.precision);
+  const trained = trainedNames(parametersOf(model), config);
+  const isOwn = (name: string) => !isSharded(dist) || !trained.has(name);
+  const graph = refreshWorkingCopies(new Map([...copiedSlots(forward)].filter(([name]) => isOwn(name))));
+  if (!isSharded(dist)) return graph;
+  const { wholes } = readForms(forward, trained, config);
+  gatherWholes(graph, wholes, ({ parameter, shape }) => readShard(graph, { name: parameter, shape }, dist), dist);
+  return graph;
+}
+
+/** In which forms programs read the trained parameters, so that an update makes them. */
+interface ReadForms {
+  copies: ReadonlyMap<string, WorkingCopy>;
+  /** Where parameters lie in shards: all there are. */
+  wholes: readonly WholeSlot[];
+}
+
+function readForms(forward: Graph, trained: ReadonlySet<string>, { dist }: StepConfig): ReadForms {
+  if (isSharded(dist)) return { copies: new Map(), wholes: wholeSlots(forward, trained, dist) };
+  return { copies: copiedSlots(forward), wholes: [] };
 }
 
 /** What micro-batches contributed so far, this one included. */
@@ -120,21 +156,35 @@ function addedToSlots(graph: Graph, own: Contribution): Contribution {
   return new Map([...own].map(([name, value]) => [name, add(graph.slot(name, value.shape, value.dtype), value)]));
 }
 
-/** What all processes contributed. */
+const isGradient = (name: string) => name.startsWith(gradientPrefix);
+const othersIn = (contribution: Contribution) => [...contribution].filter(([name]) => !isGradient(name));
+const gradientsIn = (contribution: Contribution) => [...contribution].filter(([name]) => isGradient(name));
+
+/** What all processes contributed; of gradients, where parameters lie in shards, this process's. */
 function reduced(own: Contribution, dist: DistConfig): Contribution {
-  const names = [...own.keys()];
-  const isGradient = (name: string) => name.startsWith(gradientPrefix);
-  const gradients = names.filter(isGradient).map((name) => ({ name, value: own.get(name) as Value }));
-  const others = names.filter((name) => !isGradient(name));
+  const others = othersIn(own);
   const sums = reduceSums(
-    others.map((name) => own.get(name) as Value),
+    others.map(([, value]) => value),
     dist,
   );
+  const summed = dist.zero === 0 ? reducedWhole(own, dist) : dist.zero === 1 ? scattered(own, dist) : own;
+  return new Map([...gradientsIn(summed), ...others.map(([name], i): [string, Value] => [name, sums[i] as Value])]);
+}
+
+function reducedWhole(own: Contribution, dist: DistConfig): Contribution {
+  const gradients = gradientsIn(own).map(([name, value]) => ({ name, value }));
   const summed = reduceGradients(gradients, dist);
-  return new Map([
-    ...gradients.map(({ name }, i): [string, Value] => [name, summed[i] as Value]),
-    ...others.map((name, i): [string, Value] => [name, sums[i] as Value]),
-  ]);
+  return new Map(gradients.map(({ name }, i) => [name, summed[i] as Value]));
+}
+
+/** The same with this process's shards of the sums of gradients over all. */
+function scattered(own: Contribution, dist: DistConfig): Contribution {
+  const gradients = gradientsIn(own);
+  const shards = scatterGradients(
+    gradients.map(([, value]) => value),
+    dist,
+  );
+  return new Map([...own, ...gradients.map(([name], i): [string, Value] => [name, shards[i] as Value])]);
 }
 
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>, { optimizer }: StepConfig) =>
@@ -202,6 +252,7 @@ function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>, conf
   const { main, mtp, balance, counts, ...loads } = Object.fromEntries(graph.outputs) as Record<string, Value> & Terms;
   graph.outputs.clear();
   if (counts) graph.output('counts', counts);
+  const losses = concat([main, mtp, balance], 0);
   const trainable = trainableOf(parameters, config);
   const grads = gradients(
     add(add(main, mtp), balance),
@@ -210,7 +261,7 @@ function backward(graph: Graph, parameters: ReadonlyMap<string, Parameter>, conf
   return new Map<string, Value>([
     ...trainable.map(({ name }, i): [string, Value] => [`${gradientPrefix}${name}`, grads[i] as Value]),
     ...Object.entries(loads),
-    ['losses', concat([main, mtp, balance], 0)],
+    ['losses', losses],
   ]);
 }
 
@@ -219,23 +270,27 @@ function applyUpdate(
   graph: Graph,
   parameters: ReadonlyMap<string, Parameter>,
   summed: Contribution,
-  copies: ReadonlyMap<string, WorkingCopy>,
+  { copies, wholes }: ReadForms,
   config: StepConfig,
 ): void {
+  const { dist } = config;
   const trainable = trainableOf(parameters, config);
   const grads = trainable.map(({ name }) => summed.get(`${gradientPrefix}${name}`) as Value);
   const loads = [...summed].filter(([name]) => name.startsWith('load/'));
 
   const lossScale = config.lossScale && readLossScale(graph);
-  const clipped = clip(graph, grads, lossScale, config.clip, (values) => normOf(values, config.dist));
+  const clipped = clip(graph, grads, lossScale, config.clip, (values) => normOf(values, dist));
   const allFinite = finite(clipped.norm);
   const isSound = multiply(allFinite, lessEqual(clipped.norm, graph.input('skipAbove', [1], 'fp32')));
   graph.predicated(cast(isSound, 'int32'), () => {
     const rates = { lr: graph.input('lr', [1], 'fp32'), gradScale: clipped.scale };
-    applyOptimizer(graph, trainable, clipped.grads, rates, config.optimizer, copies, bestDType());
+    const updated = isSharded(dist) ? asShards(trainable, config.optimizer, dist) : trainable;
+    applyOptimizer(graph, updated, clipped.grads, rates, config.optimizer, copies, bestDType());
     for (const [name, load] of loads) balanceRouter(graph, parameters, name.slice('load/'.length), load);
     rememberNorm(graph, clipped.norm, config.clip);
     if (config.optimizer.emaDecay !== null) applyEma(graph, parameters, config.optimizer.emaDecay);
+    const next = ({ parameter }: WholeSlot) => graph.updates.get(shardPrefix + parameter) as Value;
+    if (isSharded(dist)) gatherWholes(graph, wholes, next, dist);
   });
   if (config.lossScale) updateLossScale(graph, allFinite, config.lossScale);
 
@@ -248,12 +303,13 @@ function applyUpdate(
 
 /** One norm for all processes: whatever follows from it they decide alike, on whatever processors they run. */
 function normOf(grads: readonly Value[], dist: DistConfig | null): Value {
+  if (isSharded(dist)) return normOfShards(grads, dist);
   const norm = globalNorm(grads);
   return dist ? (allReduce([norm], { ...dataRanks(dist), op: 'max', wire: 'fp32' })[0] as Value) : norm;
 }
 
 /** DeepSeek-V3, §2.1.2: the bias of an overloaded expert falls by γ, that of an underloaded one rises. */
-function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>, layer: string, load: Value): void {
+export function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>, layer: string, load: Value): void {
   const name = `${layer}.gate.e_score_correction_bias`;
   if (!parameters.has(name)) return;
   const experts = load.shape[1] as number;
@@ -265,12 +321,13 @@ function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>,
 /** Evaluation: the summed cross-entropy of the main head. */
 export function traceEvaluation(
   model: Model,
-  config: Pick<StepConfig, 'batch' | 'seqLen' | 'precision' | 'chunkRows'>,
+  config: Pick<StepConfig, 'batch' | 'seqLen' | 'precision' | 'chunkRows' | 'optimizer' | 'dist'>,
 ): Graph {
   const graph = new Graph();
   const inputs = batchInputs(graph, config.batch, config.seqLen, 0);
   const output = model.forward(new ParameterScope(graph, new Map()), inputs);
   const scales = { main: fill(graph, [1], 1), mtp: [], balance: fill(graph, [1], 0) };
   graph.output('loss', languageModelLoss(output, inputs, scales, { ...config, labelSmoothing: 0, zLoss: 0 }).main);
-  return readWorkingCopies(runForwardPasses(graph, config.precision));
+  const forward = runForwardPasses(graph, config.precision);
+  return readStored(forward, trainedNames(parametersOf(model), config), config.dist);
 }
