@@ -6,6 +6,8 @@ import { HadalError } from '../core/errors.js';
 export interface ProcessGroupOptions extends Omit<NativeProcessGroupOptions, 'timeoutMs'> {
   /** Seconds that a collective waits for the others, and connecting does. */
   timeout: number;
+  /** Ends the waiting for the others. */
+  signal?: AbortSignal;
   /** Gives the others this rank's address, and all ranks' in their order. */
   exchange(address: Uint8Array): Promise<Uint8Array[]>;
 }
@@ -20,10 +22,13 @@ export interface ProcessGroupOptions extends Omit<NativeProcessGroupOptions, 'ti
 export async function openProcessGroup({
   timeout,
   exchange,
+  signal,
   ...options
 }: ProcessGroupOptions): Promise<NativeProcessGroup> {
   const made = attempt(() => new (loadAddon().ProcessGroup)({ ...options, timeoutMs: Math.ceil(timeout * 1000) }));
   const group = await made;
+  const stop = (): void => group.abort('[comm] the round ended before all ranks were connected');
+  signal?.addEventListener('abort', stop, { once: true });
   try {
     const addresses = await exchange(group.address);
     await attempt(() => group.connect(addresses));
@@ -31,6 +36,8 @@ export async function openProcessGroup({
   } catch (error) {
     group.dispose();
     throw error;
+  } finally {
+    signal?.removeEventListener('abort', stop);
   }
 }
 
