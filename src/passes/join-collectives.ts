@@ -25,15 +25,17 @@ export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
   const placed = new Set<Node>();
   const calls = new Map<Node, Bucket>();
   const buckets = new Map<string, Bucket>();
-  /** Number of the last call that a node's inputs come from, and nodes that wait for later ones. */
-  const lastCall = new Map<Node, number>();
+  /** Calls so far whose tensors the backward pass alone made; as many as a node's inputs have seen; nodes that wait for more. */
+  let rounds = 0;
+  const roundOf = new Map<Node, number>();
   const ripening = new Set<Node>();
 
   const call = (bucket: Bucket) => {
     calls.set(bucket.nodes[0] as Node, bucket);
-    for (const node of bucket.nodes) lastCall.set(node, calls.size);
+    if (bucket.nodes.every((node) => roundBefore(node) === 0)) rounds++;
+    for (const node of bucket.nodes) roundOf.set(node, rounds);
     for (const node of bucket.nodes) place(node);
-    for (const node of ripening) if (!placed.has(node) && callBefore(node) < calls.size) place(node);
+    for (const node of ripening) if (!placed.has(node) && roundBefore(node) < rounds) place(node);
   };
   const emit = (key: string) => {
     const bucket = buckets.get(key);
@@ -52,22 +54,24 @@ export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
     bucket.bytes += bytes;
     if (bucket.bytes >= bucketBytes) emit(key);
   };
-  const callBefore = (node: Node) => Math.max(0, ...reads(node).map((value) => lastCall.get(value.node) ?? 0));
+  const roundBefore = (node: Node) => Math.max(0, ...reads(node).map((value) => roundOf.get(value.node) ?? 0));
   const ready = (node: Node) => {
     if (node.op.join) return collect(node);
-    const before = callBefore(node);
-    if (before === 0 || before < calls.size) place(node);
+    const before = roundBefore(node);
+    if (before === 0 || before < rounds) place(node);
     else ripening.add(node);
   };
   const place = (node: Node) => {
     order.push(node);
     placed.add(node);
     ripening.delete(node);
-    if (!node.op.join) lastCall.set(node, moving.has(node) ? callBefore(node) : 0);
+    if (!node.op.join) roundOf.set(node, moving.has(node) ? roundBefore(node) : 0);
     for (const reader of new Set(node.outputs.flatMap((output) => readers.get(output) ?? []))) {
       if (!placed.has(reader) && reads(reader).every((value) => placed.has(value.node))) ready(reader);
     }
   };
+  // Nothing waits for what is there from the beginning.
+  for (const node of graph.nodes) if (node.op.isSource) place(node);
   for (const node of graph.nodes) {
     if (placed.has(node) || node.op.join) continue;
     for (const { node: maker } of reads(node)) if (!placed.has(maker)) emit(keyOf(maker));
