@@ -12,12 +12,11 @@ import type { TensorPieces } from '../formats/tensor-pieces.js';
 import { type ModelFilesOptions, modelContents, type ReadPart, readPart } from '../session/model-directory.js';
 import { hasUpdated, type TrainState } from './checkpoint.js';
 import { emaContents } from './ema-model.js';
-import { type SavedTensor, savedTensors } from './saved-tensors.js';
-import type { Stepper } from './stepper.js';
+import { type SavedTensor, savedTensors, type TensorHolder } from './saved-tensors.js';
 
 /** What is written where: the state of a training, and the files beside its weights. */
 export interface CheckpointParts {
-  stepper: Stepper;
+  stepper: TensorHolder;
   state: TrainState;
   beside: ModelFilesOptions;
 }

@@ -17,8 +17,7 @@ import { checkpointsPath } from './checkpoint-list.js';
 import { loadEma } from './ema-model.js';
 import { loadState } from './load-state.js';
 import type { RunDirectory } from './run-directory.js';
-import { savedTensors } from './saved-tensors.js';
-import type { Stepper } from './stepper.js';
+import { savedTensors, type TensorHolder } from './saved-tensors.js';
 import { Together } from './together.js';
 import { nothingWatched } from './watch.js';
 
@@ -68,7 +67,7 @@ type CheckpointsOfRun = Pick<RunDirectory, 'path' | 'checkpoints' | 'setAside'>;
  */
 export async function loadNewestCheckpoint(
   run: CheckpointsOfRun,
-  stepper: Stepper,
+  stepper: TensorHolder,
   notes: (message: string) => void,
   together = new Together(null),
 ): Promise<TrainState | null> {
@@ -132,7 +131,7 @@ interface Loaded {
   notes: string[];
 }
 
-async function loadCheckpoint(path: string, stepper: Stepper, together: Together): Promise<Loaded> {
+async function loadCheckpoint(path: string, stepper: TensorHolder, together: Together): Promise<Loaded> {
   const source = await openModelSource(path);
   requireSameModel(source, stepper.model);
   const file = join(path, 'state.json');

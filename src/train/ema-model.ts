@@ -3,11 +3,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { HadalError } from '../core/errors.js';
 import { contentsIn, type DirectoryContents } from '../formats/directory-contents.js';
+import type { Model } from '../models/model.js';
 import { withEma } from '../optim/ema.js';
 import { type ModelFilesOptions, modelContents, type ReadPart } from '../session/model-directory.js';
 import { loadParameters, openModelSource } from '../session/model-source.js';
 import type { SavedTensor } from './saved-tensors.js';
-import type { Stepper } from './stepper.js';
 
 /** Folder of a checkpoint that holds them. */
 const folder = 'ema';
@@ -19,7 +19,7 @@ const folder = 'ema';
  * @param hasMeans - whether there was an update; the weights stand for the means until then
  */
 export function emaContents(
-  { model }: Stepper,
+  { model }: { model: Model },
   saved: ReadonlyMap<string, SavedTensor>,
   hasMeans: boolean,
   options: ModelFilesOptions & { read: ReadPart<SavedTensor> },

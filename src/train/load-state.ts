@@ -22,9 +22,11 @@ export async function loadState(
   for (const tensor of saved.values()) {
     const { name, kind, format, shape, held, range, spread } = tensor;
     const entry = found.get(name);
-    if (kind !== 'state' || (!entry && isOfCompression(name))) continue;
     const isOwn = spread === 'own';
-    if (!entry || entry.dtype !== format || sizeOf(entry.shape) !== sizeOf(shape) || isOwn !== entry.owners > 0) {
+    const fits = entry?.dtype === format && sizeOf(entry.shape) === sizeOf(shape) && isOwn === entry.owners > 0;
+    // Compression begins anew where it is another.
+    if (kind !== 'state' || (!fits && isOfCompression(name))) continue;
+    if (!fits) {
       const got = entry ? `${entry.dtype} of ${sizeOf(entry.shape)}` : 'none';
       throw new HadalError(
         'HADAL_ERR_CHECKPOINT',

@@ -38,19 +38,19 @@ export interface SharedWork {
 export async function saveTogether(together: Together, name: string, path: string, work: SharedWork): Promise<number> {
   let hidden: string | null = null;
   try {
-    const made = await together.madeByFirst(`${name}/directory`, async () => {
+    const made = await together.madeByFirst(`${name} directory`, async () => {
       hidden = await makeHidden(path);
       return { directory: basename(hidden), host: hostname() };
     });
     const dir = join(dirname(path), made.directory);
-    const sums = await together.done(`${name}/files`, async () => {
+    const sums = await together.done(`${name} files`, async () => {
       requireSeen(together, dir, made.host);
       return naming(together, () => work.write(dir));
     });
     const { assemble } = work;
-    if (assemble) sums.push(...(await together.done(`${name}/models`, () => naming(together, () => assemble(dir)))));
+    if (assemble) sums.push(...(await together.done(`${name} models`, () => naming(together, () => assemble(dir)))));
     const written = Object.assign({}, ...sums) as Written;
-    return await together.madeByFirst(`${name}/whole`, () => finish(dir, path, written, work));
+    return await together.madeByFirst(`${name} whole`, () => finish(dir, path, written, work));
   } catch (error) {
     // The first error is the one to report; what cannot be removed now, a later save removes.
     if (hidden) await rm(hidden, { recursive: true, force: true }).catch(() => {});

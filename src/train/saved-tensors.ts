@@ -2,12 +2,17 @@
 import type { DType } from '../core/dtype.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { SafetensorsDType } from '../formats/safetensors.js';
+import { powerSgdPrefix } from '../optim/compression/power-sgd.js';
+import { residualScaleSlot } from '../optim/compression/residuals.js';
 import { residualPrefix } from '../optim/dist-config.js';
 import { emaPrefix } from '../optim/ema.js';
 import { shardOfSlot, shardPrefix } from '../optim/zero.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { TensorShare } from '../session/open-parameters.js';
 import type { Stepper } from './stepper.js';
+
+/** What holds tensors to save. */
+export type TensorHolder = Pick<Stepper, 'model' | 'parameters' | 'stateSlots' | 'tensors' | 'config' | 'device'>;
 
 /** A tensor under the name that checkpoints know it by. */
 export interface SavedTensor extends TensorShare {
@@ -24,10 +29,16 @@ const formats: Record<DType, SafetensorsDType> = { fp32: 'F32', bf16: 'BF16', fp
 
 /** Slots that compression carries on. */
 export const isOfCompression = (name: string): boolean =>
-  name.startsWith(residualPrefix) || name.startsWith('powersgd.');
+  name.startsWith(residualPrefix) || name.startsWith(powerSgdPrefix) || name === residualScaleSlot;
 
 /** By name: parameters, and state by its slots. The same on all processes but for what they hold. */
-export function savedTensors({ parameters, stateSlots, tensors, config, device }: Stepper): Map<string, SavedTensor> {
+export function savedTensors({
+  parameters,
+  stateSlots,
+  tensors,
+  config,
+  device,
+}: TensorHolder): Map<string, SavedTensor> {
   const { dist } = config;
   const saved = new Map<string, SavedTensor>();
   const add = (name: string, slot: string, kind: SavedTensor['kind']): void => {

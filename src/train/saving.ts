@@ -15,8 +15,7 @@ import type { CheckpointEvent, WarningEvent } from './events.js';
 import type { RunDirectory } from './run-directory.js';
 import { saveTogether, type Written } from './save-together.js';
 import type { SaveTask, WriteTask } from './save-worker.js';
-import { savedTensors } from './saved-tensors.js';
-import type { Stepper } from './stepper.js';
+import { savedTensors, type TensorHolder } from './saved-tensors.js';
 import { Together } from './together.js';
 
 /** Waiting for the save before is worth a word from here on. */
@@ -45,7 +44,7 @@ export class CheckpointSaver implements AsyncDisposable {
 
   constructor(
     private readonly run: RunDirectory,
-    private readonly stepper: Stepper,
+    private readonly stepper: TensorHolder,
     /** Files beside the weights. */
     private readonly beside: ModelFilesOptions,
     private readonly config: TrainConfig['checkpoint'],
@@ -97,7 +96,7 @@ export class CheckpointSaver implements AsyncDisposable {
 
   /** Where one process has no room for a copy, all wait; whether the checkpoint stands already, rank 0 knows. */
   async #agreed(state: TrainState, room: Snapshot | null): Promise<Save> {
-    const name = `save ${++this.#count}`;
+    const name = `save/${++this.#count}`;
     const path = this.run.checkpointPath(state.step);
     const here = { hasRoom: room !== null, stands: state.step === this.#standing && existsSync(path) };
     const all = await this.together.gather(name, here);
