@@ -1,15 +1,21 @@
 #include "binding/process-group.h"
 
 #include <algorithm>
+#include <chrono>
+#include <exception>
+#include <utility>
+
+#include "comm/hierarchical.h"
 
 namespace hadal {
 
-// A call of connect() and what came of it.
-struct ProcessGroupHandle::Connecting {
-  explicit Connecting(Napi::Env env) : promise(Napi::Promise::Deferred::New(env)) {}
+// What was begun by a call from JavaScript, and what came of it.
+struct ProcessGroupHandle::Call {
+  explicit Call(Napi::Env env) : promise(Napi::Promise::Deferred::New(env)) {}
   Napi::Promise::Deferred promise;
   Napi::ObjectReference handle;
   std::string error;
+  std::vector<double> times;  // milliseconds; empty: the promise is of nothing
 };
 
 namespace {
@@ -61,23 +67,25 @@ ProcessGroupHandle::ProcessGroupHandle(const Napi::CallbackInfo &info)
 }
 
 ProcessGroupHandle::~ProcessGroupHandle() {
-  connecting_.stop();  // who connects is kept: nothing runs
+  thread_.stop();  // who connects is kept: nothing runs
   if (group_) callback_.Release();
   environment_->groups.erase(this);
 }
 
 void ProcessGroupHandle::shutdown() {
   if (!group_) return;
-  group_->abort("[comm] the process ended");
-  connecting_.stop();
+  current().abort("[comm] the process ended");
+  thread_.stop();
+  levels_.reset();
   group_.reset();
   callback_.Release();
 }
 
 void ProcessGroupHandle::dispose(const Napi::CallbackInfo &) {
   if (!group_) return;
-  group_->abort("[comm] the process group was disposed of");
-  group_.reset();  // connect() under way ends with that, and settles
+  current().abort("[comm] the process group was disposed of");
+  levels_.reset();
+  group_.reset();  // calls under way end with that, and settle
   callback_.Release();
 }
 
@@ -87,9 +95,9 @@ const std::shared_ptr<ConnectableGroup> &ProcessGroupHandle::open() const {
 }
 
 std::shared_ptr<ProcessGroup> ProcessGroupHandle::group() const {
-  const auto &group = open();
+  const std::shared_ptr<ProcessGroup> group = open();
   if (state_ != State::connected) throw Napi::Error::New(Env(), "[native] expected a connected process group");
-  return group;
+  return levels_ ? levels_ : group;
 }
 
 Napi::Value ProcessGroupHandle::rank(const Napi::CallbackInfo &info) {
@@ -122,43 +130,93 @@ Napi::Value ProcessGroupHandle::connect(const Napi::CallbackInfo &info) {
   }
   if (state_ != State::made) throw Napi::Error::New(env, "[native] expected a process group to be connected once");
   state_ = State::connecting;
-  auto *connecting = new Connecting(env);
-  connecting->handle = Napi::Persistent(info.This().As<Napi::Object>());
-  const Napi::Promise promise = connecting->promise.Promise();
+  return start(info, [group, addresses = std::move(addresses)](Call &) { group->connect(addresses); });
+}
+
+Napi::Value ProcessGroupHandle::start(const Napi::CallbackInfo &info, std::function<void(Call &)> work) {
+  Napi::Env env = info.Env();
+  auto *call = new Call(env);
+  call->handle = Napi::Persistent(info.This().As<Napi::Object>());
+  const Napi::Promise promise = call->promise.Promise();
   callback_.Ref(env);
   callback_.Acquire();  // it outlives dispose()
-  connecting_.post([group, connecting, addresses = std::move(addresses), callback = callback_]() mutable {
+  thread_.post([call, work = std::move(work), callback = callback_]() mutable {
     try {
-      group->connect(addresses);
-    } catch (const CommError &error) {
-      connecting->error = error.what();
+      work(*call);
+    } catch (const std::exception &error) {
+      call->error = error.what();
     }
-    callback.NonBlockingCall(connecting);
+    callback.NonBlockingCall(call);
     callback.Release();
   });
   return promise;
 }
 
-void ProcessGroupHandle::settle(Napi::Env env, Napi::Function, ProcessGroupHandle *handle, Connecting *connecting) {
-  std::unique_ptr<Connecting> owned(connecting);
+void ProcessGroupHandle::settle(Napi::Env env, Napi::Function, ProcessGroupHandle *handle, Call *call) {
+  std::unique_ptr<Call> owned(call);
   if (!env) {  // the environment is gone: its references went with it
-    connecting->handle.SuppressDestruct();
+    call->handle.SuppressDestruct();
     return;
   }
   Napi::HandleScope scope(env);
   if (handle->group_) handle->callback_.Unref(env);
-  if (!connecting->error.empty()) return connecting->promise.Reject(Napi::Error::New(env, connecting->error).Value());
+  if (!call->error.empty()) return call->promise.Reject(Napi::Error::New(env, call->error).Value());
   handle->state_ = State::connected;
-  connecting->promise.Resolve(env.Undefined());
+  if (call->times.empty()) return call->promise.Resolve(env.Undefined());
+  auto times = Napi::Array::New(env, call->times.size());
+  for (uint32_t i = 0; i < call->times.size(); i++) times.Set(i, call->times[i]);
+  call->promise.Resolve(times);
+}
+
+void ProcessGroupHandle::useLevels(const Napi::CallbackInfo &info) {
+  Napi::Env env = info.Env();
+  const auto all = group();
+  const auto box = unwrap<ProcessGroupHandle>(info[0])->group(), across = unwrap<ProcessGroupHandle>(info[1])->group();
+  const double least = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : -1;
+  if (!(least >= 0 && least <= 1e15)) throw Napi::TypeError::New(env, "[native] expected leastBytes of 0 or more");
+  if (levels_) throw Napi::Error::New(env, "[native] expected a process group of one level");
+  try {
+    levels_ = std::make_shared<HierarchicalGroup>(all, box, across, static_cast<int64_t>(least));
+  } catch (const CommError &error) {
+    throw Napi::Error::New(env, error.what());
+  }
+}
+
+Napi::Value ProcessGroupHandle::timeExchange(const Napi::CallbackInfo &info) {
+  Napi::Env env = info.Env();
+  const auto group = this->group();
+  const auto number = [&](int i) { return info[i].IsNumber() ? info[i].As<Napi::Number>().DoubleValue() : -1; };
+  const double peer = number(0), bytes = number(1), times = number(2);
+  if (!(peer >= 0 && peer < group->size() && peer != group->rank() && bytes >= 1 && bytes <= 1 << 30 && times >= 1 &&
+        times <= 1e6))
+    throw Napi::TypeError::New(env, "[native] expected another rank, 1 to 2^30 bytes, and at least one time");
+  return start(info, [group, peer = static_cast<int>(peer), bytes = static_cast<int64_t>(bytes),
+                      times = static_cast<int>(times)](Call &call) {
+    std::vector<uint8_t> data(static_cast<size_t>(bytes));
+    for (int i = 0; i < times; i++) {
+      const auto began = std::chrono::steady_clock::now();
+      if (group->rank() < peer) {
+        group->send(data.data(), bytes, peer);
+        group->receive(data.data(), bytes, peer);
+      } else {
+        group->receive(data.data(), bytes, peer);
+        group->send(data.data(), bytes, peer);
+      }
+      const std::chrono::duration<double, std::milli> both = std::chrono::steady_clock::now() - began;
+      call.times.push_back(both.count() / 2);
+    }
+  });
 }
 
 void ProcessGroupHandle::abort(const Napi::CallbackInfo &info) {
   if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "[native] expected a reason");
-  open()->abort(info[0].As<Napi::String>().Utf8Value());
+  open();
+  current().abort(info[0].As<Napi::String>().Utf8Value());
 }
 
 Napi::Value ProcessGroupHandle::wireBytes(const Napi::CallbackInfo &info) {
-  const WireBytes bytes = open()->wireBytes();
+  open();
+  const WireBytes bytes = current().wireBytes();
   auto result = Napi::Object::New(info.Env());
   result["sent"] = static_cast<double>(bytes.sent);
   result["received"] = static_cast<double>(bytes.received);
@@ -169,7 +227,8 @@ Napi::Function defineProcessGroup(Napi::Env env) {
   using Handle = ProcessGroupHandle;
   return Handle::DefineClass(
       env, "ProcessGroup",
-      {Handle::InstanceMethod<&Handle::connect>("connect"), Handle::InstanceMethod<&Handle::abort>("abort"),
+      {Handle::InstanceMethod<&Handle::connect>("connect"), Handle::InstanceMethod<&Handle::useLevels>("useLevels"),
+       Handle::InstanceMethod<&Handle::timeExchange>("timeExchange"), Handle::InstanceMethod<&Handle::abort>("abort"),
        Handle::InstanceMethod<&Handle::wireBytes>("wireBytes"), Handle::InstanceMethod<&Handle::dispose>("dispose"),
        Handle::InstanceAccessor<&Handle::rank>("rank"), Handle::InstanceAccessor<&Handle::size>("size"),
        Handle::InstanceAccessor<&Handle::address>("address")});

@@ -67,6 +67,10 @@ export interface NativeProcessGroup {
   readonly address: Uint8Array;
   /** Connects to all, whose addresses are given in the order of ranks. Rejects naming the ranks that do not answer. */
   connect(addresses: Uint8Array[]): Promise<void>;
+  /** From now on all-reduces of so many bytes go in two levels: inside this rank's box, and across the boxes. */
+  useLevels(box: NativeProcessGroup, across: NativeProcessGroup, leastBytes: number): void;
+  /** Milliseconds that messages to and from another rank take one way; that rank calls it at the same time. */
+  timeExchange(peer: number, bytes: number, times: number): Promise<number[]>;
   /** Lets what is under way fail with this reason. */
   abort(reason: string): void;
   /** Bytes that went over the wire so far. */

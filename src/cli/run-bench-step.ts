@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { HadalError } from '../core/errors.js';
 import { formatCount, formatFlops, formatInteger } from '../core/format.js';
 import { parseJson } from '../core/json.js';
+import { median } from '../core/median.js';
 import { usableProcessors } from '../core/processors.js';
 import { batchFromRows } from '../data/batch.js';
 import { randomUint32 } from '../data/shuffle.js';
@@ -150,12 +151,6 @@ async function rowSource(
     );
   };
   return () => Array.from({ length: batch }, () => Array.from({ length: seq }, token));
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return ((sorted[Math.floor(middle)] as number) + (sorted[Math.ceil(middle) - 1] as number)) / 2;
 }
 
 function rounded(value: number, digits: number): number {

@@ -5,6 +5,8 @@ export const envFlags = {
   HADAL_NATIVE: 'path of the native binary to load',
   HADAL_ISA: 'portable, avx2, avx512 or avx512bf16: the most that kernels may use',
   HADAL_NO_ONEDNN: '1: our own products instead of oneDNN',
+  HADAL_COMM_HIERARCHY:
+    'sums over processes in two levels, inside boxes and across: auto, off, or bytes from which on; docs/networks.md',
   HADAL_TRUST_PATTERNS: '1: take every pattern of a tokenizer.json, also one that may hang',
   HADAL_NO_APT: '1: set-up installs no system packages',
 } as const;

@@ -1,5 +1,6 @@
 // Which processes are near each other, and what follows: what of the mesh belongs inside a box, and in how many levels gradients are
 // summed. Decisions alone; `hadal doctor --comm` measures.
+import { median } from '../core/median.js';
 import type { MeshAxis } from '../core/mesh.js';
 
 /** Where a process runs. Two that agree in all share memory and a loopback device. */
@@ -83,12 +84,6 @@ function quality(pairs: readonly Pair[], { latencyUs, bandwidth }: Links): LinkQ
   const of = (matrix: Links['latencyUs']) =>
     median(pairs.flatMap(([a, b]) => [matrix[a]?.[b] as number, matrix[b]?.[a] as number]));
   return { latencyUs: of(latencyUs), bandwidth: of(bandwidth) };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return ((sorted[Math.floor(middle)] as number) + (sorted[Math.ceil(middle) - 1] as number)) / 2;
 }
 
 export interface AxisAdvice {
