@@ -1,6 +1,6 @@
 // What terminal and plain display say of an event, so that both say the same.
 import { formatBytes, formatCount, formatDuration, formatInteger } from '../core/format.js';
-import type { EvaluationEvent, PrepareEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.js';
+import type { EvaluationEvent, PrepareEvent, RoundEvent, StartEvent, StepEvent, TrainEvent } from '../train/events.js';
 import { memoryLines } from './memory-lines.js';
 
 /** Told every event of a run, in order. */
@@ -27,6 +27,7 @@ export function startLines(event: StartEvent): string[] {
     `model  ${formatCount(parameters)} parameters, ${formatCount(activeParameters)} active a token`,
     `data   ${formatCount(trainTokens)} tokens to train on, ${formatCount(heldOutTokens)} held out`,
     `device ${device}, ${threads} thread${threads === 1 ? '' : 's'}, ${instructionSet}, ${dtype}`,
+    ...(event.worldSize > 1 ? [`world  ${event.worldSize} processes, this is rank ${event.rank}`] : []),
     ...memoryLines(memory).map((line, i) => `${i === 0 ? 'memory' : '      '} ${line}`),
     `run    ${event.runDir}${event.step > 0 ? `, continues after step ${formatInteger(event.step)}` : ''}`,
     ...event.notes.map((note) => `note   ${note}`),
@@ -46,8 +47,13 @@ export function stepFields(event: StepEvent, etaMs: number | null): string[] {
     `norm ${gradNorm.toFixed(2)}`,
     `lr ${lr.toExponential(1)}`,
     ...(lossScale === null ? [] : [`scale ${lossScale}`]),
+    ...(event.world ? [communicationField(event.world)] : []),
   ];
 }
+
+/** Share of the step that was waited for the other processes, and what was sent for it. */
+const communicationField = ({ commShare, wireBytesSent }: NonNullable<StepEvent['world']>): string =>
+  `comm ${Math.round(100 * commShare)} % ${formatBytes(wireBytesSent)}`;
 
 /** An evaluation in a line. */
 export function evaluationLine({ step, evalLoss, emaEvalLoss, bitsPerByte, tokens }: EvaluationEvent): string {
@@ -70,11 +76,19 @@ export function lastingLines(event: TrainEvent): string[] {
       return [
         `back   from step ${formatInteger(event.from)} to step ${formatInteger(event.step)}, past the data read since`,
       ];
+    case 'round':
+      return [roundLine(event)];
     case 'end':
       return endLines(event);
     default:
       return [];
   }
+}
+
+function roundLine({ round, size, lost, step, from }: RoundEvent): string {
+  const gone = lost.length === 0 ? '' : `, without rank${lost.length === 1 ? '' : 's'} ${lost.join(', ')} of the last`;
+  const where = { memory: 'as held in memory', checkpoint: 'from its checkpoint', beginning: 'from the beginning' };
+  return `round  ${round} of ${size} process${size === 1 ? '' : 'es'}${gone}: goes on after step ${formatInteger(step)}, ${where[from]}`;
 }
 
 function endLines(event: TrainEvent & { type: 'end' }): string[] {

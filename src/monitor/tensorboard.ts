@@ -135,6 +135,13 @@ export function tensorboardListener(): { listen: TrainListener } & Disposable {
         add('train/zeros_share', event.zerosShare);
         add('speed/tokens_per_second', event.tokensPerSecond);
         add('speed/step_ms', event.stepMs);
+        if (event.world) {
+          add('world/size', event.world.size);
+          add('world/communication_ms', event.world.communicationMs);
+          add('world/exposed_ms', event.world.exposedMs);
+          add('world/comm_share', event.world.commShare);
+          add('world/wire_bytes_sent', event.world.wireBytesSent);
+        }
         break;
       case 'evaluation':
         add('eval/loss', event.evalLoss);

@@ -1,5 +1,4 @@
 // What processes that train together must have in common, compared before they begin.
-import { HadalError } from '../core/errors.js';
 import type { Model } from '../models/model.js';
 import type { TrainConfig } from './config.js';
 import type { PreparedRun } from './prepare.js';
@@ -53,7 +52,7 @@ export async function requireAgreement(together: Together, name: string, claims:
   });
   if (differing.length === 0) return;
   const shown = [...differing.slice(0, 5), ...(differing.length > 5 ? [`and ${differing.length - 5} more`] : [])];
-  throw new HadalError(
+  throw together.common(
     'HADAL_ERR_CONFIG',
     `[train] expected the same of all ${all.length} processes, got ${shown.join('; ')}; start them all with the same version and configuration`,
   );

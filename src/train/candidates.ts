@@ -25,12 +25,14 @@ export class Candidates {
   /**
    * @param base - bytes of the process beside what is planned
    * @param budget - bytes that both may take together
+   * @param place - among the processes that train together
    */
   constructor(
     readonly planner: Planner,
     readonly dtype: PrecisionDType,
     readonly base: number,
     readonly budget: number,
+    readonly place: { rank: number; size: number } = { rank: 0, size: 1 },
   ) {}
 
   /**
@@ -54,13 +56,14 @@ export class Candidates {
   async #planned(config: SizedConfig, withinBytes?: number): Promise<Candidate> {
     const { gradAccumulationSteps: parts, checkpoint } = config;
     const accumulates = parts > 1;
-    const step = stepConfigOf(config, this.dtype);
+    const step = stepConfigOf(config, this.dtype, this.place);
     const plans = await this.planner.updates(step, { accumulates, withinBytes });
     const { base, budget } = this;
     const snapshot = hasSnapshot(config);
     const memory = planMemory(this.planner.model, plans, { gradAccumulationSteps: parts, snapshot, base, budget });
-    const { whole, first, next, apply } = plans;
-    const updates = [whole, first, apply, ...Array.from({ length: parts - 1 }, () => next)];
+    const { whole, first, next, last, apply } = plans;
+    const between = Array.from({ length: parts - (last ? 2 : 1) }, () => next);
+    const updates = accumulates ? [first, ...between, last, apply] : [whole];
     const seconds = updates.reduce((sum, plan) => sum + (plan ? secondsOf(plan) : 0), 0);
     const waiting = snapshot || checkpoint.every === 0 ? 0 : memory.saved / savedASecond / checkpoint.every;
     const arenaBytes = Math.max(...Object.values(plans).map((plan) => plan.arenaBytes));

@@ -63,8 +63,25 @@ export interface StartEvent {
   /** Number format of the computation. */
   dtype: string;
   memory: MemoryTable;
+  /** Which process of how many tells this; rank 0 alone owns the run directory. */
+  rank: number;
+  worldSize: number;
   /** What resuming on this machine changes, if anything. */
   notes: string[];
+}
+
+/** Processes were lost or came; the run goes on. A new start event comes before it. */
+export interface RoundEvent {
+  type: 'round';
+  /** Rounds before this one. */
+  round: number;
+  /** Processes now. */
+  size: number;
+  /** Ranks of the round before that are gone. */
+  lost: number[];
+  /** Updates that it goes on after, and where their state was found. */
+  step: number;
+  from: 'memory' | 'checkpoint' | 'beginning';
 }
 
 /** One update is done. */
@@ -105,6 +122,22 @@ export interface StepEvent {
   /** Bytes of native memory in blocks: now, and the most there ever were. */
   allocatedBytes: number;
   allocatedPeakBytes: number;
+  /** What the update had to do with other processes; absent where one trains alone. */
+  world?: WorldMetrics;
+}
+
+/** The processes of an update, and what passed between them. */
+export interface WorldMetrics {
+  size: number;
+  /** Rounds before, each ended by a process that was lost or came. */
+  round: number;
+  /** Milliseconds that collectives took, and of these what the computation waited for. */
+  communicationMs: number;
+  exposedMs: number;
+  /** What the computation waited for, of the step's time. */
+  commShare: number;
+  /** Bytes that this process sent for it. */
+  wireBytesSent: number;
 }
 
 /** Held-out text was evaluated. */
@@ -171,4 +204,5 @@ export type TrainEvent =
   | CheckpointEvent
   | WarningEvent
   | RollbackEvent
+  | RoundEvent
   | EndEvent;

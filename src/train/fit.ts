@@ -36,27 +36,35 @@ const growthBefore = 32 * 2 ** 20;
  * Bytes that the process may take.
  *
  * @param given - bytes, a size such as '12GiB', or 'auto': what is free, less a margin
+ * @param processes - that divide what is free
  * @throws HadalError HADAL_ERR_CONFIG for what is no size
  */
 export function memoryBudget(
   given: number | string,
   { available }: MemoryRoom = memoryRoom(),
   resident = residentBytes().now,
+  processes = 1,
 ): number {
   const most = available + resident;
-  if (given === 'auto') return Math.floor(most * (1 - margin));
+  if (given === 'auto') return Math.floor((available / processes + resident) * (1 - margin));
   return Math.min(parseBytes(given, "[train] field 'memory.budget'"), most);
 }
 
 /**
  * Decides what a configuration leaves open, so that the run keeps within its memory budget.
  *
+ * @param place - among the processes that train together
  * @throws HadalError HADAL_ERR_CONFIG for a budget that is no size; as {@link fitting}
  */
-export async function fitToMemory(config: TrainConfig, planner: Planner, dtype: PrecisionDType): Promise<Fitted> {
-  const budget = memoryBudget(config.memory.budget);
+export async function fitToMemory(
+  config: TrainConfig,
+  planner: Planner,
+  dtype: PrecisionDType,
+  place = { rank: 0, size: 1, localSize: 1 },
+): Promise<Fitted> {
+  const budget = memoryBudget(config.memory.budget, memoryRoom(), residentBytes().now, place.localSize);
   const base = residentBytes().now + growthBefore + growthInTraining;
-  const found = await fitting(config, new Candidates(planner, dtype, base, budget));
+  const found = await fitting(config, new Candidates(planner, dtype, base, budget, place));
   const { accumulates, withinBytes } = found;
   const fitted = { ...found.config, memory: { ...config.memory, budget } };
   return { config: fitted, decisions: decisionsOf(config, fitted), accumulates, withinBytes };
@@ -98,8 +106,11 @@ function decisionsOf(given: TrainConfig, fitted: FittedConfig): string[] {
 async function quickestFitting(config: TrainConfig, candidates: Candidates): Promise<Candidate | null> {
   const { gradAccumulationSteps: parts, batchRamp } = config;
   const batch = config.batch as number;
-  // A ramp begins with one micro-batch or more.
-  const open = divisorsOf(batch).filter((choice) => batch / choice <= (batchRamp?.from ?? batch));
+  // A ramp begins with one micro-batch or more, which has a row for each process.
+  const { size } = candidates.place;
+  const open = divisorsOf(batch).filter(
+    (choice) => batch / choice <= (batchRamp?.from ?? batch) && batch / choice >= size,
+  );
   let best: Candidate | null = null;
   for (const variant of variantsOf(config)) {
     // What recomputes, or lets training wait for checkpoints, is worth it for larger micro-batches only.
@@ -116,8 +127,9 @@ async function quickestFitting(config: TrainConfig, candidates: Candidates): Pro
 /** The run of the most rows a micro-batch, less a share. */
 async function largestFitting(config: TrainConfig, candidates: Candidates): Promise<Candidate | null> {
   const parts = config.gradAccumulationSteps === 'auto' ? 1 : config.gradAccumulationSteps;
+  const { size } = candidates.place;
   for (const variant of variantsOf(config)) {
-    const ofRows = (rows: number) => ({ ...variant, batch: rows * parts, gradAccumulationSteps: parts });
+    const ofRows = (rows: number) => ({ ...variant, batch: rows * parts * size, gradAccumulationSteps: parts });
     const most = await mostThatFits((rows) => candidates.bytesOf(ofRows(rows)), candidates.budget);
     if (most > 0) return candidates.of(ofRows(Math.max(1, Math.floor(most * autoShare))));
   }

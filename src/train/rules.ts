@@ -35,10 +35,7 @@ export class Rules {
   readonly #lastLookMs = new Map<Rule, number>();
   readonly #holding = new Set<Rule>();
 
-  constructor(
-    readonly rules: readonly Rule[],
-    private readonly now: () => number = () => performance.now(),
-  ) {}
+  constructor(readonly rules: readonly Rule[]) {}
 
   /** Gradient norm above which the program leaves updates out. */
   get skipAbove(): number {
@@ -47,13 +44,18 @@ export class Rules {
     );
   }
 
+  /** Whether a rule looks at what each process sees for itself: its clock, its memory. */
+  get looksAtMachine(): boolean {
+    return this.rules.some(({ metric, everySeconds }) => metric === 'memory' || everySeconds !== undefined);
+  }
+
   /** Rules that apply after a step, in their order. @param measure - null: was not measured */
-  check(step: number, measure: (metric: Metric) => Measure | null): Finding[] {
+  check(step: number, measure: (metric: Metric) => Measure | null, nowMs = performance.now()): Finding[] {
     return this.rules.flatMap((rule) => {
-      if (!this.#isDue(rule, step)) return [];
+      if (!this.#isDue(rule, step, nowMs)) return [];
       const measured = measure(rule.metric);
       if (!measured) return [];
-      this.#lastLookMs.set(rule, this.now());
+      this.#lastLookMs.set(rule, nowMs);
       const { metric, action, factor } = rule;
       const left = boundLeft(rule, measured.value);
       const isNew = !this.#holding.has(rule);
@@ -75,10 +77,10 @@ export class Rules {
     for (const rule of this.rules) if (holding.includes(JSON.stringify(rule))) this.#holding.add(rule);
   }
 
-  #isDue(rule: Rule, step: number): boolean {
+  #isDue(rule: Rule, step: number, nowMs: number): boolean {
     const { everySteps = 1, everySeconds = 0 } = rule;
     const last = this.#lastLookMs.get(rule) ?? Number.NEGATIVE_INFINITY;
-    return step % everySteps === 0 && this.now() - last >= 1000 * everySeconds;
+    return step % everySteps === 0 && nowMs - last >= 1000 * everySeconds;
   }
 }
 

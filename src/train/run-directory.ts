@@ -2,6 +2,7 @@
 import { closeSync, fstatSync, ftruncateSync, openSync, writeFileSync } from 'node:fs';
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HadalError } from '../core/errors.js';
 import { isOutOfSpace } from '../core/out-of-space.js';
 import { writeFileAtomic } from '../formats/atomic-file.js';
@@ -23,17 +24,25 @@ export interface MetricsLine {
   evalLoss?: number;
 }
 
-/** The directory of one run, owned by this process until it is disposed of. */
+/** Longest that the lock of a process that has just ended is waited for. */
+const takeOverMs = 10_000;
+
+/** The directory of one run, owned by this process until it is disposed of, or another's, in which nothing is written then. */
 export class RunDirectory implements Disposable {
   readonly #metricsPath: string;
-  readonly #lock: DirectoryLock;
+  /** null: another process of the run owns it. */
+  readonly #lock: DirectoryLock | null;
   /** Lines that a full disk has refused. */
   #unwritten = '';
   #warnings: string[] = [];
 
-  private constructor(readonly path: string) {
+  private constructor(
+    readonly path: string,
+    isOwner: boolean,
+  ) {
     this.#metricsPath = join(path, 'metrics.jsonl');
-    this.#lock = new DirectoryLock(path, { file: 'run.lock', part: 'train', verb: 'trains', fix: '--out' });
+    const use = { file: 'run.lock', part: 'train', verb: 'trains', fix: '--out' };
+    this.#lock = isOwner ? new DirectoryLock(path, use) : null;
   }
 
   /**
@@ -44,7 +53,7 @@ export class RunDirectory implements Disposable {
    */
   static async open(path: string, { resume }: { resume: boolean }): Promise<RunDirectory> {
     await withFileErrors(`make the run directory ${path}`, () => makeDirectory(resolve(checkpointsPath(path))));
-    const run = new RunDirectory(path);
+    const run = new RunDirectory(path, true);
     try {
       if (!resume && (await run.checkpoints()).length > 0) {
         throw new HadalError(
@@ -58,6 +67,23 @@ export class RunDirectory implements Disposable {
       run.dispose();
       throw error;
     }
+  }
+
+  /** Takes it over from a process of the same run that was lost, and may be ending yet. @throws as {@link open} */
+  static async takeOver(path: string): Promise<RunDirectory> {
+    for (const began = performance.now(); ; await sleep(100)) {
+      try {
+        return await RunDirectory.open(path, { resume: true });
+      } catch (error) {
+        const isLocked = error instanceof HadalError && error.code === 'HADAL_ERR_LOCKED';
+        if (!isLocked || performance.now() - began > takeOverMs) throw error;
+      }
+    }
+  }
+
+  /** Looks at a directory that another process of the same run owns. */
+  static ofAnother(path: string): RunDirectory {
+    return new RunDirectory(path, false);
   }
 
   /** Names of the checkpoints, the newest first. Those that are not whole have another name while they are written. */
@@ -83,6 +109,7 @@ export class RunDirectory implements Disposable {
 
   /** Removes all checkpoints but those that {@link keptCheckpoints} names; returns which. */
   async prune(limits: { keep: number; best: number }): Promise<string[]> {
+    if (!this.#lock) return [];
     const found = await listCheckpoints(this.path);
     const kept = keptCheckpoints(found, limits);
     const removed = found.map(({ name }) => name).filter((name) => !kept.has(name));
@@ -97,6 +124,7 @@ export class RunDirectory implements Disposable {
 
   /** Puts a damaged checkpoint out of the way, so that a whole one can take its place. */
   async setAside(name: string): Promise<void> {
+    if (!this.#lock) return;
     await this.#remove(`${name}.damaged`);
     const path = join(checkpointsPath(this.path), name);
     await withFileErrors(`rename ${path}`, () => rename(path, `${path}.damaged`));
@@ -104,11 +132,13 @@ export class RunDirectory implements Disposable {
 
   /** Writes the resolved configuration, enough to repeat the run. */
   async writeConfig(config: TrainConfig): Promise<void> {
+    if (!this.#lock) return;
     await writeFileAtomic(join(this.path, 'config.json'), `${JSON.stringify(config, null, 2)}\n`);
   }
 
   /** Appends a line to metrics.jsonl; what a full disk refuses is written with a later one. @throws HadalError HADAL_ERR_IO */
   log(line: Record<string, unknown>): void {
+    if (!this.#lock) return;
     const wasFull = this.#unwritten !== '';
     this.#unwritten += `${JSON.stringify(line)}\n`;
     const isFull = !this.#writeLines();
@@ -148,6 +178,7 @@ export class RunDirectory implements Disposable {
 
   /** Keeps the lines of metrics.jsonl up to the first that is not `kept`; a last line that was cut off is none. */
   async truncateMetrics(kept: (line: MetricsLine) => boolean): Promise<void> {
+    if (!this.#lock) return;
     const waiting = Buffer.from(this.#unwritten);
     this.#unwritten = waiting.toString('utf8', 0, endOfKept(waiting, kept));
     await withFileErrors(`write ${this.#metricsPath}`, async () => {
@@ -159,7 +190,7 @@ export class RunDirectory implements Disposable {
   dispose(): void {
     if (this.#unwritten !== '' && !this.#writeLines())
       process.emitWarning(`the disk of ${this.#metricsPath} is full: its last lines are lost`);
-    this.#lock.dispose();
+    this.#lock?.dispose();
   }
 
   [Symbol.dispose](): void {

@@ -1,25 +1,35 @@
 // The run around the step: state, evaluation, checkpoints, rules, events.
 import { loadAddon } from '../addon/addon.js';
 import { debug, envFlag } from '../core/env.js';
-import { HadalError } from '../core/errors.js';
 import type { Batch } from '../data/batch.js';
-import { DataLoader, evalBatches } from '../data/loader.js';
+import { DataLoader } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepared.js';
 import type { Device, InstructionTime } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
 import { loadParameters, type ModelSource } from '../session/model-source.js';
 import { hasUpdated, loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { explainNumerics, isNumericsFault, numericsError, writeNumericsReport } from './debug-numerics.js';
-import type { CheckpointEvent, EndEvent, EvaluationEvent, StepEvent, TrainEvent } from './events.js';
+import { heldOutLoss } from './evaluation.js';
+import type {
+  CheckpointEvent,
+  EndEvent,
+  EvaluationEvent,
+  RoundEvent,
+  StepEvent,
+  TrainEvent,
+  WorldMetrics,
+} from './events.js';
 import { memoryInUse } from './memory.js';
 import type { PreparedRun } from './prepare.js';
 import { describeFinding, type Finding, type RuleAction } from './rules.js';
-import type { RunDirectory } from './run-directory.js';
+import type { MetricsLine, RunDirectory } from './run-directory.js';
 import { CheckpointSaver } from './saving.js';
 import { scheduledValues } from './schedules.js';
+import { hasShares, shareState } from './share-state.js';
 import type { SizedConfig } from './step-config.js';
 import type { Stepper, UpdateInputs, UpdateResult } from './stepper.js';
-import { nothingWatched, Watcher } from './watch.js';
+import type { Together } from './together.js';
+import { nothingWatched, seenByAll, Watcher } from './watch.js';
 
 /** What a caller may hand to a run. */
 export interface RunHooks {
@@ -29,59 +39,133 @@ export interface RunHooks {
   alterWindow?: (window: readonly Batch[]) => readonly Batch[];
 }
 
-/** One run in progress. */
-export class Run {
+/** Where a run stands, beside its tensors: JSON, so that a process which comes to it can be told. */
+export interface Progress {
   state: TrainState;
-  #last: UpdateResult | null = null;
-  #initial: EvaluationEvent | null = null;
+  /** What is still to be done after the last update (rules, an evaluation, a checkpoint): what rules found; null: nothing. */
+  owed: Finding[] | null;
+  /** What metrics.jsonl says of the last update. */
+  lines: Record<string, unknown>[];
+  /** The last update of this run whose numbers were finite. */
+  lastFiniteStep: number | null;
+  /** The checkpoint that the run last went back to, and how often in a row. */
+  rollbacks: { to: number; count: number };
+  /** Training loss of the last update, and what was evaluated before the first one. */
+  lastLoss: number | null;
+  initial: EvaluationEvent | null;
+}
+
+/** What a run is made of. */
+export interface RunParts {
+  config: SizedConfig;
+  directory: RunDirectory;
+  stepper: Stepper;
+  device: Device;
+  prepared: PreparedRun;
+  heldOut: PreparedPart;
+  /** Where the weights come from, null where they are random. */
+  source: ModelSource | null;
+  hooks: RunHooks;
+  together: Together;
+}
+
+/** One run in progress, in one of its processes. */
+export class Run {
+  progress: Progress;
+  /** Whether parameters and state in memory are those of `progress`. */
+  isWhole: boolean;
   /** Step of the checkpoint that it goes on from. */
   #loadedStep: number | null = null;
   /** Updates of this run. */
   #updates = 0;
-  /** The last one whose numbers were finite. */
-  #lastFiniteStep: number | null = null;
-  /** The checkpoint that the run last went back to, and how often in a row. */
-  #rollbacks = { to: -1, count: 0 };
+  /** Sent until the last update. */
+  #wireBytes = 0;
   readonly #watcher: Watcher;
   readonly #began = performance.now();
 
+  /** @param kept - where the state stands that the stepper holds; null: it holds none */
   constructor(
-    readonly config: SizedConfig,
-    readonly directory: RunDirectory,
-    readonly stepper: Stepper,
-    readonly device: Device,
-    readonly prepared: PreparedRun,
-    readonly heldOut: PreparedPart,
-    /** Where the weights come from, null where they are random. */
-    readonly source: ModelSource | null,
-    private readonly hooks: RunHooks,
+    private readonly parts: RunParts,
+    kept: Progress | null,
   ) {
-    this.#watcher = new Watcher(config.watch);
-    this.state = this.#beginning();
+    this.#watcher = new Watcher(parts.config.watch);
+    this.isWhole = kept !== null;
+    this.progress = kept ?? {
+      state: this.#beginning(),
+      ...{
+        owed: null,
+        lines: [],
+        lastFiniteStep: null,
+        rollbacks: { to: -1, count: 0 },
+        lastLoss: null,
+        initial: null,
+      },
+    };
+  }
+
+  get state(): TrainState {
+    return this.progress.state;
   }
 
   /** Where a run stands before its first update. */
   #beginning(): TrainState {
+    const { config, device, stepper } = this.parts;
     return {
       step: 0,
       tokens: 0,
       skippedSteps: 0,
       evalLoss: null,
-      seed: this.config.seed,
+      seed: config.seed,
       cursor: undefined as never, // the loader's, set in openLoader()
       watch: nothingWatched,
-      threads: this.device.threads,
+      threads: device.threads,
       instructionSet: loadAddon().features().isa,
-      dtype: this.stepper.config.precision.dtype,
+      dtype: stepper.config.precision.dtype,
     };
   }
 
-  /** Fills the model: from the newest checkpoint, a directory, or at random. Returns what the user should know. */
-  async load(resumes = this.config.resume): Promise<string[]> {
-    const { config, stepper, directory } = this;
+  /**
+   * Brings all processes to one state: the newest that is in memory, else the newest checkpoint, else the beginning.
+   *
+   * @param resumes - whether checkpoints count
+   * @returns what the user should know
+   */
+  async load(resumes: boolean): Promise<string[]> {
+    const { together } = this.parts;
+    const newest = await together.fromFirst('progress', this.isWhole ? this.progress : null);
+    if (!newest) return this.#loadAnew(resumes);
+    this.progress = newest;
+    this.#watcher.goOn(newest.state.watch);
+    await this.#share();
+    return [];
+  }
+
+  /** Reads or makes the state in memory anew. */
+  async #loadAnew(resumes: boolean): Promise<string[]> {
+    this.isWhole = false;
+    const notes = await this.#loadFile(resumes);
+    await this.#share();
+    return notes;
+  }
+
+  /** Gives all processes rank 0's state. */
+  async #share(): Promise<void> {
+    const { stepper, together } = this.parts;
+    // What the others hold is a mixture meanwhile.
+    this.isWhole &&= together.isFirst;
+    await shareState(stepper);
+    await stepper.refreshWorkingCopies();
+    this.isWhole = true;
+  }
+
+  /** Fills the model: from the newest checkpoint, a directory, or at random. */
+  async #loadFile(resumes: boolean): Promise<string[]> {
+    const { config, directory, source, stepper, together } = this.parts;
     const notes: string[] = [];
+    this.progress = { ...this.progress, state: this.#beginning(), lines: [] };
     await stepper.begin();
-    const found = resumes ? await loadNewestCheckpoint(directory, stepper, (message) => notes.push(message)) : null;
+    const note = (message: string) => void notes.push(message);
+    const found = resumes ? await loadNewestCheckpoint(directory, stepper, note, together) : null;
     if (found) {
       const { threads, instructionSet, dtype } = this.state;
       const bitsOf = (state: TrainState) => `${state.threads} threads on ${state.instructionSet}, ${state.dtype}`;
@@ -90,26 +174,26 @@ export class Run {
           `the checkpoint was made with ${bitsOf(found)}, this run has ${bitsOf(this.state)}: it goes on, but not bit for bit`,
         );
       }
-      this.state = { ...found, threads, instructionSet, dtype };
+      this.progress.state = { ...found, threads, instructionSet, dtype };
       this.#loadedStep = found.step;
       this.#watcher.goOn(found.watch);
-    } else if (this.source) {
-      notes.push(...(await loadParameters(this.source, stepper.tensors, stepper.model)));
+    } else if (source) {
+      if (together.isFirst || hasShares(stepper))
+        notes.push(...(await loadParameters(source, stepper.tensors, stepper.model)));
     } else {
       await stepper.initialize(config.seed);
-      return notes;
     }
-    await stepper.refreshWorkingCopies();
     return notes;
   }
 
   /** The batches from where the state stands. @throws HadalError HADAL_ERR_CHECKPOINT when it stands in other data */
   openLoader(): DataLoader {
-    const { config, state, stepper } = this;
+    const { state } = this;
+    const { config, stepper, together } = this.parts;
+    const { dir: shards, sources } = this.parts.prepared.data.train;
     const loader = new DataLoader({
-      shards: this.prepared.data.train.dir,
-      sources: this.prepared.data.train.sources,
-      batch: stepper.config.batch,
+      ...{ shards, sources, batch: rowsAtATime(config) },
+      ...{ rank: together.rank, worldSize: together.size },
       seqLen: stepper.config.seqLen,
       mtpDepth: stepper.model.mtpDepth,
       seed: config.seed,
@@ -119,10 +203,20 @@ export class Run {
     return loader;
   }
 
+  /** Says and notes that the run goes on in another round. */
+  noteRound(lost: number[], isInMemory: boolean): RoundEvent {
+    const { round, size } = this.parts.together;
+    const { step } = this.state;
+    const from = isInMemory ? 'memory' : this.#loadedStep === null ? 'beginning' : 'checkpoint';
+    this.#log({ step, round: { round, size, lost, from } });
+    return { type: 'round', round, size, lost, step, from };
+  }
+
   /** What writes the checkpoints. */
   openSaver(): CheckpointSaver {
-    const beside = { tokenizer: this.prepared.tokenizer.files, generation: this.source?.generation ?? null };
-    const saver = new CheckpointSaver(this.directory, this.stepper, beside, this.config.checkpoint);
+    const { prepared, source, directory, stepper, config, together } = this.parts;
+    const beside = { tokenizer: prepared.tokenizer.files, generation: source?.generation ?? null };
+    const saver = new CheckpointSaver(directory, stepper, beside, config.checkpoint, together);
     if (this.#loadedStep !== null) saver.loaded(this.#loadedStep);
     return saver;
   }
@@ -130,10 +224,15 @@ export class Run {
   /** Drops what metrics.jsonl says of steps beyond the state, and of evaluations that are made once more. */
   async truncateMetrics(): Promise<void> {
     const { step } = this.state;
-    const evaluates = step === 0 || step >= this.config.steps;
-    await this.directory.truncateMetrics(
-      (line) => line.step < step || (line.step === step && !(evaluates && line.evalLoss !== undefined)),
-    );
+    const { lines } = this.progress;
+    const { directory, config } = this.parts;
+    const evaluates = step >= config.steps || (step === 0 && !this.progress.initial);
+    const stays = (line: Record<string, unknown>) => !(evaluates && line.evalLoss !== undefined);
+    // What the last update told is known: the process that wrote it may have been lost before it did.
+    const isKept = (line: MetricsLine) => lines.length === 0 && stays({ ...line });
+    await directory.truncateMetrics((line) => line.step < step || (line.step === step && isKept(line)));
+    this.progress.lines = lines.filter(stays);
+    for (const line of this.progress.lines) directory.log(line);
   }
 
   async *updates(
@@ -141,17 +240,18 @@ export class Run {
     saver: CheckpointSaver,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<TrainEvent, void> {
-    const { config } = this;
-    const { evaluation, checkpoint } = config;
-    if (this.state.step === 0) {
-      this.#initial = await this.#evaluate();
-      yield this.#initial;
+    const { config, together } = this.parts;
+    const { checkpoint } = config;
+    if (this.state.step === 0 && !this.progress.initial) {
+      this.progress.initial = await this.#evaluate();
+      yield this.progress.initial;
     }
-    const isDue = (every: number) => every > 0 && this.state.step % every === 0 && this.state.step < config.steps;
+    yield* this.#afterUpdate(loader, saver);
+    let stops = false;
     while (this.state.step < config.steps) {
-      if (signal?.aborted) {
+      if (stops || (together.size === 1 && signal?.aborted)) {
         const saved = yield* this.#save(saver);
-        throw new HadalError(
+        throw together.common(
           'HADAL_ERR_ABORTED',
           `[train] interrupted after ${this.state.step} of ${config.steps} steps; ${saved.path} is saved, --resume goes on from it`,
         );
@@ -159,21 +259,35 @@ export class Run {
       const { step } = this.state;
       const dueIn = checkpoint.every - (step % checkpoint.every);
       if (checkpoint.every > 0 && step + dueIn < config.steps) saver.prepare(dueIn);
-      const { event, findings } = await this.#update(loader);
-      yield event;
-      if (yield* this.#follow(findings, loader, saver)) continue;
-      if (isDue(evaluation.every)) yield await this.#evaluate();
-      if (isDue(checkpoint.every)) await saver.begin(this.state);
-      yield* this.#told(saver);
+      const update = await this.#update(loader, signal?.aborted ?? false);
+      stops = update.stops;
+      yield update.event;
+      yield* this.#afterUpdate(loader, saver);
     }
     const final = await this.#evaluate();
     yield final;
     const saved = yield* this.#save(saver);
+    await together.meet('end');
     yield this.#end(final, saved);
   }
 
-  async #update(loader: DataLoader): Promise<{ event: StepEvent; findings: Finding[] }> {
-    const { config, state, stepper, hooks } = this;
+  /** Does what is due after an update, unless it is done. */
+  async *#afterUpdate(loader: DataLoader, saver: CheckpointSaver): AsyncGenerator<TrainEvent, void> {
+    const { config } = this.parts;
+    const findings = this.progress.owed;
+    if (!findings) return;
+    const isDue = (every: number) => every > 0 && this.state.step % every === 0 && this.state.step < config.steps;
+    if (!(yield* this.#follow(findings, loader, saver))) {
+      if (isDue(config.evaluation.every) && this.state.evalLoss === null) yield await this.#evaluate();
+      if (isDue(config.checkpoint.every)) await saver.begin(this.state);
+      yield* this.#told(saver);
+    }
+    this.progress.owed = null;
+  }
+
+  async #update(loader: DataLoader, stops: boolean): Promise<{ event: StepEvent; stops: boolean }> {
+    const { state, progress } = this;
+    const { config, stepper, hooks, together } = this.parts;
     const begin = performance.now();
     const { microBatches, ...scheduled } = scheduledValues(config, state.step);
     const { balanceWeight } = config.loss;
@@ -185,6 +299,7 @@ export class Run {
       ...{ ...scheduled, balanceWeight, lr, seed: config.seed, step: state.step },
       mostMicroBatches: config.gradAccumulationSteps,
       ...this.#watcher.inputs(state.step + 1),
+      stops,
     };
     const isProfiled = envFlag('HADAL_DEBUG') >= 2;
     const onProfile = ++this.#updates === 3 || state.step + 1 === config.steps ? hooks.onProfile : undefined;
@@ -197,18 +312,22 @@ export class Run {
       await onProfile(result.times);
     }
 
-    const { times, activations, tokens, stops, ...measured } = result;
+    const { times, activations, tokens, stops: allStop, communicationMs, exposedMs, ...measured } = result;
+    // Before anything is waited for: the tensors hold this update.
     state.step++;
     state.tokens += tokens;
     state.evalLoss = null;
     state.skippedSteps += Number(result.skipped);
     state.cursor = loader.cursor;
-    this.#last = result;
-    if (!result.overflowed && Number.isFinite(result.loss)) this.#lastFiniteStep = state.step;
-    const { metrics, findings } = this.#watcher.afterStep(state.step, result);
+    progress.lastLoss = result.loss;
+    progress.lines = [];
+    if (!result.overflowed && Number.isFinite(result.loss)) progress.lastFiniteStep = state.step;
+    const seen = await this.#seen(result);
+    const { metrics, findings } = this.#watcher.afterStep(state.step, { ...result, ...seen }, seen.machine);
     state.watch = this.#watcher.state;
+    progress.owed = findings;
     const stepMs = performance.now() - begin;
-    const event = {
+    const event: StepEvent = {
       type: 'step',
       step: state.step,
       steps: config.steps,
@@ -219,23 +338,64 @@ export class Run {
       tokensPerSecond: (tokens / stepMs) * 1000,
       stepMs,
       ...memoryInUse(),
-    } as const;
+      ...(together.size > 1 && { world: this.#communication({ communicationMs, exposedMs, stepMs }) }),
+    };
     const { type, steps, ...line } = event;
-    this.directory.log(line);
-    return { event, findings };
+    this.#log(line);
+    return { event, stops: allStop };
+  }
+
+  /** What rules look at. */
+  async #seen({ activations }: UpdateResult): ReturnType<typeof seenByAll> {
+    const { looksAtMachine } = this.#watcher;
+    const { together } = this.parts;
+    if (together.size === 1 || !(looksAtMachine || activations)) return { machine: null, activations };
+    return seenByAll(together, looksAtMachine, activations);
+  }
+
+  /** What an update had to do with the other processes. */
+  #communication(ms: { communicationMs: number; exposedMs: number; stepMs: number }): WorldMetrics {
+    const { together } = this.parts;
+    const { communicationMs, exposedMs, stepMs } = ms;
+    const before = this.#wireBytes;
+    this.#wireBytes = together.wireBytesSent;
+    return {
+      ...{ size: together.size, round: together.round, communicationMs, exposedMs },
+      commShare: exposedMs / stepMs,
+      wireBytesSent: this.#wireBytes - before,
+    };
+  }
+
+  /** Adds a line to metrics.jsonl. */
+  #log(line: Record<string, unknown>): void {
+    this.progress.lines.push(line);
+    this.parts.directory.log(line);
   }
 
   /** Says which op and layer made an update's first number that is not finite. @throws HadalError HADAL_ERR_NUMERICS */
   async #explain(window: readonly Batch[], inputs: UpdateInputs, result: UpdateResult): Promise<void> {
     const { loss, gradNorm, lossScale } = result;
-    const about = { step: this.state.step + 1, lastFiniteStep: this.#lastFiniteStep, loss, gradNorm, lossScale };
-    const report = await explainNumerics(this.stepper, window, inputs, about);
-    if (report) throw numericsError(report, await writeNumericsReport(this.directory.path, report));
+    const about = {
+      step: this.state.step + 1,
+      lastFiniteStep: this.progress.lastFiniteStep,
+      loss,
+      gradNorm,
+      lossScale,
+    };
+    const { stepper, directory, together } = this.parts;
+    const own = await explainNumerics(stepper, window, inputs, about);
+    const reports = await together.gather('numerics', own);
+    const report = reports.find((each) => each !== null);
+    if (report) {
+      const path = await together.madeByFirst('report', () => writeNumericsReport(directory.path, report));
+      const { code, message } = numericsError(report, path);
+      throw together.common(code, message);
+    }
     // What overflowed under a loss scale that has fallen since, it will be tried with that.
     if (lossScale !== null) return;
-    throw new HadalError(
+    throw together.common(
       'HADAL_ERR_NUMERICS',
-      `[numerics] step ${about.step}: expected finite gradients, their sum over ${window.length} micro-batches is not, while each of them is; lower the learning rate`,
+      `[numerics] step ${about.step}: expected finite gradients, their sum over ${window.length * together.size} micro-batches is not, while each of them is; lower the learning rate`,
     );
   }
 
@@ -251,7 +411,7 @@ export class Run {
     const [stop, rollback] = [asking('stop'), asking('rollback')];
     if (stop) {
       const { path } = yield* this.#save(saver);
-      throw new HadalError(
+      throw this.parts.together.common(
         'HADAL_ERR_RUN',
         `[watch] step ${step}: ${describeFinding(stop)}; ${path} is saved, --resume goes on from it`,
       );
@@ -267,20 +427,20 @@ export class Run {
   /** Back to the newest checkpoint, or to the beginning where there is none; the data that was read stays behind. */
   async *#rollBack(why: Finding, loader: DataLoader): AsyncGenerator<TrainEvent, void> {
     const { step: from } = this.state;
-    this.state = this.#beginning();
-    const notes = await this.load(true);
-    const { state, config, directory } = this;
+    const notes = await this.#loadAnew(true);
+    const { state, progress } = this;
+    const { config, directory, together } = this.parts;
     const { step } = state;
     for (const message of notes) yield { type: 'warning', step, message };
     state.cursor = loader.cursor;
     this.#watcher.rollBack(state.watch);
     state.watch = this.#watcher.state;
-    this.#rollbacks = { to: step, count: this.#rollbacks.to === step ? this.#rollbacks.count + 1 : 1 };
+    progress.rollbacks = { to: step, count: progress.rollbacks.to === step ? progress.rollbacks.count + 1 : 1 };
     const { maxRollbacks } = config.watch;
-    if (this.#rollbacks.count > maxRollbacks) {
-      throw new HadalError(
+    if (progress.rollbacks.count > maxRollbacks) {
+      throw together.common(
         'HADAL_ERR_RUN',
-        `[watch] step ${from}: ${describeFinding(why)}, ${this.#rollbacks.count} times since step ${step}, expected at most ${maxRollbacks} (watch.maxRollbacks); lower the learning rate or look at the data, then --resume`,
+        `[watch] step ${from}: ${describeFinding(why)}, ${progress.rollbacks.count} times since step ${step}, expected at most ${maxRollbacks} (watch.maxRollbacks); lower the learning rate or look at the data, then --resume`,
       );
     }
     await directory.truncateMetrics((line) => line.step <= step);
@@ -290,13 +450,16 @@ export class Run {
   }
 
   async #evaluate(): Promise<EvaluationEvent> {
-    const { evalLoss, tokens } = await this.#heldOutLoss();
+    const { stepper, heldOut, config, together } = this.parts;
+    const rows = { shards: heldOut.dir, batch: rowsAtATime(config), batches: config.evaluation.batches };
+    const measure = () => heldOutLoss(stepper, rows, together);
+    const { evalLoss, tokens } = await measure();
     // Before the first update there are no means.
-    const { emaDecay } = this.stepper.config.optimizer;
+    const { emaDecay } = stepper.config.optimizer;
     const hasMeans = emaDecay !== null && hasUpdated(this.state);
-    const means = hasMeans ? await this.stepper.withMeans(() => this.#heldOutLoss()) : null;
+    const means = hasMeans ? await stepper.withMeans(measure) : null;
     this.state.evalLoss = evalLoss;
-    const bytesPerToken = this.heldOut.textBytes / this.heldOut.tokens;
+    const bytesPerToken = heldOut.textBytes / heldOut.tokens;
     const event = {
       type: 'evaluation',
       step: this.state.step,
@@ -306,23 +469,8 @@ export class Run {
       tokens,
     } as const;
     const { type, ...line } = event;
-    this.directory.log(line);
+    this.#log(line);
     return event;
-  }
-
-  /** Mean cross-entropy of held-out text, in the documents' own order. */
-  async #heldOutLoss(): Promise<{ evalLoss: number; tokens: number }> {
-    const { batch, seqLen } = this.stepper.config;
-    let nats = 0;
-    let tokens = 0;
-    let batches = 0;
-    // Packed here, in a hundredth of the time that their computation takes; starting a worker takes longer.
-    for await (const rows of evalBatches({ shards: this.heldOut.dir, batch, seqLen, threads: 0 })) {
-      nats += await this.stepper.evaluate(rows);
-      tokens += rows.counts.labels;
-      if (++batches === this.config.evaluation.batches) break;
-    }
-    return { evalLoss: nats / Math.max(1, tokens), tokens };
   }
 
   /** Saves what there is now, and waits until it stands. */
@@ -337,22 +485,26 @@ export class Run {
   /** What has happened beside the steps. */
   *#told(saver: CheckpointSaver): Generator<TrainEvent, void> {
     yield* saver.takeEvents();
-    for (const message of this.directory.takeWarnings()) yield { type: 'warning', step: this.state.step, message };
+    for (const message of this.parts.directory.takeWarnings())
+      yield { type: 'warning', step: this.state.step, message };
   }
 
   #end(final: EvaluationEvent, { path }: CheckpointEvent): EndEvent {
     return {
       type: 'end',
-      runDir: this.directory.path,
+      runDir: this.parts.directory.path,
       checkpoint: path,
       steps: this.state.step,
       tokens: this.state.tokens,
       seconds: (performance.now() - this.#began) / 1000,
-      loss: this.#last?.loss ?? Number.NaN,
+      loss: this.progress.lastLoss ?? Number.NaN,
       evalLoss: final.evalLoss,
       bitsPerByte: final.bitsPerByte,
-      initialEvalLoss: this.#initial?.evalLoss ?? null,
+      initialEvalLoss: this.progress.initial?.evalLoss ?? null,
       skippedSteps: this.state.skippedSteps,
     };
   }
 }
+
+/** Rows that all processes compute at a time. */
+const rowsAtATime = ({ batch, gradAccumulationSteps }: SizedConfig): number => batch / gradAccumulationSteps;

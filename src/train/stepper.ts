@@ -15,7 +15,7 @@ import type { CompileTask } from './compile-worker.js';
 import type { Plans } from './planning.js';
 import { slotKinds } from './slots.js';
 import { type Activation, statisticsOf } from './statistics.js';
-import { countNames, metricNames, type StepConfig, type StepPart } from './step.js';
+import { countNames, metricNames, type StepConfig } from './step.js';
 
 /** What varies from update to update. */
 export interface UpdateInputs {
@@ -53,6 +53,8 @@ export interface UpdateResult {
   overflowed: boolean;
   /** What the loss was multiplied with; null without loss scaling. */
   lossScale: number | null;
+  /** What compression left of the gradients over what they are, both in norm; null where it keeps nothing of it. */
+  compressionError: number | null;
   /** Tokens that all processes trained on. */
   tokens: number;
   /** Whether any process wants all to stop. */
@@ -157,8 +159,8 @@ export class Stepper implements Disposable {
     this.#isUsed = true;
     const schedule =
       this.#programs.whole && window.length === 1
-        ? [this.#entry('whole', given[0] as ProgramInputs)]
-        : this.#accumulating(given);
+        ? [this.#entry(this.#variant('whole', inputs), given[0] as ProgramInputs)]
+        : this.#accumulating(given, inputs);
     return this.told(window, inputs, await this.device.run(schedule, { profile }));
   }
 
@@ -177,7 +179,7 @@ export class Stepper implements Disposable {
       skipped: metrics.isSound === 0,
       overflowed: metrics.allFinite === 0,
       lossScale: this.config.lossScale && metrics.lossScale,
-      ...{ tokens, stops },
+      ...{ tokens, stops, compressionError: await this.#compressionError(metrics) },
       expertImbalance: await this.#expertImbalance(),
       activations: isWatched ? await this.#activations() : null,
       communicationMs: times.communicationMs,
@@ -193,11 +195,19 @@ export class Stepper implements Disposable {
   }
 
   /** Gradients of several micro-batches are summed; what follows is a program of its own, or the last one's. */
-  #accumulating(given: readonly ProgramInputs[]): ScheduleEntry[] {
-    const { last } = this.#programs;
-    const names = given.map((_, i) => (i === 0 ? 'first' : last && i === given.length - 1 ? 'last' : 'next'));
-    const entries = given.map((micro, i) => this.#entry(names[i] as StepPart, micro));
+  #accumulating(given: readonly ProgramInputs[], inputs: UpdateInputs): ScheduleEntry[] {
+    const last = this.#programs.last && this.#variant('last', inputs);
+    const entries = given.map((micro, i) =>
+      this.#entry(i === 0 ? 'first' : last && i === given.length - 1 ? last : 'next', micro),
+    );
     return last ? entries : [...entries, this.#entry('apply', given[0] as ProgramInputs)];
+  }
+
+  /** Compression may begin later than training. */
+  #variant(part: 'whole' | 'last', { step }: UpdateInputs): CompileTask['program'] {
+    const uncompressed = `${part}-uncompressed` as const;
+    const isTooEarly = step < (this.config.dist?.compression.startStep ?? 0);
+    return isTooEarly && this.#programs[uncompressed] ? uncompressed : part;
   }
 
   /** What was counted of an update over all processes. */
@@ -265,6 +275,13 @@ export class Stepper implements Disposable {
   async evaluate(batch: Batch): Promise<number> {
     await this.device.run([this.#entry('evaluation', batchArrays(batch))]);
     return (await this.#tensor('loss').toFloat32())[0] as number;
+  }
+
+  async #compressionError({ gradNorm, lossScale }: Metrics): Promise<number | null> {
+    const residual = (await this.tensors.get('residualNorm')?.toFloat32())?.[0];
+    const { worldSize = 1 } = this.config.dist ?? {};
+    // This process's, taken for an average one.
+    return residual === undefined ? null : (residual * worldSize) / (gradNorm * lossScale);
   }
 
   async #metrics(): Promise<Metrics> {

@@ -1,5 +1,15 @@
 // The processes of a run as its parts ask for them. Alone, nothing is sent and nothing waited for.
+import { type ErrorCode, HadalError } from '../core/errors.js';
 import type { World } from '../dist/world.js';
+
+/** Cause of an error that another process throws, too, and says. */
+const saidByAnother = Symbol('said by another process');
+
+/** Whether another process says what this one throws. */
+export const isSaidByAnother = (error: unknown): boolean => error instanceof Error && error.cause === saidByAnother;
+
+/** How something ended in a process: well, or with an error; null: it had nothing to do. */
+type Ending<T> = { value: T } | { error: { code: ErrorCode; message: string } } | null;
 
 /** A process among those that train together, in one round. */
 export class Together {
@@ -18,6 +28,11 @@ export class Together {
     return this.world?.round ?? 0;
   }
 
+  /** Processes of this host. */
+  get localSize(): number {
+    return this.world?.localSize ?? 1;
+  }
+
   /** Whether it owns the run directory and decides what one decides. */
   get isFirst(): boolean {
     return this.rank === 0;
@@ -26,6 +41,11 @@ export class Together {
   /** Whether it makes what all processes of its host need. */
   get isFirstOfHost(): boolean {
     return (this.world?.localRank ?? 0) === 0;
+  }
+
+  /** Bytes that this process has sent over its groups. */
+  get wireBytesSent(): number {
+    return 0;
   }
 
   /**
@@ -39,13 +59,56 @@ export class Together {
   }
 
   /** What rank 0 gives; of the others, nothing is asked. @throws as {@link gather} */
-  async fromFirst<T>(name: string, value: T | null): Promise<T> {
+  async fromFirst<T>(name: string, value: T): Promise<T> {
     const [first] = await this.gather(name, this.isFirst ? value : null);
-    return first as T;
+    return this.isFirst ? value : (first as T);
   }
 
   /** Waits for all. @throws as {@link gather} */
   async meet(name: string): Promise<void> {
     await this.gather(name, null);
+  }
+
+  /**
+   * Waits until those that have something to do have done it. Where one of them failed, all throw its error.
+   *
+   * @param body - null: nothing to do here
+   * @returns what each has made, by rank
+   */
+  async done<T>(name: string, body: (() => Promise<T>) | null): Promise<(T | null)[]> {
+    if (!this.world) return [body && (await body())];
+    let own: unknown;
+    const ending = await endingOf(body, (error) => {
+      own = error;
+    });
+    const all = await this.gather<Ending<T>>(name, ending);
+    if (own) throw own;
+    for (const each of all)
+      if (each && 'error' in each) throw new HadalError(each.error.code, each.error.message, { cause: saidByAnother });
+    return all.map((each, rank) => valueOf(rank === this.rank ? ending : each));
+  }
+
+  /** What rank 0 makes. Where it failed, all throw its error. */
+  async madeByFirst<T>(name: string, body: () => Promise<T>): Promise<T> {
+    const [made] = await this.done(name, this.isFirst ? body : null);
+    return made as T;
+  }
+
+  /** An error that all processes throw, for rank 0 to say. */
+  common(code: ErrorCode, message: string): HadalError {
+    return new HadalError(code, message, this.isFirst ? {} : { cause: saidByAnother });
+  }
+}
+
+const valueOf = <T>(ending: Ending<T>): T | null => (ending && 'value' in ending ? ending.value : null);
+
+/** A round that is over, or a bug, is nothing to tell the others. */
+async function endingOf<T>(body: (() => Promise<T>) | null, onError: (error: HadalError) => void): Promise<Ending<T>> {
+  try {
+    return body && { value: await body() };
+  } catch (error) {
+    if (!(error instanceof HadalError) || error.code === 'HADAL_ERR_COMM') throw error;
+    onError(error);
+    return { error: { code: error.code, message: error.message } };
   }
 }

@@ -1,33 +1,37 @@
 // A run from its configuration on: model, device, data and plans, then the updates.
+import { loadAddon } from '../addon/addon.js';
 import { HadalError } from '../core/errors.js';
 import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
-import { reported } from '../core/progress.js';
-import type { PreparedPart } from '../data/prepared.js';
+import { version } from '../core/version.js';
+import type { World } from '../dist/world.js';
 import { withEconomy } from '../models/economy.js';
 import { modelFromConfig } from '../models/families.js';
 import { type Model, parameterCounts } from '../models/model.js';
-import type { PrecisionDType } from '../passes/narrow.js';
 import { bestDType } from '../runtime/best-dtype.js';
-import { openDevice } from '../runtime/device.js';
+import { type Device, openDevice } from '../runtime/device.js';
 import { type ModelSource, openModelSource } from '../session/model-source.js';
+import { configClaims, differingMachines, requireAgreement } from './agreement.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import { withEarlierSizes } from './earlier-sizes.js';
-import type { EndEvent, PrepareEvent, TrainEvent } from './events.js';
-import { type Fitted, fitToMemory } from './fit.js';
+import type { EndEvent, TrainEvent } from './events.js';
 import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
 import { openOffloadFile } from './offload.js';
 import type { TrainOptions } from './options.js';
-import { Planner, type Plans } from './planning.js';
-import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
+import { requireSources } from './prepare.js';
+import { prepareAndPlan } from './prepare-and-plan.js';
+import { arrive, inRounds, Kept } from './rounds.js';
 import { Run, type RunHooks } from './run.js';
 import { RunDirectory } from './run-directory.js';
 import { stepConfigOf } from './step-config.js';
 import { Stepper } from './stepper.js';
+import type { Together } from './together.js';
 
 /** What a caller may hand to {@link train}. */
 export interface TrainHooks extends RunHooks {
   signal?: AbortSignal;
+  /** The processes to train with, disposed of at the end; default: those that a launcher's environment names. @internal */
+  world?: World | null;
 }
 
 /**
@@ -35,31 +39,55 @@ export interface TrainHooks extends RunHooks {
  *
  * Leaving the loop stops after the current update. Aborting saves a checkpoint first.
  *
+ * Where a launcher has started several processes, they train together; each yields the events, rank 0 alone writes to the run
+ * directory.
+ *
  * @param options - see {@link TrainOptions}; defaults may be left out
  * @returns typed events; the last one is an {@link EndEvent}
  * @throws HadalError HADAL_ERR_CONFIG, HADAL_ERR_DATA, HADAL_ERR_CHECKPOINT, HADAL_ERR_LOCKED, HADAL_ERR_IO,
- * HADAL_ERR_MEMORY, HADAL_ERR_RUN, HADAL_ERR_NUMERICS, and HADAL_ERR_ABORTED after the checkpoint of an aborted run
+ * HADAL_ERR_MEMORY, HADAL_ERR_RUN, HADAL_ERR_NUMERICS, HADAL_ERR_COMM, and HADAL_ERR_ABORTED after the checkpoint of an
+ * aborted run
  */
 export async function* train(
   options: TrainOptions,
-  { signal, ...hooks }: TrainHooks = {},
+  { signal, world = null, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
   const asked = resolveTrainConfig(options);
   const { model, source } = await modelOf(asked);
   checkLengths(asked, model);
   await requireSources(asked);
   // Before minutes of tokenizing whose tokens nothing could train on.
-  using device = openDevice(asked.device, {
-    threads: asked.threads ?? usableProcessors(),
-    pinThreads: asked.pinThreads,
-  });
-  using directory = await RunDirectory.open(asked.out, { resume: asked.resume });
-  const goesOn = (await directory.checkpoints()).length > 0;
+  using device = openDevice(asked.device, { threads: threadsOf(asked, world), pinThreads: asked.pinThreads });
+  using kept = new Kept();
+  const task = { asked, model, source, device, hooks, signal };
+  yield* inRounds(world, kept, (together) => trainRound(task, together, kept));
+}
+
+/** Threads of the computation: processes of one host divide its processors. */
+export const threadsOf = ({ threads }: Pick<TrainConfig, 'threads'>, world: World | null): number =>
+  threads ?? Math.max(1, Math.floor(usableProcessors() / (world?.localSize ?? 1)));
+
+/** What stays the same from round to round. */
+interface Task {
+  asked: TrainConfig;
+  model: Model;
+  source: ModelSource | null;
+  device: Device;
+  hooks: RunHooks;
+  signal: AbortSignal | undefined;
+}
+
+async function* trainRound(task: Task, together: Together, kept: Kept): AsyncGenerator<TrainEvent, void> {
+  const { model, source, device, hooks, signal } = task;
+  const { lost, isInMemory } = await arrive(together, kept);
+  const asked = await agreed(task, together);
+  using directory = await openDirectory(asked, together);
+  const goesOn = together.isFirst && (await directory.checkpoints()).length > 0;
   const given = goesOn ? await withEarlierSizes(asked, directory.path) : asked;
-  const notes: string[] = [];
-  using offloadFile = openOffloadFile(given, (message) => notes.push(message));
+  const notes = await differingMachines(together, `${device.threads} threads on ${loadAddon().features().isa}`);
+  kept.offloadFile ??= openOffloadFile(given, (message) => notes.push(message));
   const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;
-  const planned = yield* prepareAndPlan(given, model, dtype, device.threads, signal);
+  const planned = yield* prepareAndPlan({ given, model, dtype, threads: device.threads, signal }, together, kept);
   const { config, decisions, prepared, heldOut, plans } = planned;
   const memory = planMemory(model, plans, {
     gradAccumulationSteps: config.gradAccumulationSteps,
@@ -67,15 +95,21 @@ export async function* train(
     base: residentBytes().now + growthInTraining,
     budget: config.memory.budget,
   });
-  using stepper = new Stepper(device, model, stepConfigOf(config, dtype), plans, offloadFile);
-  const run = new Run(config, directory, stepper, device, prepared, heldOut, source, hooks);
+  const stepConfig = stepConfigOf(config, dtype, together);
+  const { progress, offloadFile } = kept;
+  const stepper = kept.replaceStepper(
+    (earlier) => new Stepper(device, model, stepConfig, plans, offloadFile, earlier),
+    isInMemory,
+  );
+  const run = new Run({ config, directory, stepper, device, prepared, heldOut, source, hooks, together }, progress);
+  kept.run = run;
+  await together.world?.connect(device, config.dist);
 
-  notes.push(...decisions, ...(await run.load()));
+  notes.push(...decisions, ...(await run.load(asked.resume)));
   await using loader = run.openLoader();
   // Not before: a run that is refused leaves what is in the directory as it was.
   await directory.writeConfig({ ...config, device: device.name, dtype, threads: device.threads });
   await run.truncateMetrics();
-  const { instructionSet } = run.state;
   const { total: parameters, active } = parameterCounts(model);
   yield {
     type: 'start',
@@ -88,48 +122,39 @@ export async function* train(
     heldOutTokens: heldOut.tokens,
     device: device.name,
     threads: device.threads,
-    instructionSet,
+    instructionSet: run.state.instructionSet,
     dtype,
     memory,
+    rank: together.rank,
+    worldSize: together.size,
     notes,
   };
+  if (together.round > 0) yield run.noteRound(lost, isInMemory);
   await using saver = run.openSaver();
   yield* run.updates(loader, saver, signal);
 }
 
-/** What {@link prepareAndPlan} makes. */
-interface Planned extends Pick<Fitted, 'config' | 'decisions'> {
-  prepared: PreparedRun;
-  heldOut: PreparedPart;
-  plans: Plans;
+/** The configuration of all processes, in rank 0's directory. @throws HadalError HADAL_ERR_CONFIG where theirs differ */
+async function agreed({ asked, model }: Task, together: Together): Promise<TrainConfig> {
+  const dtype = asked.dtype === 'auto' ? bestDType() : asked.dtype;
+  await requireAgreement(together, 'configuration', configClaims(asked, model, dtype, version));
+  const out = await together.fromFirst('directory', asked.out);
+  return { ...asked, out, resume: asked.resume || together.round > 0 };
 }
 
-/** Data and programs, made at the same time: the first step is not to wait for both. What cannot fit is refused before. */
-async function* prepareAndPlan(
-  given: TrainConfig,
-  model: Model,
-  dtype: PrecisionDType,
-  threads: number,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<PrepareEvent, Planned> {
-  await using planner = new Planner(model, threads);
-  yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
-  const { config, decisions, ...fitted } = await fitToMemory(given, planner, dtype);
-  const plans = planner.programs(stepConfigOf(config, dtype), fitted);
-  plans.catch(() => {}); // reported where they are awaited
-  const prepared = yield* reported<PrepareEvent, PreparedRun>(
-    (onEvent, stop) => prepareRun(given, model.vocabSize, { signal: stop, onEvent }),
-    signal,
-  );
-  const { heldOut } = prepared.data;
-  if (!heldOut) {
-    throw new HadalError(
-      'HADAL_ERR_DATA',
-      '[train] expected at least two documents, one of them for evaluation; give more data or a larger data.heldOut',
-    );
+/** Rank 0 owns it, the others look at it. */
+async function openDirectory({ out, resume }: TrainConfig, together: Together): Promise<RunDirectory> {
+  let own: RunDirectory | null = null;
+  const open = async (): Promise<void> => {
+    own = await (together.round > 0 ? RunDirectory.takeOver(out) : RunDirectory.open(out, { resume }));
+  };
+  try {
+    await together.madeByFirst('directory opened', open);
+  } catch (error) {
+    (own as RunDirectory | null)?.dispose();
+    throw error;
   }
-  yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
-  return { config, decisions, prepared, heldOut, plans: await plans };
+  return own ?? RunDirectory.ofAnother(out);
 }
 
 async function modelOf({ model: given }: TrainConfig): Promise<{ model: Model; source: ModelSource | null }> {

@@ -1,10 +1,12 @@
 // What is measured beside the loss, and the rules that look at it.
 import { memoryShare } from '../core/memory.js';
+import { statisticNames } from '../ops/statistics.js';
 import type { TrainConfig } from './config.js';
 import type { StepEvent } from './events.js';
 import { type Finding, type Measure, type Metric, Rules } from './rules.js';
-import type { Activation } from './statistics.js';
+import { type Activation, statisticsOf, statisticsOfAll } from './statistics.js';
 import type { UpdateResult } from './stepper.js';
+import type { Together } from './together.js';
 
 /** Losses that variance and deviation are of: as many as there are, up to this. */
 const windowSteps = 64;
@@ -31,14 +33,45 @@ export const nothingWatched: WatchState = { lrFactor: 1, losses: [], skippedInAR
 /** What watching adds to a step's metrics. */
 export type WatchMetrics = Pick<StepEvent, 'lossVariance' | 'activationRange' | 'zerosShare'>;
 
+/** What rules may look at that is not of the update. Processes that train together look at the same. */
+export interface Machine {
+  nowMs: number;
+  memoryShare: number;
+}
+
+/** What this process sees of it. */
+export const thisMachine = (): Machine => ({ nowMs: performance.now(), memoryShare: memoryShare() });
+
+/** What rules look at of an update, the same in all processes; null: each may look for itself. */
+export async function seenByAll(
+  together: Together,
+  looksAtMachine: boolean,
+  activations: readonly Activation[] | null,
+): Promise<{ machine: Machine | null; activations: Activation[] | null }> {
+  // As text: JSON has no ∞.
+  const texts = activations?.map((each) => statisticNames.map((name) => String(each[name])));
+  const all = await together.gather('watch', { machine: looksAtMachine ? thisMachine() : null, texts });
+  const machines = all.flatMap(({ machine }) => machine ?? []);
+  return {
+    machine: machines[0]
+      ? { ...machines[0], memoryShare: Math.max(...machines.map((machine) => machine.memoryShare)) }
+      : null,
+    activations:
+      activations?.map(({ where }, i) => {
+        const parts = all.map(({ texts: of }) => statisticsOf(Float32Array.from(of?.[i] ?? [], Number)));
+        return { where, ...statisticsOfAll(parts) };
+      }) ?? null,
+  };
+}
+
 /** Watches one run. */
 export class Watcher {
   state = nothingWatched;
   readonly #rules: Rules;
   readonly #activationsEvery: number;
 
-  constructor({ rules, activationsEvery }: TrainConfig['watch'], now?: () => number) {
-    this.#rules = new Rules(rules, now);
+  constructor({ rules, activationsEvery }: TrainConfig['watch']) {
+    this.#rules = new Rules(rules);
     this.#activationsEvery = activationsEvery;
   }
 
@@ -48,8 +81,21 @@ export class Watcher {
     return { skipAbove: this.#rules.skipAbove, isWatched: every > 0 && step % every === 0 };
   }
 
-  /** Takes note of an update; tells what it adds to the metrics, and which rules apply. */
-  afterStep(step: number, result: UpdateResult): { metrics: WatchMetrics; findings: Finding[] } {
+  /** Whether rules look at the machine. */
+  get looksAtMachine(): boolean {
+    return this.#rules.looksAtMachine;
+  }
+
+  /**
+   * Takes note of an update; tells what it adds to the metrics, and which rules apply.
+   *
+   * @param machine - null: as this process sees it
+   */
+  afterStep(
+    step: number,
+    result: UpdateResult,
+    machine: Machine | null = null,
+  ): { metrics: WatchMetrics; findings: Finding[] } {
     const { loss, gradNorm, lossScale, skipped, overflowed, activations } = result;
     const skippedInARow = skipped ? this.state.skippedInARow + 1 : 0;
     const spike = spikeOf(loss, this.state.losses);
@@ -66,10 +112,10 @@ export class Watcher {
       lossSpike: () => of(spike),
       lossVariance: () => of(lossVariance),
       lossScale: () => of(lossScale),
-      memory: () => ({ value: memoryShare() }),
+      memory: () => ({ value: machine?.memoryShare ?? memoryShare() }),
       skippedSteps: () => ({ value: skippedInARow }),
     };
-    const findings = this.#rules.check(step, (metric) => measures[metric]());
+    const findings = this.#rules.check(step, (metric) => measures[metric](), machine?.nowMs);
     const lowered = findings.filter(({ action }) => action === 'lowerLr').map(({ factor }) => factor);
     const lrFactor = lowered.reduce((product, factor) => product * factor, this.state.lrFactor);
     this.state = { lrFactor, losses, skippedInARow, holding: this.#rules.holding };

@@ -31,6 +31,8 @@ export function start(fields: Partial<StartEvent> = {}): StartEvent {
       total: 617_917_536,
       budget: 12 * 2 ** 30,
     },
+    rank: 0,
+    worldSize: 1,
     notes: [],
     ...fields,
   };

@@ -13,10 +13,10 @@ const rule = (fields: Partial<Rule> = {}): Rule => ({
 /** Steps at which the rule applies, of values a step. */
 function appliesAt(given: Rule, values: readonly (number | null)[], msAStep = 0): number[] {
   let ms = 0;
-  const rules = new Rules([given], () => ms);
+  const rules = new Rules([given]);
   return values.flatMap((value, i) => {
     ms += msAStep;
-    const found = rules.check(i + 1, () => (value === null ? null : { value }));
+    const found = rules.check(i + 1, () => (value === null ? null : { value }), ms);
     return found.length > 0 ? [i + 1] : [];
   });
 }

@@ -80,6 +80,8 @@ describe('train', () => {
           total: finite,
           budget: finite,
         },
+        rank: 0,
+        worldSize: 1,
         notes: [],
       },
     ]);
