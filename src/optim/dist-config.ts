@@ -1,4 +1,5 @@
 // What of training in several processes is fixed when the step is traced. Plain data.
+import type { Ranks } from '../ops/collectives.js';
 
 /** How the sum of the gradients over all processes is sent; see the configuration's `dist.compression`. */
 export interface CompressionConfig {
@@ -21,6 +22,9 @@ export interface DistConfig {
   overlap: boolean;
   compression: CompressionConfig;
 }
+
+/** The processes that share the data. */
+export const dataRanks = ({ worldSize }: DistConfig): Ranks => ({ axis: 'dp', size: worldSize });
 
 /** Slots of what compression left of the gradients, by parameter. Each process has its own; checkpoints hold them all. */
 export const residualPrefix = 'residual/';

@@ -1,19 +1,12 @@
 // Gradients of all processes become their sum: on each process whole, or its share.
-import type { Value } from '../graph/graph.js';
-import { allReduce, type Ranks } from '../ops/collectives.js';
-import type { DistConfig } from './dist-config.js';
+import type { Graph, Value } from '../graph/graph.js';
+import { allReduce } from '../ops/collectives.js';
+import { compressedSums } from './compression/compress.js';
+import type { NamedValue } from './compression/residuals.js';
+import { type DistConfig, dataRanks } from './dist-config.js';
 
 /** Gradients in an update's contributions are named after the parameters. */
 export const gradientPrefix = 'gradient/';
-
-/** A parameter's gradient, fp32. */
-export interface NamedGradient {
-  name: string;
-  value: Value;
-}
-
-/** The processes that share the data. */
-export const dataRanks = ({ worldSize }: DistConfig): Ranks => ({ axis: 'dp', size: worldSize });
 
 /** Format in which sums of gradients travel. */
 export const wireOf = ({ compression: { kind } }: DistConfig): 'fp32' | 'bf16' | 'fp16' =>
@@ -24,7 +17,10 @@ export const wireOf = ({ compression: { kind } }: DistConfig): 'fp32' | 'bf16' |
  *
  * @param gradients - of this process's rows, already scaled by what all rows are the mean over
  */
-export function reduceGradients(gradients: readonly NamedGradient[], dist: DistConfig): Value[] {
+export function reduceGradients(graph: Graph, gradients: readonly NamedValue[], dist: DistConfig): Value[] {
+  const { kind, errorFeedback } = dist.compression;
+  const isRounded = kind === 'none' || ((kind === 'fp16' || kind === 'bf16') && !errorFeedback);
+  if (!isRounded) return compressedSums(graph, gradients, dist);
   const values = gradients.map(({ value }) => value);
   return allReduce(values, { ...dataRanks(dist), op: 'sum', wire: wireOf(dist) });
 }

@@ -12,10 +12,10 @@ import { cast, sqrt } from '../ops/elementwise.js';
 import { concat, reshape, slice } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
 import { squaredNorm } from '../ops/squared-norm.js';
-import type { DistConfig } from './dist-config.js';
+import { type DistConfig, dataRanks } from './dist-config.js';
 import { settingsOf } from './groups.js';
 import type { OptimizerConfig } from './optimizer.js';
-import { dataRanks, wireOf } from './reduce-gradients.js';
+import { wireOf } from './reduce-gradients.js';
 import type { OptimizedParameter } from './update-state.js';
 
 /** Slots of shards are named after the parameter that they are a share of. */

@@ -1,6 +1,8 @@
 import { HadalError } from '../core/errors.js';
 import { toWorkerResult, type WorkerResult } from '../data/worker-pool.js';
+import type { Graph } from '../graph/graph.js';
 import { modelFromConfig } from '../models/families.js';
+import type { Model } from '../models/model.js';
 import { traceNumerics } from '../passes/trace-numerics.js';
 import { compile, finished } from '../runtime/compile.js';
 import { type Plan, plan } from '../runtime/plan.js';
@@ -9,11 +11,14 @@ import { traceInitialization } from './initialization.js';
 import { offloadedSlots } from './offload.js';
 import { type StepConfig, type StepPart, traceEvaluation, traceStep, traceWorkingCopies } from './step.js';
 
+/** Programs of updates that send gradients as they are, where later ones compress them. */
+export type UncompressedPart = 'whole-uncompressed' | 'last-uncompressed';
+
 /** A program to trace and plan: plain data, so that it can be done off the main thread. */
 export interface CompileTask {
   /** The model's config.json. */
   model: Record<string, unknown>;
-  program: StepPart | 'evaluation' | 'initialization' | 'working-copies';
+  program: StepPart | UncompressedPart | 'evaluation' | 'initialization' | 'working-copies';
   step: StepConfig;
   threads: number;
   /**
@@ -36,9 +41,15 @@ export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
       const { activationCheckpointing: policy } = step;
       const recompute = policy === 'auto' ? { withinBytes } : policy;
       const bucketBytes = step.dist?.overlap === false ? Number.POSITIVE_INFINITY : step.dist?.bucketBytes;
-      return compile(traceStep(model, step, program), threads, { recompute, isOffloaded, bucketBytes });
+      return compile(traceUpdate(model, step, program), threads, { recompute, isOffloaded, bucketBytes });
     }),
   );
+}
+
+function traceUpdate(model: Model, step: StepConfig, program: StepPart | UncompressedPart): Graph {
+  if (program !== 'whole-uncompressed' && program !== 'last-uncompressed') return traceStep(model, step, program);
+  const dist = step.dist && { ...step.dist, compression: { ...step.dist.compression, kind: 'none' as const } };
+  return traceStep(model, { ...step, dist }, program === 'whole-uncompressed' ? 'whole' : 'last');
 }
 
 /** Traces and plans an update of one micro-batch that looks at all its numbers and updates nothing. */

@@ -5,7 +5,7 @@ import type { Model } from '../models/model.js';
 import { isSharded } from '../optim/zero.js';
 import type { Precision } from '../passes/narrow.js';
 import type { Plan } from '../runtime/plan.js';
-import type { CompileTask } from './compile-worker.js';
+import type { CompileTask, UncompressedPart } from './compile-worker.js';
 import type { StepConfig, StepPart } from './step.js';
 
 /** Planned programs by name. */
@@ -73,9 +73,12 @@ export class Planner implements AsyncDisposable {
 }
 
 /** The programs of updates. Where processes train together, an update of one micro-batch is 'whole', however many others have. */
-function partsOf({ dist }: StepConfig, accumulates: boolean): StepPart[] {
-  if (!accumulates) return ['whole'];
-  return dist ? ['first', 'next', 'last', 'whole'] : ['first', 'next', 'apply'];
+function partsOf({ dist }: StepConfig, accumulates: boolean): (StepPart | UncompressedPart)[] {
+  if (!dist) return accumulates ? ['first', 'next', 'apply'] : ['whole'];
+  const begins = dist.compression.kind !== 'none' && dist.compression.startStep > 0;
+  const whole = begins ? (['whole', 'whole-uncompressed'] as const) : (['whole'] as const);
+  const last = begins ? (['last', 'last-uncompressed'] as const) : (['last'] as const);
+  return accumulates ? ['first', 'next', ...last, ...whole] : [...whole];
 }
 
 /** Plans the programs of a run. */

@@ -14,12 +14,13 @@ import { expertCounts } from '../ops/router.js';
 import { concat, slice } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
 import { type ClipConfig, clip, globalNorm, rememberNorm } from '../optim/clipping.js';
-import type { DistConfig } from '../optim/dist-config.js';
+import { ageResiduals, residualNorm } from '../optim/compression/residuals.js';
+import { type DistConfig, dataRanks } from '../optim/dist-config.js';
 import { applyEma } from '../optim/ema.js';
 import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
-import { dataRanks, gradientPrefix, reduceGradients, reduceSums } from '../optim/reduce-gradients.js';
+import { gradientPrefix, reduceGradients, reduceSums } from '../optim/reduce-gradients.js';
 import {
   asShards,
   gatherWholes,
@@ -115,7 +116,7 @@ export function traceStep(model: Model, config: StepConfig, part: StepPart): Gra
   const own = dist && dist.zero >= 2 ? scattered(made, dist) : made;
   const sums = part === 'next' || part === 'last' ? addedToSlots(forward, own) : own;
   const isUpdate = part === 'whole' || part === 'last';
-  const summed = isUpdate && dist ? reduced(sums, dist) : sums;
+  const summed = isUpdate && dist ? reduced(forward, sums, dist) : sums;
   if (isUpdate) applyUpdate(forward, parameters, summed, read, config);
   if (part !== 'whole') {
     // Shards of whole gradients have no slots: these stay what they were made of.
@@ -161,20 +162,20 @@ const othersIn = (contribution: Contribution) => [...contribution].filter(([name
 const gradientsIn = (contribution: Contribution) => [...contribution].filter(([name]) => isGradient(name));
 
 /** What all processes contributed; of gradients, where parameters lie in shards, this process's. */
-function reduced(own: Contribution, dist: DistConfig): Contribution {
+function reduced(graph: Graph, own: Contribution, dist: DistConfig): Contribution {
   const others = othersIn(own);
   const sums = reduceSums(
     others.map(([, value]) => value),
     dist,
   );
-  const summed = dist.zero === 0 ? reducedWhole(own, dist) : dist.zero === 1 ? scattered(own, dist) : own;
+  const summed = dist.zero === 0 ? reducedWhole(graph, own, dist) : dist.zero === 1 ? scattered(own, dist) : own;
   return new Map([...gradientsIn(summed), ...others.map(([name], i): [string, Value] => [name, sums[i] as Value])]);
 }
 
-function reducedWhole(own: Contribution, dist: DistConfig): Contribution {
-  const gradients = gradientsIn(own).map(([name, value]) => ({ name, value }));
-  const summed = reduceGradients(gradients, dist);
-  return new Map(gradients.map(({ name }, i) => [name, summed[i] as Value]));
+function reducedWhole(graph: Graph, own: Contribution, dist: DistConfig): Contribution {
+  const gradients = gradientsIn(own).map(([name, value]) => ({ name: name.slice(gradientPrefix.length), value }));
+  const summed = reduceGradients(graph, gradients, dist);
+  return new Map(gradients.map(({ name }, i) => [gradientPrefix + name, summed[i] as Value]));
 }
 
 /** The same with this process's shards of the sums of gradients over all. */
@@ -293,11 +294,14 @@ function applyUpdate(
     if (isSharded(dist)) gatherWholes(graph, wholes, next, dist);
   });
   if (config.lossScale) updateLossScale(graph, allFinite, config.lossScale);
+  ageResiduals(graph, isSound, lossScale);
 
   const terms = summed.get('losses') as Value;
   const losses = lossScale ? divide(terms, lossScale) : terms;
   const report = [losses, clipped.norm, clipped.clippedNorm, isSound, allFinite, lossScale ?? fill(graph, [1], 1)];
   graph.output('metrics', concat(report, 0));
+  const residual = residualNorm(graph);
+  if (residual) graph.output('residualNorm', residual);
   for (const [name, load] of loads) graph.output(name, load);
 }
 
@@ -309,7 +313,12 @@ function normOf(grads: readonly Value[], dist: DistConfig | null): Value {
 }
 
 /** DeepSeek-V3, §2.1.2: the bias of an overloaded expert falls by γ, that of an underloaded one rises. */
-export function balanceRouter(graph: Graph, parameters: ReadonlyMap<string, Parameter>, layer: string, load: Value): void {
+export function balanceRouter(
+  graph: Graph,
+  parameters: ReadonlyMap<string, Parameter>,
+  layer: string,
+  load: Value,
+): void {
   const name = `${layer}.gate.e_score_correction_bias`;
   if (!parameters.has(name)) return;
   const experts = load.shape[1] as number;

@@ -37,6 +37,7 @@ const result = (fields: Partial<UpdateResult> = {}): UpdateResult => ({
     times: [],
     tokens: 0,
     stops: false,
+    compressionError: null,
     ...fields,
   },
 });

@@ -2,9 +2,9 @@
 import { invariant } from '../../core/errors.js';
 import type { Graph, Value } from '../../graph/graph.js';
 import { allReduce } from '../../ops/collectives.js';
-import type { CompressionConfig, DistConfig } from '../dist-config.js';
+import { type CompressionConfig, type DistConfig, dataRanks } from '../dist-config.js';
 import { int8 } from './int8.js';
-import { dataRanks, type Method } from './method.js';
+import type { Method } from './method.js';
 import { powerSgd } from './power-sgd.js';
 import type { NamedValue } from './residuals.js';
 import { rounded } from './rounded.js';

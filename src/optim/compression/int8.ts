@@ -3,7 +3,8 @@
 import { sizeOf } from '../../core/shape.js';
 import { allGather, allToAll } from '../../ops/collectives.js';
 import { dequantizeBlocks, partBytes, quantizeBlocks, sumBlocks } from '../../ops/quantize-blocks.js';
-import { dataRanks, type Method } from './method.js';
+import { dataRanks } from '../dist-config.js';
+import type { Method } from './method.js';
 import { keepResidual, residualOf } from './residuals.js';
 
 /** 1.01 bytes a number. What the sum's rounding takes is fed back by the rank that rounds it. */

@@ -1,6 +1,5 @@
 import type { Shape } from '../../core/shape.js';
 import type { Graph, Value } from '../../graph/graph.js';
-import type { Ranks } from '../../ops/collectives.js';
 import type { DistConfig } from '../dist-config.js';
 import type { NamedValue } from './residuals.js';
 
@@ -14,6 +13,3 @@ export interface Method {
    */
   sums(graph: Graph, gradients: readonly NamedValue[], dist: DistConfig): Value[];
 }
-
-/** The ranks that share the data. */
-export const dataRanks = ({ worldSize }: DistConfig): Ranks => ({ axis: 'dp', size: worldSize });

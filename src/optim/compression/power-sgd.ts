@@ -9,7 +9,8 @@ import { multiply, subtract, where } from '../../ops/elementwise.js';
 import { matmul } from '../../ops/matmul.js';
 import { orthogonalize } from '../../ops/orthogonalize.js';
 import { reshape } from '../../ops/shape.js';
-import { dataRanks, type Method } from './method.js';
+import { dataRanks } from '../dist-config.js';
+import type { Method } from './method.js';
 import { keepResidual, residualOf, residualScale, withResidual } from './residuals.js';
 
 /** Slots of Q, by parameter; the same on all ranks. */

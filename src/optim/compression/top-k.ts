@@ -4,7 +4,8 @@ import { sizeOf } from '../../core/shape.js';
 import type { Value } from '../../graph/graph.js';
 import { allGather } from '../../ops/collectives.js';
 import { topK, topKSum } from '../../ops/top-k.js';
-import { dataRanks, type Method } from './method.js';
+import { dataRanks } from '../dist-config.js';
+import type { Method } from './method.js';
 import { keepResidual, residualOf } from './residuals.js';
 
 /** Numbers that are sent of `size`. */
