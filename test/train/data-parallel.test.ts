@@ -153,7 +153,8 @@ it('gradients travel while the backward pass goes on, and after it where they ar
     expect(sums.length).toBeGreaterThan(6);
     const late = await planned({ overlap: false }, program);
     const after = late.flatMap(({ op }, i) => (op === 'all-reduce' ? [i] : []));
-    // The counts of the rows; all gradients and sums, at most 64 a call; the norm.
-    expect(after.filter((i) => i < late.findLastIndex(({ op }) => op === 'embedding-accumulate')).length).toBe(1);
+    const before = after.filter((i) => i < late.findLastIndex(({ op }) => op === 'embedding-accumulate'));
+    // The counts of the rows, in the first program of an update.
+    expect(before.length).toBe(program === 'whole' ? 1 : 0);
   }
 });
