@@ -3,8 +3,8 @@ import type { NativeProcessGroup } from '../addon/addon.js';
 import { HadalError } from '../core/errors.js';
 import type { Device } from '../runtime/device.js';
 import { type LaunchedPlace, placeFrom, type StaticPlace, tokenFrom } from './environment.js';
+import { openWholeGroup } from './hierarchical.js';
 import { Membership, overError } from './membership.js';
-import { openProcessGroup } from './process-group.js';
 import type { Deal } from './rendezvous-messages.js';
 import { defaultTiming } from './rendezvous-rounds.js';
 
@@ -26,6 +26,8 @@ export interface World extends AsyncDisposable {
   readonly round: number;
   /** Aborted when the round is over, with a HadalError (HADAL_ERR_COMM) that names the ranks that were lost. */
   readonly signal: AbortSignal;
+  /** Of all ranks, when the device has it; else null. */
+  readonly group: NativeProcessGroup | null;
 
   /** Gives the device the group of all ranks as its axis `dp`. @throws HadalError HADAL_ERR_COMM naming who is missing */
   connect(device: Device, options: ConnectOptions): Promise<void>;
@@ -125,16 +127,17 @@ class Round implements World {
     return this.#over.signal;
   }
 
+  get group(): NativeProcessGroup | null {
+    return this.#group;
+  }
+
   async connect(device: Device, { backend, timeout }: ConnectOptions): Promise<void> {
     this.signal.throwIfAborted();
     const { rank, size } = this;
-    const group = await openProcessGroup({
+    const group = await openWholeGroup({
       backend: backend === 'auto' ? 'gloo' : backend,
       ...{ rank, size, timeout, host: this.#membership.address, signal: this.signal },
-      exchange: async (address) => {
-        const addresses = await this.gather('addresses', Buffer.from(address).toString('base64'));
-        return addresses.map((text) => Buffer.from(text, 'base64'));
-      },
+      gather: (name, value) => this.gather(name, value),
     });
     if (this.signal.aborted) {
       group.dispose();

@@ -45,7 +45,7 @@ export class Together {
 
   /** Bytes that this process has sent over its groups. */
   get wireBytesSent(): number {
-    return 0;
+    return this.world?.group?.wireBytes().sent ?? 0;
   }
 
   /**
