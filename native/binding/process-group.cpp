@@ -20,12 +20,12 @@ struct ProcessGroupHandle::Call {
 
 namespace {
 
-GroupOptions optionsOf(const Napi::Object &given) {
-  const auto number = [&](const char *name) {
+GroupOptions optionsOf(const Napi::Object& given) {
+  const auto number = [&](const char* name) {
     const Napi::Value value = given.Get(name);
     return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
   };
-  const auto text = [&](const char *name) {
+  const auto text = [&](const char* name) {
     const Napi::Value value = given.Get(name);
     if (value.IsUndefined()) return std::string();
     if (!value.IsString())
@@ -46,7 +46,7 @@ GroupOptions optionsOf(const Napi::Object &given) {
 
 }  // namespace
 
-ProcessGroupHandle::ProcessGroupHandle(const Napi::CallbackInfo &info)
+ProcessGroupHandle::ProcessGroupHandle(const Napi::CallbackInfo& info)
     : ObjectWrap(info), environment_(&environmentOf(info.Env())) {
   Napi::Env env = info.Env();
   tagAs<ProcessGroupHandle>(info);
@@ -58,7 +58,7 @@ ProcessGroupHandle::ProcessGroupHandle(const Napi::CallbackInfo &info)
   if (backend != "gloo" && backend != "nccl") throw Napi::TypeError::New(env, "[native] expected backend gloo or nccl");
   try {
     group_ = options.size == 1 ? openSelf(options) : backend == "gloo" ? openGloo(options) : openNccl(options);
-  } catch (const CommError &error) {
+  } catch (const CommError& error) {
     throw Napi::Error::New(env, error.what());
   }
   callback_ = Callback::New(env, "hadal process group", 0, 1, this);
@@ -81,7 +81,7 @@ void ProcessGroupHandle::shutdown() {
   callback_.Release();
 }
 
-void ProcessGroupHandle::dispose(const Napi::CallbackInfo &) {
+void ProcessGroupHandle::dispose(const Napi::CallbackInfo&) {
   if (!group_) return;
   current().abort("[comm] the process group was disposed of");
   levels_.reset();
@@ -89,7 +89,7 @@ void ProcessGroupHandle::dispose(const Napi::CallbackInfo &) {
   callback_.Release();
 }
 
-const std::shared_ptr<ConnectableGroup> &ProcessGroupHandle::open() const {
+const std::shared_ptr<ConnectableGroup>& ProcessGroupHandle::open() const {
   if (!group_) throw Napi::Error::New(Env(), "[native] the process group was disposed of");
   return group_;
 }
@@ -100,22 +100,22 @@ std::shared_ptr<ProcessGroup> ProcessGroupHandle::group() const {
   return levels_ ? levels_ : group;
 }
 
-Napi::Value ProcessGroupHandle::rank(const Napi::CallbackInfo &info) {
+Napi::Value ProcessGroupHandle::rank(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), open()->rank());
 }
 
-Napi::Value ProcessGroupHandle::size(const Napi::CallbackInfo &info) {
+Napi::Value ProcessGroupHandle::size(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), open()->size());
 }
 
-Napi::Value ProcessGroupHandle::address(const Napi::CallbackInfo &info) {
+Napi::Value ProcessGroupHandle::address(const Napi::CallbackInfo& info) {
   const auto bytes = open()->address();
   auto address = Napi::Uint8Array::New(info.Env(), bytes.size());
   std::copy(bytes.begin(), bytes.end(), address.Data());
   return address;
 }
 
-Napi::Value ProcessGroupHandle::connect(const Napi::CallbackInfo &info) {
+Napi::Value ProcessGroupHandle::connect(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const auto group = open();
   if (!info[0].IsArray()) throw Napi::TypeError::New(env, "[native] expected a list of addresses");
@@ -130,12 +130,12 @@ Napi::Value ProcessGroupHandle::connect(const Napi::CallbackInfo &info) {
   }
   if (state_ != State::made) throw Napi::Error::New(env, "[native] expected a process group to be connected once");
   state_ = State::connecting;
-  return start(info, [group, addresses = std::move(addresses)](Call &) { group->connect(addresses); });
+  return start(info, [group, addresses = std::move(addresses)](Call&) { group->connect(addresses); });
 }
 
-Napi::Value ProcessGroupHandle::start(const Napi::CallbackInfo &info, std::function<void(Call &)> work) {
+Napi::Value ProcessGroupHandle::start(const Napi::CallbackInfo& info, std::function<void(Call&)> work) {
   Napi::Env env = info.Env();
-  auto *call = new Call(env);
+  auto* call = new Call(env);
   call->handle = Napi::Persistent(info.This().As<Napi::Object>());
   const Napi::Promise promise = call->promise.Promise();
   callback_.Ref(env);
@@ -143,7 +143,7 @@ Napi::Value ProcessGroupHandle::start(const Napi::CallbackInfo &info, std::funct
   thread_.post([call, work = std::move(work), callback = callback_]() mutable {
     try {
       work(*call);
-    } catch (const std::exception &error) {
+    } catch (const std::exception& error) {
       call->error = error.what();
     }
     callback.NonBlockingCall(call);
@@ -152,7 +152,7 @@ Napi::Value ProcessGroupHandle::start(const Napi::CallbackInfo &info, std::funct
   return promise;
 }
 
-void ProcessGroupHandle::settle(Napi::Env env, Napi::Function, ProcessGroupHandle *handle, Call *call) {
+void ProcessGroupHandle::settle(Napi::Env env, Napi::Function, ProcessGroupHandle* handle, Call* call) {
   std::unique_ptr<Call> owned(call);
   if (!env) {  // the environment is gone: its references went with it
     call->handle.SuppressDestruct();
@@ -168,7 +168,7 @@ void ProcessGroupHandle::settle(Napi::Env env, Napi::Function, ProcessGroupHandl
   call->promise.Resolve(times);
 }
 
-void ProcessGroupHandle::useLevels(const Napi::CallbackInfo &info) {
+void ProcessGroupHandle::useLevels(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const auto all = group();
   const auto box = unwrap<ProcessGroupHandle>(info[0])->group(), across = unwrap<ProcessGroupHandle>(info[1])->group();
@@ -177,12 +177,12 @@ void ProcessGroupHandle::useLevels(const Napi::CallbackInfo &info) {
   if (levels_) throw Napi::Error::New(env, "[native] expected a process group of one level");
   try {
     levels_ = std::make_shared<HierarchicalGroup>(all, box, across, static_cast<int64_t>(least));
-  } catch (const CommError &error) {
+  } catch (const CommError& error) {
     throw Napi::Error::New(env, error.what());
   }
 }
 
-Napi::Value ProcessGroupHandle::timeExchange(const Napi::CallbackInfo &info) {
+Napi::Value ProcessGroupHandle::timeExchange(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const auto group = this->group();
   const auto number = [&](int i) { return info[i].IsNumber() ? info[i].As<Napi::Number>().DoubleValue() : -1; };
@@ -191,7 +191,7 @@ Napi::Value ProcessGroupHandle::timeExchange(const Napi::CallbackInfo &info) {
         times <= 1e6))
     throw Napi::TypeError::New(env, "[native] expected another rank, 1 to 2^30 bytes, and at least one time");
   return start(info, [group, peer = static_cast<int>(peer), bytes = static_cast<int64_t>(bytes),
-                      times = static_cast<int>(times)](Call &call) {
+                      times = static_cast<int>(times)](Call& call) {
     std::vector<uint8_t> data(static_cast<size_t>(bytes));
     for (int i = 0; i < times; i++) {
       const auto began = std::chrono::steady_clock::now();
@@ -208,13 +208,13 @@ Napi::Value ProcessGroupHandle::timeExchange(const Napi::CallbackInfo &info) {
   });
 }
 
-void ProcessGroupHandle::abort(const Napi::CallbackInfo &info) {
+void ProcessGroupHandle::abort(const Napi::CallbackInfo& info) {
   if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "[native] expected a reason");
   open();
   current().abort(info[0].As<Napi::String>().Utf8Value());
 }
 
-Napi::Value ProcessGroupHandle::wireBytes(const Napi::CallbackInfo &info) {
+Napi::Value ProcessGroupHandle::wireBytes(const Napi::CallbackInfo& info) {
   open();
   const WireBytes bytes = current().wireBytes();
   auto result = Napi::Object::New(info.Env());

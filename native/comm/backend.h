@@ -24,14 +24,14 @@ class ConnectableGroup : public ProcessGroup {
   virtual std::vector<uint8_t> address() const = 0;
   // Blocks until all ranks are there, whose addresses are given in their order;
   // throws CommError naming who is missing.
-  virtual void connect(const std::vector<std::vector<uint8_t>> &addresses) = 0;
+  virtual void connect(const std::vector<std::vector<uint8_t>>& addresses) = 0;
 };
 
 // Of one rank alone: copies.
-std::shared_ptr<ConnectableGroup> openSelf(const GroupOptions &options);
+std::shared_ptr<ConnectableGroup> openSelf(const GroupOptions& options);
 // Both throw CommError where the library cannot be opened, saying what to
 // install.
-std::shared_ptr<ConnectableGroup> openNccl(const GroupOptions &options);
-std::shared_ptr<ConnectableGroup> openGloo(const GroupOptions &options);
+std::shared_ptr<ConnectableGroup> openNccl(const GroupOptions& options);
+std::shared_ptr<ConnectableGroup> openGloo(const GroupOptions& options);
 
 }  // namespace hadal

@@ -11,7 +11,7 @@ namespace hadal {
 class Failure {
  public:
   // False when there was a reason already.
-  bool set(const std::string &reason) {
+  bool set(const std::string& reason) {
     std::lock_guard lock(mutex_);
     if (isSet_) return false;
     reason_ = reason.starts_with("[comm]") ? reason : "[comm] " + reason;

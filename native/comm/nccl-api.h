@@ -9,7 +9,7 @@
 namespace hadal::nccl {
 
 struct Comm;  // ncclComm
-using Stream = void *;
+using Stream = void*;
 
 struct UniqueId {
   char internal[128];
@@ -42,24 +42,24 @@ struct Config {
 
 // name in here, name in the library, result, parameters
 #define HADAL_NCCL_FUNCTIONS(X)                                                                                   \
-  X(getVersion, ncclGetVersion, Result, (int *version))                                                           \
+  X(getVersion, ncclGetVersion, Result, (int* version))                                                           \
   X(getUniqueId, ncclGetUniqueId, Result, (UniqueId * id))                                                        \
   X(commInitRankConfig, ncclCommInitRankConfig, Result,                                                           \
-    (Comm * *comm, int ranks, UniqueId id, int rank, Config *config))                                             \
+    (Comm * *comm, int ranks, UniqueId id, int rank, Config* config))                                             \
   X(commDestroy, ncclCommDestroy, Result, (Comm * comm))                                                          \
   X(commAbort, ncclCommAbort, Result, (Comm * comm))                                                              \
   X(commGetAsyncError, ncclCommGetAsyncError, Result, (Comm * comm, Result * error))                              \
-  X(getErrorString, ncclGetErrorString, const char *, (Result result))                                            \
+  X(getErrorString, ncclGetErrorString, const char*, (Result result))                                             \
   X(allReduce, ncclAllReduce, Result,                                                                             \
-    (const void *send, void *receive, size_t count, DataType type, RedOp op, Comm *comm, Stream stream))          \
+    (const void* send, void* receive, size_t count, DataType type, RedOp op, Comm* comm, Stream stream))          \
   X(reduceScatter, ncclReduceScatter, Result,                                                                     \
-    (const void *send, void *receive, size_t count, DataType type, RedOp op, Comm *comm, Stream stream))          \
+    (const void* send, void* receive, size_t count, DataType type, RedOp op, Comm* comm, Stream stream))          \
   X(allGather, ncclAllGather, Result,                                                                             \
-    (const void *send, void *receive, size_t count, DataType type, Comm *comm, Stream stream))                    \
+    (const void* send, void* receive, size_t count, DataType type, Comm* comm, Stream stream))                    \
   X(broadcast, ncclBroadcast, Result,                                                                             \
-    (const void *send, void *receive, size_t count, DataType type, int root, Comm *comm, Stream stream))          \
-  X(send, ncclSend, Result, (const void *data, size_t count, DataType type, int peer, Comm *comm, Stream stream)) \
-  X(receive, ncclRecv, Result, (void *data, size_t count, DataType type, int peer, Comm *comm, Stream stream))    \
+    (const void* send, void* receive, size_t count, DataType type, int root, Comm* comm, Stream stream))          \
+  X(send, ncclSend, Result, (const void* data, size_t count, DataType type, int peer, Comm* comm, Stream stream)) \
+  X(receive, ncclRecv, Result, (void* data, size_t count, DataType type, int peer, Comm* comm, Stream stream))    \
   X(groupStart, ncclGroupStart, Result, ())                                                                       \
   X(groupEnd, ncclGroupEnd, Result, ())
 

@@ -10,8 +10,7 @@
 #include <map>
 #include <thread>
 
-#include "comm/backend.h"
-#include "comm/failure.h"
+#include "comm/attendance.h"
 #include "comm/nccl-api.h"
 
 namespace hadal {
@@ -22,8 +21,8 @@ using Clock = std::chrono::steady_clock;
 using nccl::Api;
 using nccl::Result;
 
-Api load(const std::string &path) {
-  void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+Api load(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library)
     throw CommError("[comm] expected NCCL, cannot open it (" + std::string(dlerror()) +
                     "); install libnccl2, or set HADAL_NCCL to the path of libnccl.so.2");
@@ -32,9 +31,9 @@ Api load(const std::string &path) {
   api.name = reinterpret_cast<decltype(api.name)>(dlsym(library, #symbol));
   HADAL_NCCL_FUNCTIONS(HADAL_FIND)
 #undef HADAL_FIND
-  void *query = dlsym(library, "cuStreamQuery");  // the stand-in has its own
+  void* query = dlsym(library, "cuStreamQuery");  // the stand-in has its own
   if (!query)
-    if (void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) query = dlsym(driver, "cuStreamQuery");
+    if (void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) query = dlsym(driver, "cuStreamQuery");
   api.streamQuery = reinterpret_cast<decltype(api.streamQuery)>(query);
   std::string missing;
 #define HADAL_CHECK(name, symbol, result, parameters) \
@@ -47,8 +46,8 @@ Api load(const std::string &path) {
   return api;
 }
 
-const Api &apiOf(const std::string &given) {
-  const char *wanted = std::getenv("HADAL_NCCL");
+const Api& apiOf(const std::string& given) {
+  const char* wanted = std::getenv("HADAL_NCCL");
   const std::string path = !given.empty() ? given : wanted && *wanted ? wanted : "libnccl.so.2";
   static std::mutex mutex;
   static std::map<std::string, Api> loaded;  // never closed: threads of NCCL may outlive every group
@@ -79,161 +78,176 @@ nccl::RedOp opOf(ReduceOp op) {
 
 class NcclGroup final : public ConnectableGroup {
  public:
-  explicit NcclGroup(const GroupOptions &options) : options_(options), api_(apiOf(options.library)) {
-    if (options_.rank == 0) check(api_.getUniqueId(&id_), "a new group");
+  explicit NcclGroup(const GroupOptions& options)
+      : options_(options), api_(apiOf(options.library)), links_(options, 1), attendance_(options, [] {}) {
+    if (options_.rank == 0) check(api_.getUniqueId(&id_));
   }
 
   ~NcclGroup() override {
-    if (comm_) failure_.isSet() ? api_.commAbort(comm_) : api_.commDestroy(comm_);
+    if (comm_) attendance_.failure().isSet() ? api_.commAbort(comm_) : api_.commDestroy(comm_);
   }
 
   int rank() const override { return options_.rank; }
   int size() const override { return options_.size; }
 
+  // Where this rank listens; of rank 0, the group's id before it.
   std::vector<uint8_t> address() const override {
-    const auto *begin = reinterpret_cast<const uint8_t *>(&id_);
-    return options_.rank == 0 ? std::vector<uint8_t>(begin, begin + sizeof(id_)) : std::vector<uint8_t>();
+    std::vector<uint8_t> address = links_.address();
+    const auto* id = reinterpret_cast<const uint8_t*>(&id_);
+    if (options_.rank == 0) address.insert(address.begin(), id, id + sizeof(id_));
+    return address;
   }
 
-  void connect(const std::vector<std::vector<uint8_t>> &addresses) override {
+  void connect(const std::vector<std::vector<uint8_t>>& addresses) override {
     std::lock_guard lock(use_);
-    failure_.throwIfSet();
-    if (addresses.size() != static_cast<size_t>(options_.size) || addresses[0].size() != sizeof(id_))
-      throw CommError("[comm] expected the addresses of " + std::to_string(options_.size) +
-                      " ranks, rank 0's of 128 bytes, got others");
-    std::memcpy(&id_, addresses[0].data(), sizeof(id_));
-    nccl::Config config;
-    const Result result = api_.commInitRankConfig(&comm_, options_.size, id_, options_.rank, &config);
-    await(result, "joining the group", [] { return true; });
+    attendance_.failure().throwIfSet();
+    auto links = addresses;
+    if (links.size() != static_cast<size_t>(options_.size) || links[0].size() < sizeof(id_))
+      throw CommError("[comm] expected the addresses of all ranks of an NCCL group, got others");
+    std::memcpy(&id_, links[0].data(), sizeof(id_));
+    links[0].erase(links[0].begin(), links[0].begin() + sizeof(id_));
+    try {
+      links_.connect(links);
+    } catch (const CommError&) {
+      attendance_.failure().throwIfSet();
+      throw;
+    }
+    attendance_.begin(links_, 0);
+    perform("joining", 0, -1, [&] {
+      nccl::Config config;
+      await(api_.commInitRankConfig(&comm_, options_.size, id_, options_.rank, &config), [] { return true; });
+    });
   }
 
-  void allReduce(void *data, int64_t count, DType dtype, ReduceOp op, Reducer) override {
-    perform("all-reduce", 2 * shareOf(count * bytesOf(dtype)), [&] {
+  void allReduce(void* data, int64_t count, DType dtype, ReduceOp op, Reducer) override {
+    const int64_t bytes = count * bytesOf(dtype);
+    collective("all-reduce", bytes, 2 * shareOf(bytes), [&] {
       return api_.allReduce(data, data, static_cast<size_t>(count), typeOf(dtype), opOf(op), comm_, stream_);
     });
   }
 
-  void reduceScatter(void *in, void *out, int64_t count, DType dtype, ReduceOp op, Reducer) override {
-    perform("reduce-scatter", shareOf(options_.size * count * bytesOf(dtype)), [&] {
+  void reduceScatter(void* in, void* out, int64_t count, DType dtype, ReduceOp op, Reducer) override {
+    const int64_t bytes = options_.size * count * bytesOf(dtype);
+    collective("reduce-scatter", bytes, shareOf(bytes), [&] {
       return api_.reduceScatter(in, out, static_cast<size_t>(count), typeOf(dtype), opOf(op), comm_, stream_);
     });
   }
 
-  void allGather(const void *in, void *out, int64_t bytes) override {
-    perform("all-gather", shareOf(options_.size * bytes),
-            [&] { return api_.allGather(in, out, static_cast<size_t>(bytes), nccl::DataType::uint8, comm_, stream_); });
+  void allGather(const void* in, void* out, int64_t bytes) override {
+    collective("all-gather", bytes, shareOf(options_.size * bytes), [&] {
+      return api_.allGather(in, out, static_cast<size_t>(bytes), nccl::DataType::uint8, comm_, stream_);
+    });
   }
 
-  void allToAll(const void *in, void *out, int64_t bytes) override {
-    perform("all-to-all", shareOf(options_.size * bytes), [&] {
+  void allToAll(const void* in, void* out, int64_t bytes) override {
+    const auto count = static_cast<size_t>(bytes);
+    collective("all-to-all", options_.size * bytes, shareOf(options_.size * bytes), [&] {
       Result result = api_.groupStart();
       for (int r = 0; r < options_.size && result == Result::success; r++) {
-        const auto *part = static_cast<const char *>(in) + r * bytes;
-        result = api_.send(part, static_cast<size_t>(bytes), nccl::DataType::uint8, r, comm_, stream_);
+        const auto* part = static_cast<const char*>(in) + r * bytes;
+        result = api_.send(part, count, nccl::DataType::uint8, r, comm_, stream_);
         if (result != Result::success) break;
-        result = api_.receive(static_cast<char *>(out) + r * bytes, static_cast<size_t>(bytes), nccl::DataType::uint8,
-                              r, comm_, stream_);
+        result = api_.receive(static_cast<char*>(out) + r * bytes, count, nccl::DataType::uint8, r, comm_, stream_);
       }
       const Result ended = api_.groupEnd();
       return result == Result::success ? ended : result;
     });
   }
 
-  void broadcast(void *data, int64_t bytes, int root) override {
-    perform("broadcast", bytes, [&] {
+  void broadcast(void* data, int64_t bytes, int root) override {
+    collective("broadcast", bytes, bytes, [&] {
       return api_.broadcast(data, data, static_cast<size_t>(bytes), nccl::DataType::uint8, root, comm_, stream_);
     });
   }
 
-  void send(const void *data, int64_t bytes, int to) override {
-    perform("send", bytes,
-            [&] { return api_.send(data, static_cast<size_t>(bytes), nccl::DataType::uint8, to, comm_, stream_); });
+  void send(const void* data, int64_t bytes, int to) override {
+    call("send", bytes, to,
+         [&] { return api_.send(data, static_cast<size_t>(bytes), nccl::DataType::uint8, to, comm_, stream_); });
+    sent_ += bytes;
   }
 
-  void receive(void *data, int64_t bytes, int from) override {
-    perform("receive", bytes, [&] {
-      return api_.receive(data, static_cast<size_t>(bytes), nccl::DataType::uint8, from, comm_, stream_);
-    });
+  void receive(void* data, int64_t bytes, int from) override {
+    call("receive", bytes, from,
+         [&] { return api_.receive(data, static_cast<size_t>(bytes), nccl::DataType::uint8, from, comm_, stream_); });
+    received_ += bytes;
   }
 
   void barrier() override {
-    perform("barrier", sizeof(barrier_), [&] {
+    collective("barrier", sizeof(barrier_), sizeof(barrier_), [&] {
       return api_.allReduce(&barrier_, &barrier_, 1, nccl::DataType::int32, nccl::RedOp::sum, comm_, stream_);
     });
   }
 
-  void abort(const std::string &reason) override {
-    failure_.set(reason);
+  void abort(const std::string& reason) override {
+    attendance_.abort(reason);
+    links_.interrupt();
     // A call under way ends the communicator itself as soon as it looks.
     std::unique_lock lock(use_, std::try_to_lock);
     if (lock) end();
   }
 
   // NCCL does not tell; as its rings send it.
-  WireBytes wireBytes() const override { return {sent_, sent_}; }
+  WireBytes wireBytes() const override { return {sent_, received_}; }
 
  private:
   int64_t shareOf(int64_t bytes) const { return bytes / options_.size * (options_.size - 1); }
 
   template <class Issue>
-  void perform(const char *what, int64_t wireBytes, Issue issue) {
-    std::lock_guard lock(use_);
-    failure_.throwIfSet();
-    if (!comm_) throw CommError("[comm] expected a connected group, got one that is not");
-    await(issue(), what, [&] { return isStreamDone(what); });
+  void collective(const char* what, int64_t bytes, int64_t wireBytes, Issue issue) {
+    call(what, bytes, -1, issue);
     sent_ += wireBytes;
+    received_ += wireBytes;
   }
 
-  bool isStreamDone(const char *what) {
+  template <class Issue>
+  void call(const char* what, int64_t bytes, int peer, Issue issue) {
+    std::lock_guard lock(use_);
+    attendance_.failure().throwIfSet();
+    if (!comm_) throw CommError("[comm] expected a connected group, got one that is not");
+    perform(what, bytes, peer, [&] { await(issue(), [&] { return isStreamDone(); }); });
+  }
+
+  template <class Work>
+  void perform(const char* what, int64_t bytes, int peer, Work work) {
+    attendance_.enter(what, bytes, peer);
+    try {
+      work();
+    } catch (const std::runtime_error& error) {
+      end();
+      attendance_.explain(error.what());
+    }
+    attendance_.leave();
+  }
+
+  bool isStreamDone() {
     const auto state = api_.streamQuery(stream_);
-    if (state == nccl::StreamState::done) return true;
-    if (state != nccl::StreamState::notReady)
-      fail(std::string(what) + " failed, CUDA reports error " + std::to_string(static_cast<int>(state)));
-    return false;
+    if (state != nccl::StreamState::done && state != nccl::StreamState::notReady)
+      throw std::runtime_error("CUDA reports error " + std::to_string(static_cast<int>(state)));
+    return state == nccl::StreamState::done;
   }
 
   // Until NCCL has taken the call, and then until `isDone`.
   template <class IsDone>
-  void await(Result result, const char *what, IsDone isDone) {
+  void await(Result result, IsDone isDone) {
     const auto begin = Clock::now();
-    for (int64_t looks = 0;; looks++) {
-      if (result != Result::success && result != Result::inProgress) fail(what, result);
-      if (failure_.isSet()) break;
+    for (;;) {
+      check(result);
+      attendance_.failure().throwIfSet();
       if (result == Result::success && isDone()) return;
-      const auto waited = Clock::now() - begin;
-      if (waited > options_.timeout) {
-        fail(std::string(what) + " of rank " + std::to_string(options_.rank) + " expected all " +
-             std::to_string(options_.size) + " ranks to take part within " + std::to_string(options_.timeout.count()) +
-             " ms, some did not");
-        break;
-      }
-      // Small messages are done within some 10 µs; a sleep takes 60 µs and
-      // leaves the processor to others.
-      if (waited < std::chrono::microseconds(50)) {
+      // Small messages are done within some 10 µs; a sleep takes 60 µs and leaves the processor to others.
+      if (Clock::now() - begin < std::chrono::microseconds(50)) {
         std::this_thread::yield();
       } else {
         std::this_thread::sleep_for(std::chrono::microseconds(20));
       }
-      Result state = Result::success;
-      check(api_.commGetAsyncError(comm_, &state), what);
-      result = state;
+      check(api_.commGetAsyncError(comm_, &result));
     }
-    end();
-    failure_.throwIfSet();
   }
 
-  void check(Result result, const char *what) {
-    if (result == Result::success || result == Result::inProgress) return;
-    fail(what, result);
-    end();
-    failure_.throwIfSet();
+  void check(Result result) const {
+    if (result != Result::success && result != Result::inProgress)
+      throw CommError(std::string("[comm] NCCL reports ") + api_.getErrorString(result));
   }
-
-  void fail(const char *what, Result result) {
-    fail(std::string(what) + " of rank " + std::to_string(options_.rank) + " failed, NCCL reports " +
-         api_.getErrorString(result));
-  }
-  void fail(const std::string &reason) { failure_.set(reason); }
 
   // The others notice.
   void end() {
@@ -242,18 +256,19 @@ class NcclGroup final : public ConnectableGroup {
   }
 
   const GroupOptions options_;
-  const Api &api_;
+  const Api& api_;
   nccl::UniqueId id_{};
-  nccl::Comm *comm_ = nullptr;
+  nccl::Comm* comm_ = nullptr;
   const nccl::Stream stream_ = nullptr;  // the default one
   int32_t barrier_ = 0;
   std::mutex use_;  // held by the call under way
-  Failure failure_;
-  std::atomic<int64_t> sent_{0};
+  std::atomic<int64_t> sent_{0}, received_{0};
+  Links links_;
+  Attendance attendance_;
 };
 
 }  // namespace
 
-std::shared_ptr<ConnectableGroup> openNccl(const GroupOptions &options) { return std::make_shared<NcclGroup>(options); }
+std::shared_ptr<ConnectableGroup> openNccl(const GroupOptions& options) { return std::make_shared<NcclGroup>(options); }
 
 }  // namespace hadal

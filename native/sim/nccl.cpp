@@ -32,8 +32,8 @@ enum class Kind { allReduce, reduceScatter, allGather, broadcast };
 // What one rank put on its stream.
 struct Operation {
   Kind kind;
-  const void *send;
-  void *receive;
+  const void* send;
+  void* receive;
   size_t count;
   DataType type;
   RedOp op;
@@ -42,8 +42,8 @@ struct Operation {
 };
 
 struct Message {
-  const void *send;
-  void *receive;
+  const void* send;
+  void* receive;
   size_t bytes;
   std::shared_ptr<bool> done;
 };
@@ -62,7 +62,7 @@ struct Clique {
 
 std::mutex mutex;
 
-std::map<std::string, std::shared_ptr<Clique>> &cliques() {
+std::map<std::string, std::shared_ptr<Clique>>& cliques() {
   static std::map<std::string, std::shared_ptr<Clique>> all;
   return all;
 }
@@ -105,11 +105,11 @@ T narrowed(W value) {
 }
 
 template <class T>
-void reduceAs(const std::vector<const void *> &from, void *to, size_t count, RedOp op) {
+void reduceAs(const std::vector<const void*>& from, void* to, size_t count, RedOp op) {
   for (size_t i = 0; i < count; i++) {
-    auto result = widened(static_cast<const T *>(from[0])[i]);
+    auto result = widened(static_cast<const T*>(from[0])[i]);
     for (size_t r = 1; r < from.size(); r++) {
-      const auto next = widened(static_cast<const T *>(from[r])[i]);
+      const auto next = widened(static_cast<const T*>(from[r])[i]);
       if (op == RedOp::sum) {
         result += next;
       } else if (op == RedOp::min ? next < result : next > result) {
@@ -118,12 +118,12 @@ void reduceAs(const std::vector<const void *> &from, void *to, size_t count, Red
         result = next;
       }
     }
-    static_cast<T *>(to)[i] = narrowed<T>(result);
+    static_cast<T*>(to)[i] = narrowed<T>(result);
   }
 }
 
 // `to` may be one of `from`.
-void reduce(const std::vector<const void *> &from, void *to, size_t count, DataType type, RedOp op) {
+void reduce(const std::vector<const void*>& from, void* to, size_t count, DataType type, RedOp op) {
   switch (type) {
     case DataType::float32:
       return reduceAs<float>(from, to, count, op);
@@ -141,28 +141,28 @@ void reduce(const std::vector<const void *> &from, void *to, size_t count, DataT
 }
 
 // Every rank has come.
-void perform(const std::vector<Operation> &all) {
-  const Operation &first = all[0];
+void perform(const std::vector<Operation>& all) {
+  const Operation& first = all[0];
   const size_t bytes = first.count * bytesOf(first.type);
   if (first.kind == Kind::allReduce || first.kind == Kind::reduceScatter) {
     // Complete before anyone's output is written: it may be another's input.
     const size_t parts = first.kind == Kind::allReduce ? 1 : all.size();
     std::vector<char> result(bytes * parts);
-    std::vector<const void *> from;
-    for (const Operation &each : all) from.push_back(each.send);
+    std::vector<const void*> from;
+    for (const Operation& each : all) from.push_back(each.send);
     reduce(from, result.data(), first.count * parts, first.type, first.op);
     for (size_t r = 0; r < all.size(); r++)
       std::memcpy(all[r].receive, result.data() + (parts == 1 ? 0 : r * bytes), bytes);
   } else if (first.kind == Kind::allGather) {
-    for (const Operation &to : all)
+    for (const Operation& to : all)
       for (size_t r = 0; r < all.size(); r++)
-        std::memmove(static_cast<char *>(to.receive) + r * bytes, all[r].send, bytes);
+        std::memmove(static_cast<char*>(to.receive) + r * bytes, all[r].send, bytes);
   } else {
-    for (const Operation &to : all) std::memmove(to.receive, all[static_cast<size_t>(first.root)].send, bytes);
+    for (const Operation& to : all) std::memmove(to.receive, all[static_cast<size_t>(first.root)].send, bytes);
   }
 }
 
-bool isSame(const Operation &a, const Operation &b) {
+bool isSame(const Operation& a, const Operation& b) {
   return a.kind == b.kind && a.count == b.count && a.type == b.type && a.op == b.op && a.root == b.root;
 }
 
@@ -190,14 +190,14 @@ std::shared_ptr<bool> newPending() {
 
 // NCCL hangs or ends where ranks do not fit together; here it is an error at
 // all of them.
-void failAll(Clique &clique, Result error) {
-  for (Result &each : clique.errors)
+void failAll(Clique& clique, Result error) {
+  for (Result& each : clique.errors)
     if (each == Result::success) each = error;
 }
 
-Result post(Comm *comm, Operation operation) {
+Result post(Comm* comm, Operation operation) {
   std::lock_guard lock(mutex);
-  Clique &clique = *comm->clique;
+  Clique& clique = *comm->clique;
   operation.done = newPending();
   clique.queues[static_cast<size_t>(comm->rank)].push_back(operation);
   std::vector<Operation> all;
@@ -209,25 +209,25 @@ Result post(Comm *comm, Operation operation) {
     }
   }
   if (all.size() != clique.queues.size()) return Result::success;
-  for (auto &queue : clique.queues) queue.pop_front();
-  for (const Operation &each : all)
+  for (auto& queue : clique.queues) queue.pop_front();
+  for (const Operation& each : all)
     if (!isSame(each, all[0])) {
       failAll(clique, Result::invalidUsage);
       return Result::success;
     }
   perform(all);
-  for (const Operation &each : all) *each.done = true;
+  for (const Operation& each : all) *each.done = true;
   return Result::success;
 }
 
 // One end of a message: meets the other one or waits for it.
-Result exchange(Comm *comm, int peer, bool isSend, Message message) {
+Result exchange(Comm* comm, int peer, bool isSend, Message message) {
   std::lock_guard lock(mutex);
-  Clique &clique = *comm->clique;
+  Clique& clique = *comm->clique;
   if (peer < 0 || peer >= clique.ranks) return Result::invalidArgument;
   message.done = newPending();
   const std::pair<int, int> way = isSend ? std::pair(comm->rank, peer) : std::pair(peer, comm->rank);
-  auto &others = (isSend ? clique.receives : clique.sends)[way];
+  auto& others = (isSend ? clique.receives : clique.sends)[way];
   if (others.empty()) {
     if (clique.left[static_cast<size_t>(peer)]) clique.errors[static_cast<size_t>(comm->rank)] = Result::remoteError;
     (isSend ? clique.sends : clique.receives)[way].push_back(message);
@@ -246,9 +246,9 @@ Result exchange(Comm *comm, int peer, bool isSend, Message message) {
 }
 
 // Who waits for this rank waits in vain, and nobody touches its memory any more.
-void leave(Comm *comm) {
+void leave(Comm* comm) {
   std::lock_guard lock(mutex);
-  Clique &clique = *comm->clique;
+  Clique& clique = *comm->clique;
   const int gone = comm->rank;
   clique.left[static_cast<size_t>(gone)] = true;
   clique.queues[static_cast<size_t>(gone)].clear();
@@ -257,7 +257,7 @@ void leave(Comm *comm) {
     clique.receives.erase({r, gone});
     const bool waits = clique.joinedCount < clique.ranks || !clique.queues[static_cast<size_t>(r)].empty() ||
                        !clique.sends[{r, gone}].empty() || !clique.receives[{gone, r}].empty();
-    auto &error = clique.errors[static_cast<size_t>(r)];
+    auto& error = clique.errors[static_cast<size_t>(r)];
     if (waits && error == Result::success) error = Result::remoteError;
   }
   if (++clique.leftCount == clique.joinedCount) cliques().erase(comm->id);
@@ -266,12 +266,12 @@ void leave(Comm *comm) {
 
 }  // namespace
 
-HADAL_EXPORT Result ncclGetVersion(int *version) {
+HADAL_EXPORT Result ncclGetVersion(int* version) {
   *version = 21400;
   return Result::success;
 }
 
-HADAL_EXPORT Result ncclGetUniqueId(UniqueId *id) {
+HADAL_EXPORT Result ncclGetUniqueId(UniqueId* id) {
   static uint64_t count = 0;
   std::lock_guard lock(mutex);
   std::memset(id, 0, sizeof(*id));
@@ -280,11 +280,11 @@ HADAL_EXPORT Result ncclGetUniqueId(UniqueId *id) {
   return Result::success;
 }
 
-HADAL_EXPORT Result ncclCommInitRankConfig(Comm **comm, int ranks, UniqueId id, int rank, Config *config) {
+HADAL_EXPORT Result ncclCommInitRankConfig(Comm** comm, int ranks, UniqueId id, int rank, Config* config) {
   if (ranks < 1 || rank < 0 || rank >= ranks || config->magic != 0xcafebeef) return Result::invalidArgument;
   std::lock_guard lock(mutex);
   const std::string name(id.internal, sizeof(id.internal));
-  auto &clique = cliques()[name];
+  auto& clique = cliques()[name];
   if (!clique) clique = std::make_shared<Clique>(ranks);
   if (clique->ranks != ranks || clique->joined[static_cast<size_t>(rank)]) return Result::invalidArgument;
   clique->joined[static_cast<size_t>(rank)] = true;
@@ -293,26 +293,26 @@ HADAL_EXPORT Result ncclCommInitRankConfig(Comm **comm, int ranks, UniqueId id, 
   return Result::inProgress;
 }
 
-HADAL_EXPORT Result ncclCommGetAsyncError(Comm *comm, Result *error) {
+HADAL_EXPORT Result ncclCommGetAsyncError(Comm* comm, Result* error) {
   std::lock_guard lock(mutex);
-  const Clique &clique = *comm->clique;
+  const Clique& clique = *comm->clique;
   *error = clique.errors[static_cast<size_t>(comm->rank)];
   if (*error == Result::success && clique.joinedCount < clique.ranks) *error = Result::inProgress;
   return Result::success;
 }
 
-HADAL_EXPORT Result ncclCommDestroy(Comm *comm) {
+HADAL_EXPORT Result ncclCommDestroy(Comm* comm) {
   leave(comm);
   return Result::success;
 }
 
-HADAL_EXPORT Result ncclCommAbort(Comm *comm) {
+HADAL_EXPORT Result ncclCommAbort(Comm* comm) {
   leave(comm);
   pending.clear();
   return Result::success;
 }
 
-HADAL_EXPORT const char *ncclGetErrorString(Result result) {
+HADAL_EXPORT const char* ncclGetErrorString(Result result) {
   switch (result) {
     case Result::remoteError:
       return "a remote process exited or there was a network error";
@@ -325,31 +325,31 @@ HADAL_EXPORT const char *ncclGetErrorString(Result result) {
   }
 }
 
-HADAL_EXPORT Result ncclAllReduce(const void *send, void *receive, size_t count, DataType type, RedOp op, Comm *comm,
+HADAL_EXPORT Result ncclAllReduce(const void* send, void* receive, size_t count, DataType type, RedOp op, Comm* comm,
                                   Stream) {
   return post(comm, {Kind::allReduce, send, receive, count, type, op, 0, nullptr});
 }
 
-HADAL_EXPORT Result ncclReduceScatter(const void *send, void *receive, size_t count, DataType type, RedOp op,
-                                      Comm *comm, Stream) {
+HADAL_EXPORT Result ncclReduceScatter(const void* send, void* receive, size_t count, DataType type, RedOp op,
+                                      Comm* comm, Stream) {
   return post(comm, {Kind::reduceScatter, send, receive, count, type, op, 0, nullptr});
 }
 
-HADAL_EXPORT Result ncclAllGather(const void *send, void *receive, size_t count, DataType type, Comm *comm, Stream) {
+HADAL_EXPORT Result ncclAllGather(const void* send, void* receive, size_t count, DataType type, Comm* comm, Stream) {
   return post(comm, {Kind::allGather, send, receive, count, type, RedOp::sum, 0, nullptr});
 }
 
-HADAL_EXPORT Result ncclBroadcast(const void *send, void *receive, size_t count, DataType type, int root, Comm *comm,
+HADAL_EXPORT Result ncclBroadcast(const void* send, void* receive, size_t count, DataType type, int root, Comm* comm,
                                   Stream) {
   if (root < 0 || root >= comm->clique->ranks) return Result::invalidArgument;
   return post(comm, {Kind::broadcast, send, receive, count, type, RedOp::sum, root, nullptr});
 }
 
-HADAL_EXPORT Result ncclSend(const void *data, size_t count, DataType type, int peer, Comm *comm, Stream) {
+HADAL_EXPORT Result ncclSend(const void* data, size_t count, DataType type, int peer, Comm* comm, Stream) {
   return exchange(comm, peer, true, {data, nullptr, count * bytesOf(type), nullptr});
 }
 
-HADAL_EXPORT Result ncclRecv(void *data, size_t count, DataType type, int peer, Comm *comm, Stream) {
+HADAL_EXPORT Result ncclRecv(void* data, size_t count, DataType type, int peer, Comm* comm, Stream) {
   return exchange(comm, peer, false, {nullptr, data, count * bytesOf(type), nullptr});
 }
 

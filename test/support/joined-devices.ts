@@ -1,6 +1,6 @@
-// Several devices of one process that compute together: each is a rank of a group over NCCL's stand-in.
+// Several devices of one process that compute together: each is a rank of a group, over NCCL's stand-in or over Gloo.
 import path from 'node:path';
-import { addonFile } from '../../src/addon/addon.js';
+import { addonFile, type NativeProcessGroup } from '../../src/addon/addon.js';
 import type { MeshAxis } from '../../src/core/mesh.js';
 import { openProcessGroup } from '../../src/dist/process-group.js';
 import { type Device, openDevice } from '../../src/runtime/device.js';
@@ -22,6 +22,7 @@ export function addressExchange(size: number): (rank: number, address: Uint8Arra
 
 export interface JoinedDevices extends Disposable {
   readonly devices: readonly Device[];
+  readonly groups: readonly NativeProcessGroup[];
   /** Runs the work of all ranks at once and waits for all of them; the first failure is thrown then. */
   all<T>(work: (device: Device, rank: number) => Promise<T>): Promise<T[]>;
 }
@@ -32,15 +33,15 @@ export interface JoinedDevices extends Disposable {
  */
 export async function joinedDevices(
   size: number,
-  { axis = 'dp' as MeshAxis, threads = 1, timeout = 20 } = {},
+  { axis = 'dp' as MeshAxis, threads = 1, timeout = 20, backend = 'nccl' as 'gloo' | 'nccl' } = {},
 ): Promise<JoinedDevices> {
   const devices = Array.from({ length: size }, () => openDevice('cpu', { threads }));
   const exchange = addressExchange(size);
   const groups = await Promise.all(
     devices.map((_, rank) =>
       openProcessGroup({
-        backend: 'nccl',
-        library: ncclStandIn(),
+        backend,
+        ...(backend === 'nccl' ? { library: ncclStandIn() } : {}),
         rank,
         size,
         timeout,
@@ -51,6 +52,7 @@ export async function joinedDevices(
   for (const [rank, device] of devices.entries()) device.setGroup(axis, groups[rank] ?? null);
   return {
     devices,
+    groups,
     async all(work) {
       const results = await Promise.allSettled(devices.map(work));
       return results.map((result) => {
