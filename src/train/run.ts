@@ -23,6 +23,7 @@ import { memoryInUse } from './memory.js';
 import type { PreparedRun } from './prepare.js';
 import { describeFinding, type Finding, type RuleAction } from './rules.js';
 import type { MetricsLine, RunDirectory } from './run-directory.js';
+import { savedTensors } from './saved-tensors.js';
 import { CheckpointSaver } from './saving.js';
 import { scheduledValues } from './schedules.js';
 import { hasShares, shareState } from './share-state.js';
@@ -53,6 +54,12 @@ export interface Progress {
   /** Training loss of the last update, and what was evaluated before the first one. */
   lastLoss: number | null;
   initial: EvaluationEvent | null;
+}
+
+/** What the bits of a run depend on. */
+function bitsOf({ threads, instructionSet, dtype, dist }: TrainState): string {
+  const processes = dist ? ` in ${dist.worldSize} processes of ZeRO stage ${dist.zero}` : '';
+  return `${threads} threads on ${instructionSet}, ${dtype}${processes}`;
 }
 
 /** What a run is made of. */
@@ -121,7 +128,14 @@ export class Run {
       threads: device.threads,
       instructionSet: loadAddon().features().isa,
       dtype: stepper.config.precision.dtype,
+      dist: this.#dist,
     };
+  }
+
+  /** What checkpoints say of the processes; nothing of one alone. */
+  get #dist(): TrainState['dist'] {
+    const { dist } = this.parts.stepper.config;
+    return dist ? { worldSize: dist.worldSize, zero: dist.zero } : undefined;
   }
 
   /**
@@ -134,7 +148,7 @@ export class Run {
     const { together } = this.parts;
     const newest = await together.fromFirst('progress', this.isWhole ? this.progress : null);
     if (!newest) return this.#loadAnew(resumes);
-    this.progress = newest;
+    this.progress = { ...newest, state: { ...newest.state, dist: this.#dist } };
     this.#watcher.goOn(newest.state.watch);
     await this.#share();
     return [];
@@ -167,19 +181,18 @@ export class Run {
     const note = (message: string) => void notes.push(message);
     const found = resumes ? await loadNewestCheckpoint(directory, stepper, note, together) : null;
     if (found) {
-      const { threads, instructionSet, dtype } = this.state;
-      const bitsOf = (state: TrainState) => `${state.threads} threads on ${state.instructionSet}, ${state.dtype}`;
+      const { threads, instructionSet, dtype, dist } = this.state;
       if (bitsOf(found) !== bitsOf(this.state)) {
         notes.push(
           `the checkpoint was made with ${bitsOf(found)}, this run has ${bitsOf(this.state)}: it goes on, but not bit for bit`,
         );
       }
-      this.progress.state = { ...found, threads, instructionSet, dtype };
+      this.progress.state = { ...found, threads, instructionSet, dtype, dist };
       this.#loadedStep = found.step;
       this.#watcher.goOn(found.watch);
     } else if (source) {
       if (together.isFirst || hasShares(stepper))
-        notes.push(...(await loadParameters(source, stepper.tensors, stepper.model)));
+        notes.push(...(await loadParameters(source, savedTensors(stepper), stepper.model)));
     } else {
       await stepper.initialize(config.seed);
     }
