@@ -130,7 +130,7 @@ export class TensorPieces implements AsyncDisposable {
   async read(name: string, { first, count }: ElementRange, rank?: number): Promise<Uint8Array> {
     const placed = this.#placed.get(name);
     const pieces = rank === undefined ? placed?.pieces : placed?.owned.get(rank);
-    if (!placed || !pieces || first < 0 || first + count > sizeOf(placed.shape)) {
+    if (!placed || !pieces?.length || first < 0 || first + count > sizeOf(placed.shape)) {
       throw refusal(`numbers ${first} … ${first + count} of '${name}' in ${this.path}`, 'none such');
     }
     const width = safetensorsDTypes[placed.dtype];
