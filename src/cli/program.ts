@@ -8,6 +8,7 @@ import { registerDoctor } from './doctor.js';
 import { registerGenerate } from './generate.js';
 import { registerInit } from './init.js';
 import { registerInspect } from './inspect.js';
+import { registerLaunch } from './launch.js';
 import { registerPrepare } from './prepare.js';
 import { registerTokenizer } from './tokenizer.js';
 import { registerTrain } from './train.js';
@@ -16,6 +17,7 @@ import { registerTrain } from './train.js';
 const commands = [
   registerInit,
   registerTrain,
+  registerLaunch,
   registerPrepare,
   registerGenerate,
   registerChat,

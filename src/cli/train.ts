@@ -20,6 +20,7 @@ export interface TrainFlags extends CommonFlags, DataFlags {
   pinThreads?: boolean;
   profile?: string;
   debugNumerics?: boolean;
+  nproc?: number;
 }
 
 /** `hadal train`. */
@@ -58,8 +59,14 @@ export function registerTrain(program: Command): void {
       'when a number is not finite: name the op and layer that made it, write a report into the run directory, and end',
     )
     .option('--profile <file>', "where one step's time goes: a trace for chrome://tracing and Perfetto, and tables")
+    .option('--nproc <n>', 'train in so many processes of this host; hadal launch can do more', wholeNumber(1))
     .addHelpText('after', `\nPresets:\n${summaries.join('\n')}`)
     .action(async (flags: TrainFlags) => {
+      if (flags.nproc !== undefined) {
+        const { runTrainProcesses } = await import('./run-launch.js');
+        await runTrainProcesses(flags.nproc);
+        return;
+      }
       const { runTrain } = await import('./run-train.js');
       await runTrain(flags);
     });

@@ -9,6 +9,10 @@ export const envFlags = {
     'sums over processes in two levels, inside boxes and across: auto, off, or bytes from which on; docs/networks.md',
   HADAL_TRUST_PATTERNS: '1: take every pattern of a tokenizer.json, also one that may hang',
   HADAL_NO_APT: '1: set-up installs no system packages',
+  HADAL_TOKEN: 'secret of a run of several processes, the same for all of them',
+  HADAL_COMM_INTERFACE:
+    'network interface, or address of this host, by which the other processes of a run reach this one',
+  HADAL_PROCESSORS: 'processors to use; hadal launch gives each process its share',
 } as const;
 
 /** Level of a numeric flag; 0 when unset. */

@@ -2,8 +2,13 @@ import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { systemText } from './system-file.js';
 
-/** Processors that this process may use: those that it may run on, and no more than a container's share of time allows. */
+/**
+ * Processors that this process may use: those that it may run on, and no more than a container's share of time allows; or its
+ * share of them among the processes of a launcher (`HADAL_PROCESSORS`).
+ */
 export function usableProcessors(): number {
+  const share = Number(process.env.HADAL_PROCESSORS);
+  if (Number.isInteger(share) && share >= 1) return share;
   return Math.max(1, Math.min(availableParallelism(), Math.ceil(timeShare('/proc/self/cgroup', '/sys/fs/cgroup'))));
 }
 

@@ -201,6 +201,11 @@ function masterFrom(env: Environment, ranks: Ranks): { host: string; port: numbe
   return { host: host || '127.0.0.1', port: portFrom(env) ?? (isSlurm ? slurmPort(env) : defaultPort) };
 }
 
+/** Where the tasks of a Slurm step meet: a port of its own on the first node. */
+export function slurmMeeting(env: Environment): { host: string | undefined; port: number } {
+  return { host: slurmMaster(env), port: portFrom(env) ?? slurmPort(env) };
+}
+
 function slurmMaster(env: Environment): string | undefined {
   const nodes = env.SLURM_STEP_NODELIST || env.SLURM_JOB_NODELIST || env.SLURM_NODELIST;
   return nodes ? firstNode(nodes) : env.SLURM_LAUNCH_NODE_IPADDR;

@@ -83,9 +83,9 @@ export class Membership implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#hasLeft) return;
     this.#hasLeft = true;
-    this.#heartbeat?.[Symbol.dispose]();
     // Who hosts the run may be gone.
     await this.#client?.request({ do: 'leave' }).catch(() => {});
+    this.#heartbeat?.[Symbol.dispose]();
     this.#client?.[Symbol.dispose]();
     if (!this.#host) return;
     this.#host.ref();

@@ -425,20 +425,19 @@ export class Rounds {
     // Processes of one launcher share a host, whatever it is called.
     const keyOf = (worker: Worker): string => (worker.place ? worker.host : String(worker.node));
     const keys = ordered.map(keyOf);
-    const ranks: Record<string, number> = {};
+    const ranks = Object.fromEntries(ordered.map(({ id }, rank) => [id, rank]));
+    for (const { link } of this.#launchers.values()) link.dealt(this.#round, ranks);
     ordered.forEach((worker, rank) => {
       const key = keys[rank];
       const localRank = worker.place?.localRank ?? keys.slice(0, rank).filter((other) => other === key).length;
       const localSize = worker.place?.localSize ?? keys.filter((other) => other === key).length;
       Object.assign(worker, { phase: 'running', sinceMs: this.#now, rank });
-      ranks[worker.id] = rank;
       worker.link?.dealt({ round: this.#round, rank, size: ordered.length, localRank, localSize, hosts });
     });
     const count = new Set(keys).size;
     this.log(
       `round ${this.#round}: ${ordered.length} process${ordered.length > 1 ? 'es' : ''} on ${count} host${count > 1 ? 's' : ''}`,
     );
-    for (const { link } of this.#launchers.values()) link.dealt(this.#round, ranks);
   }
 
   #missing(): string {

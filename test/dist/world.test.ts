@@ -1,6 +1,5 @@
 // Worlds: of processes that another launcher started, and rounds as those of one process see them.
 import { createServer } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
 import type { StaticPlace } from '../../src/dist/environment.js';
 import { type JoinOptions, joinWorld, type World } from '../../src/dist/world.js';
