@@ -273,6 +273,17 @@ export interface ConfigFile {
   } | undefined;
   /** Training in several processes, which a launcher starts: `hadal launch`, torchrun, mpirun, Slurm, Kubernetes. */
   dist?: {
+    /** How processes train together: in step, summing their gradients; or each at its own pace, with a server that has the weights (`hadal launch --servers 1`). Default: "all-reduce". */
+    mode?: 'all-reduce' | 'parameter-server' | undefined;
+    /** Of `parameter-server`. */
+    server?: {
+      /** The most updates that are made between reading the weights and using the gradient computed with them; 0: as if all processes kept step. Default: 8. */
+      staleness?: number | undefined;
+      /** Seconds without a sign of life after which a worker is given up and its rows are another’s. Default: 10. */
+      lease?: number | undefined;
+      /** Number format in which gradients are sent to the server. Default: "fp32". */
+      pushDtype?: 'fp32' | 'bf16' | undefined;
+    } | undefined;
     /** What carries collectives: Gloo over TCP on CPUs, NCCL on GPUs; `auto`: by the device. Default: "auto". */
     backend?: 'auto' | 'gloo' | 'nccl' | undefined;
     /** Seconds that a collective waits for the other processes before the run fails, naming those missing. Default: 300. */

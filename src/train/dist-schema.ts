@@ -25,8 +25,32 @@ const compressionSchema = z.strictObject({
     ),
 });
 
+const serverSchema = z.strictObject({
+  staleness: countOrZero
+    .default(8)
+    .describe(
+      'The most updates that are made between reading the weights and using the gradient computed with them; 0: as if all processes kept step.',
+    ),
+  lease: z
+    .number()
+    .positive()
+    .default(10)
+    .describe('Seconds without a sign of life after which a worker is given up and its rows are another’s.'),
+  pushDtype: z
+    .enum(['fp32', 'bf16'])
+    .default('fp32')
+    .describe('Number format in which gradients are sent to the server.'),
+});
+
 /** Schema of `dist`. How many processes there are is the launcher's to say, never the configuration's. */
 export const distSchema = z.strictObject({
+  mode: z
+    .enum(['all-reduce', 'parameter-server'])
+    .default('all-reduce')
+    .describe(
+      'How processes train together: in step, summing their gradients; or each at its own pace, with a server that has the weights (`hadal launch --servers 1`).',
+    ),
+  server: serverSchema.prefault({}).describe('Of `parameter-server`.'),
   backend: z
     .enum(['auto', 'gloo', 'nccl'])
     .default('auto')

@@ -1,23 +1,22 @@
 // A run from its configuration on: model, device, data and plans, then the updates.
 import { loadAddon } from '../addon/addon.js';
-import { HadalError } from '../core/errors.js';
 import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
 import { version } from '../core/version.js';
-import type { World } from '../dist/world.js';
-import { withEconomy } from '../models/economy.js';
-import { modelFromConfig } from '../models/families.js';
+import { joinWorld, type World } from '../dist/world.js';
 import { type Model, parameterCounts } from '../models/model.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type Device, openDevice } from '../runtime/device.js';
-import { type ModelSource, openModelSource } from '../session/model-source.js';
+import type { ModelSource } from '../session/model-source.js';
 import { configClaims, differingMachines, requireAgreement } from './agreement.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import { withEarlierSizes } from './earlier-sizes.js';
 import type { EndEvent, TrainEvent } from './events.js';
 import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
+import { modelOf } from './model-of.js';
 import { openOffloadFile } from './offload.js';
 import type { TrainOptions } from './options.js';
+import { trainServed } from './parameter-server.js';
 import { requireSources } from './prepare.js';
 import { prepareAndPlan } from './prepare-and-plan.js';
 import { arrive, inRounds, Kept } from './rounds.js';
@@ -50,12 +49,13 @@ export interface TrainHooks extends RunHooks {
  */
 export async function* train(
   options: TrainOptions,
-  { signal, world = null, ...hooks }: TrainHooks = {},
+  { signal, world: given, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
   const asked = resolveTrainConfig(options);
+  if (asked.dist.mode === 'parameter-server') return yield* trainServed(asked, signal);
   const { model, source } = await modelOf(asked);
-  checkLengths(asked, model);
   await requireSources(asked);
+  const world = given === undefined ? await joinWorld() : given;
   // Before minutes of tokenizing whose tokens nothing could train on.
   using device = openDevice(asked.device, { threads: threadsOf(asked, world), pinThreads: asked.pinThreads });
   using kept = new Kept();
@@ -155,20 +155,4 @@ async function openDirectory({ out, resume }: TrainConfig, together: Together): 
     throw error;
   }
   return own ?? RunDirectory.ofAnother(out);
-}
-
-async function modelOf({ model: given }: TrainConfig): Promise<{ model: Model; source: ModelSource | null }> {
-  if ('config' in given)
-    return { model: withEconomy(modelFromConfig(given.config, 'model.config'), given), source: null };
-  const source = await openModelSource(given.directory);
-  return { model: withEconomy(source.model, given), source };
-}
-
-function checkLengths({ seqLen }: TrainConfig, { maxPositions }: Model): void {
-  if (seqLen > maxPositions) {
-    throw new HadalError(
-      'HADAL_ERR_CONFIG',
-      `[train] field 'seqLen' expected at most ${maxPositions} (the model's positions), got ${seqLen}`,
-    );
-  }
 }
