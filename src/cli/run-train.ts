@@ -1,6 +1,6 @@
 // `hadal train`: a listener to the events of a run, and what is shown when it ends.
 import { HadalError } from '../core/errors.js';
-import { usableProcessors } from '../core/processors.js';
+import { joinWorld, type World } from '../dist/world.js';
 import { loadModel } from '../generate/loaded-model.js';
 import type { TrainListener } from '../monitor/lines.js';
 import { plainLog } from '../monitor/plain.js';
@@ -9,7 +9,9 @@ import { TerminalDisplay } from '../monitor/terminal.js';
 import type { InstructionTime } from '../runtime/device.js';
 import type { TrainConfig } from '../train/config.js';
 import type { EndEvent } from '../train/events.js';
-import { train } from '../train/train.js';
+import { isSaidByAnother } from '../train/together.js';
+import { threadsOf, train } from '../train/train.js';
+import { exitStatusOf } from './errors.js';
 import { abortOnInterrupt } from './interrupt.js';
 import { invocation, quoted } from './invocation.js';
 import { printJson } from './output.js';
@@ -17,15 +19,20 @@ import type { TrainFlags } from './train.js';
 import { trainConfigFrom } from './train-config.js';
 import { requireProfilePath, writeProfile } from './write-profile.js';
 
-/** Trains, shows it, samples from the result. @throws HadalError what `train` throws */
+/** Trains, shows it, samples from the result; of several processes, rank 0 does. @throws HadalError what `train` throws */
 export async function runTrain(flags: TrainFlags): Promise<void> {
   const json = flags.json ?? false;
   // With --json, stdout belongs to the events.
   const stream = json ? process.stderr : process.stdout;
   const write = (line: string): void => void stream.write(`${line}\n`);
-  const config = await trainConfigFrom(flags, (file) => write(`config ${file}`));
+  let found: string | null = null;
+  const config = await trainConfigFrom(flags, (file) => {
+    found = file;
+  });
   await requireProfilePath(flags.profile);
-  const end = await runShown(config, { stream, json, profile: flags.profile });
+  const world = config.dist.mode === 'parameter-server' ? null : await joinWorld();
+  if (found !== null && (world?.rank ?? 0) === 0) write(`config ${found}`);
+  const end = await runShown(config, world, { stream, json, profile: flags.profile });
   if (!end) return;
   using signal = abortOnInterrupt(() => {});
   await showSamples(config, end, { write: (text) => stream.write(text), json, signal });
@@ -33,30 +40,44 @@ export async function runTrain(flags: TrainFlags): Promise<void> {
   for (const line of nextLines(config, end)) write(line);
 }
 
+/** @returns null where another process shows the end */
 async function runShown(
   config: TrainConfig,
+  world: World | null,
   { stream, json, profile }: { stream: NodeJS.WriteStream; json: boolean; profile: string | undefined },
 ): Promise<EndEvent | null> {
-  using display = stream.isTTY ? new TerminalDisplay(stream) : null;
+  let rank = world?.rank ?? 0;
+  using display = stream.isTTY && rank === 0 ? new TerminalDisplay(stream) : null;
   // A second Ctrl-C ends the process at once: the cursor must come back all the same.
   process.once('exit', () => display?.[Symbol.dispose]());
   using board = tensorboardListener();
   const write = (line: string): void => void (display ? display.print([line]) : stream.write(`${line}\n`));
   const listeners: TrainListener[] = [display?.listen ?? plainLog(write), board.listen, ...(json ? [printJson] : [])];
-  using signal = abortOnInterrupt(() => write('stopping after this step and saving; Ctrl-C again ends at once'));
-  const threads = config.threads ?? usableProcessors();
+  using signal = abortOnInterrupt(() => {
+    if (rank === 0) write('stopping after this step and saving; Ctrl-C again ends at once');
+  });
+  const threads = threadsOf(config, world);
   const onProfile = async (times: readonly InstructionTime[]): Promise<void> => {
     if (profile !== undefined) for (const line of await writeProfile(profile, times, threads)) write(line);
   };
   let end: EndEvent | null = null;
   let saved = false;
   try {
-    for await (const event of train(config, { signal, ...(profile !== undefined && { onProfile }) })) {
-      for (const listen of listeners) listen(event);
+    const isProfiled = profile !== undefined && rank === 0;
+    for await (const event of train(config, { signal, world, ...(isProfiled && { onProfile }) })) {
+      // Who is rank 0 may change when processes are lost.
+      if (event.type === 'start') rank = event.rank;
+      if (rank === 0) for (const listen of listeners) listen(event);
+      else if (event.type === 'warning' && !event.finding)
+        process.stderr.write(`rank ${rank}: step ${event.step}: ${event.message}\n`);
       if (event.type === 'checkpoint') saved = true;
-      if (event.type === 'end') end = event;
+      if (event.type === 'end' && rank === 0) end = event;
     }
   } catch (error) {
+    if (isSaidByAnother(error)) {
+      process.exitCode = exitStatusOf(error);
+      return null;
+    }
     if (!(error instanceof HadalError) || error.code !== 'HADAL_ERR_ABORTED' || !saved) throw error;
     const message = `${error.message}\ncontinue with: ${invocation()} train --out ${quoted(config.out)} --resume`;
     throw new HadalError('HADAL_ERR_ABORTED', message, { cause: error });

@@ -15,8 +15,9 @@ import type { EndEvent, TrainEvent } from './events.js';
 import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
 import { modelOf } from './model-of.js';
 import { openOffloadFile } from './offload.js';
+import { requireOneDirectory } from './one-directory.js';
 import type { TrainOptions } from './options.js';
-import { trainServed } from './parameter-server.js';
+import { isServed, trainServed } from './parameter-server.js';
 import { requireSources } from './prepare.js';
 import { prepareAndPlan } from './prepare-and-plan.js';
 import { arrive, inRounds, Kept } from './rounds.js';
@@ -52,7 +53,7 @@ export async function* train(
   { signal, world: given, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
   const asked = resolveTrainConfig(options);
-  if (asked.dist.mode === 'parameter-server') return yield* trainServed(asked, signal);
+  if (isServed(asked)) return yield* trainServed(asked, signal);
   const { model, source } = await modelOf(asked);
   await requireSources(asked);
   const world = given === undefined ? await joinWorld() : given;
@@ -154,5 +155,12 @@ async function openDirectory({ out, resume }: TrainConfig, together: Together): 
     (own as RunDirectory | null)?.dispose();
     throw error;
   }
-  return own ?? RunDirectory.ofAnother(out);
+  const directory = own ?? RunDirectory.ofAnother(out);
+  try {
+    await requireOneDirectory(together, out);
+    return directory;
+  } catch (error) {
+    directory.dispose();
+    throw error;
+  }
 }
