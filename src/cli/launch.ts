@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
-import type { LaunchFlags } from '../dist/launcher-settings.js';
+import { heartbeatSeconds, type LaunchFlags, roundSeconds } from '../dist/launcher-settings.js';
 import { type CommonFlags, described, numberBetween, wholeNumber } from './output.js';
-
-export const defaultHeartbeatSeconds = 10;
 
 /** Flags of `hadal launch`. */
 export interface LaunchCommandFlags extends CommonFlags, LaunchFlags {
   heartbeatTimeout: number;
+  roundTimeout: number;
   threads?: number;
   logDir?: string;
+  servers?: number;
 }
 
 /** `hadal launch`. */
@@ -22,6 +22,7 @@ export function registerLaunch(program: Command): void {
       'launch --nproc 4 --nnodes 2 --node-rank 0 --rendezvous box0:29500 -- train --config run.yaml',
       'launch --nproc 4 --nnodes 1:4 --node-rank 3 --rendezvous box0:29500 -- train --config run.yaml',
       'launch --nproc 2 -- node my-training.mjs',
+      'launch --servers 1 --nproc 3 -- train --config run.yaml --set dist.mode=parameter-server',
     ],
   )
     .argument('<command...>', 'a command of hadal, or a program that calls train(), behind --')
@@ -39,9 +40,16 @@ export function registerLaunch(program: Command): void {
       '--heartbeat-timeout <seconds>',
       'silence after which a process or host counts as lost',
       numberBetween(0.1, 3600),
-      defaultHeartbeatSeconds,
+      heartbeatSeconds,
+    )
+    .option(
+      '--round-timeout <seconds>',
+      'time that the others have, once one is lost, to end their step and begin a new round; who takes longer is replaced, too',
+      numberBetween(0.1, 86400),
+      roundSeconds,
     )
     .option('--threads <n>', 'processors for each process (default: this host’s, shared)', wholeNumber(1))
+    .option('--servers <n>', '1: a server has the weights, the processes are its workers', wholeNumber(1))
     .option('--log-dir <dir>', 'keep what each process writes in a file of its own, too')
     .addHelpText(
       'after',

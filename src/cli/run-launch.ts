@@ -1,9 +1,11 @@
 // `hadal launch`, and `hadal train --nproc`: processes of a command, and their end as the end of this one.
 import { fileURLToPath } from 'node:url';
+import { HadalError } from '../core/errors.js';
 import { usableProcessors } from '../core/processors.js';
 import { Launcher } from '../dist/launcher.js';
-import { launchSettings } from '../dist/launcher-settings.js';
-import { defaultHeartbeatSeconds, type LaunchCommandFlags } from './launch.js';
+import { heartbeatSeconds, launchSettings, roundSeconds } from '../dist/launcher-settings.js';
+import { ServedLauncher } from '../dist/parameter-server/launcher.js';
+import type { LaunchCommandFlags } from './launch.js';
 import { printJson } from './output.js';
 
 /**
@@ -20,18 +22,32 @@ export async function runLaunch(
   const [first = '', ...rest] = command;
   const isOurs = known.includes(first);
   const settings = launchSettings(flags, process.env);
-  const launcher = new Launcher({
-    ...settings,
+  const { servers } = flags;
+  if (servers !== undefined && servers > 1) {
+    throw new HadalError(
+      'HADAL_ERR_USAGE',
+      `[launch] expected --servers 1, got ${servers}; one server has all weights`,
+    );
+  }
+  const options = {
     program: isOurs ? process.execPath : first,
     args: isOurs ? [...process.execArgv, fileURLToPath(new URL('./main.js', import.meta.url)), ...command] : rest,
     env: process.env,
     processors: flags.threads ?? Math.max(1, Math.floor(usableProcessors() / settings.processes)),
-    timing: { heartbeatMs: flags.heartbeatTimeout * 1000 },
     directory: flags.logDir ?? null,
     isRaw: command.includes('--json'),
-    write: (line, stream) =>
+    write: (line: string, stream: 'out' | 'err') =>
       void (stream === 'out' && !flags.json ? process.stdout : process.stderr).write(`${line}\n`),
-  });
+  };
+  const { processes: workers, nodeRank, rendezvous: address, maxRestarts } = settings;
+  const launcher =
+    servers === undefined
+      ? new Launcher({
+          ...settings,
+          ...options,
+          timing: { heartbeatMs: flags.heartbeatTimeout * 1000, nextRoundMs: flags.roundTimeout * 1000 },
+        })
+      : new ServedLauncher({ ...options, workers, nodeRank, address, maxRestarts });
   const signals = ['SIGINT', 'SIGTERM'] as const;
   for (const signal of signals) process.on(signal, launcher.interrupt.bind(launcher, signal));
   try {
@@ -47,7 +63,7 @@ export async function runLaunch(
 /** `hadal train --nproc`: the same words in so many processes. */
 export async function runTrainProcesses(nproc: number, words: readonly string[] = process.argv): Promise<void> {
   const train = withoutOption(words.slice(words.indexOf('train')), '--nproc');
-  await runLaunch(train, { nproc, heartbeatTimeout: defaultHeartbeatSeconds }, ['train']);
+  await runLaunch(train, { nproc, heartbeatTimeout: heartbeatSeconds, roundTimeout: roundSeconds }, ['train']);
 }
 
 /** The words of a command line without an option and its value. */

@@ -6,6 +6,8 @@ export interface ProcessOptions {
   program: string;
   args: readonly string[];
   env: NodeJS.ProcessEnv;
+  /** Whether a terminal's signals do not reach it; default: they do. */
+  isDetached?: boolean;
   /** A line that it wrote. */
   onLine(line: string, stream: 'out' | 'err'): void;
   /** It is no more, and all that it wrote has been told. @param status - null: ended by the signal */
@@ -19,8 +21,8 @@ export class LaunchedProcess {
   readonly #child: ChildProcess;
   #hasEnded = false;
 
-  constructor({ program, args, env, onLine, onEnd }: ProcessOptions) {
-    this.#child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  constructor({ program, args, env, isDetached = false, onLine, onEnd }: ProcessOptions) {
+    this.#child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: isDetached });
     const flush = [
       lines(this.#child.stdout as Readable, (line) => onLine(line, 'out')),
       lines(this.#child.stderr as Readable, (line) => onLine(line, 'err')),

@@ -7,6 +7,15 @@ import type { ServerAddress } from './parameter-server-run.js';
 import { serve } from './parameter-server-serve.js';
 import { work } from './parameter-server-work.js';
 
+/** Whether a run has a parameter server. @throws HadalError HADAL_ERR_CONFIG where the launcher thinks so alone */
+export function isServed({ dist: { mode } }: TrainConfig): boolean {
+  if (process.env.HADAL_ROLE === undefined || mode === 'parameter-server') return mode === 'parameter-server';
+  throw new HadalError(
+    'HADAL_ERR_CONFIG',
+    `[train] field 'dist.mode' expected 'parameter-server' in a process of hadal launch --servers, got '${mode}'; add --set dist.mode=parameter-server`,
+  );
+}
+
 /** Trains as the server, or as one of its workers. @throws HadalError as `train` does */
 export async function* trainServed(
   asked: TrainConfig,
