@@ -7,6 +7,7 @@ import { HadalError } from '../core/errors.js';
 import { formatBytes, formatDuration, formatInteger } from '../core/format.js';
 import { withFileErrors } from '../formats/file-error.js';
 import { verifyManifest } from '../formats/manifest.js';
+import { damageIn } from '../train/checkpoint.js';
 import { checkpointsPath, type KeptAs, keptCheckpoints, listCheckpoints } from '../train/checkpoint-list.js';
 import { RunDirectory } from '../train/run-directory.js';
 import type { PruneFlags } from './checkpoint.js';
@@ -51,7 +52,7 @@ export async function runList(run: string, json: boolean): Promise<void> {
   const found = await listCheckpoints(run);
   const kept = keptCheckpoints(found, limits);
   const checkpoints = await Promise.all(
-    found.map(async ({ name, step, evalLoss }) => {
+    found.map(async ({ name, step, evalLoss, worldSize, zero }) => {
       const path = join(checkpointsPath(run), name);
       const as = kept.get(name);
       return {
@@ -59,21 +60,25 @@ export async function runList(run: string, json: boolean): Promise<void> {
         step,
         ...(await sizeOfDirectory(path)),
         evalLoss,
+        worldSize,
+        zero,
         kept: as ? reasons[as](limits) : null,
-        damage: await damageOf(path, { checksums: false }),
+        damage: await sizeDamageOf(path),
       };
     }),
   );
   if (json) return printJson({ run, checkpoints });
-  const rows = checkpoints.map(({ name, bytes, ageSeconds, evalLoss, kept, damage }) => [
+  const rows = checkpoints.map(({ name, bytes, ageSeconds, evalLoss, worldSize, zero, kept, damage }) => [
     name,
+    `${worldSize}${zero > 0 ? `, ZeRO ${zero}` : ''}`,
     formatBytes(bytes),
     formatDuration(1000 * ageSeconds),
     evalLoss?.toFixed(4) ?? '–',
     damage ? 'damaged' : (kept ?? 'not any more'),
   ]);
   if (rows.length === 0) return printLine(`no checkpoints in ${run}`);
-  for (const line of tableLines([['checkpoint', 'size', 'age', 'held-out loss', 'kept as'], ...rows])) printLine(line);
+  for (const line of tableLines([['checkpoint', 'processes', 'size', 'age', 'held-out loss', 'kept as'], ...rows]))
+    printLine(line);
 }
 
 /** Bytes of a directory's files, and how long ago it was written. */
@@ -87,10 +92,13 @@ async function sizeOfDirectory(path: string): Promise<{ bytes: number; ageSecond
   });
 }
 
-/** What is wrong with a checkpoint; null: nothing. */
-async function damageOf(path: string, options: { checksums: boolean }): Promise<string | null> {
+/** The whole of a checkpoint, for one process to read. */
+const all = { rank: 0, size: 1 };
+
+/** What is wrong with a checkpoint as far as sizes show; null: nothing. */
+async function sizeDamageOf(path: string): Promise<string | null> {
   try {
-    await verifyManifest(path, options);
+    await verifyManifest(path, { checksums: false });
     return null;
   } catch (error) {
     if (error instanceof HadalError && error.code === 'HADAL_ERR_CHECKPOINT') return error.message;
@@ -99,7 +107,7 @@ async function damageOf(path: string, options: { checksums: boolean }): Promise<
 }
 
 /**
- * Reads a checkpoint, or all of a run, and compares it with its checksums.
+ * Reads a checkpoint, or all of a run, and compares it with its checksums; of one in pieces each number must be there once.
  *
  * @throws HadalError HADAL_ERR_CHECKPOINT when one is damaged, after all were looked at; HADAL_ERR_USAGE, HADAL_ERR_IO
  */
@@ -111,7 +119,7 @@ export async function runVerify(path: string, json: boolean): Promise<void> {
   const paths = isOne ? [path] : (await listCheckpoints(path)).map(({ name }) => join(checkpointsPath(path), name));
   const checkpoints: { path: string; damage: string | null }[] = [];
   for (const one of paths) {
-    const damage = await damageOf(one, { checksums: true });
+    const damage = await damageIn(one, all);
     checkpoints.push({ path: one, damage });
     if (!json) printLine(damage ? `damaged  ${basename(one)}: ${damage}` : `whole    ${basename(one)}`);
   }
@@ -139,7 +147,7 @@ export async function runPrune(run: string, { keep, best, dryRun = false, json =
   const found = await listCheckpoints(run);
   const kept = keptCheckpoints(found, limits);
   for (const name of kept.keys()) {
-    const damage = await damageOf(join(checkpointsPath(run), name), { checksums: true });
+    const damage = await damageIn(join(checkpointsPath(run), name), all);
     if (damage === null) continue;
     throw new HadalError(
       'HADAL_ERR_CHECKPOINT',

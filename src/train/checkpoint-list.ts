@@ -1,6 +1,7 @@
 // The checkpoints of a run, and which of them are kept.
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { withFileErrors } from '../formats/file-error.js';
 
 /** A checkpoint among those of its run. */
@@ -10,6 +11,9 @@ export interface ListedCheckpoint {
   step: number;
   /** Loss on held-out text, where it was measured. */
   evalLoss: number | null;
+  /** Processes that wrote it, and their ZeRO stage. */
+  worldSize: number;
+  zero: number;
 }
 
 /** Why a checkpoint is kept. */
@@ -38,18 +42,29 @@ export async function listCheckpoints(run: string): Promise<ListedCheckpoint[]> 
     names.map(async (name) => ({
       name,
       step: Number(name.slice('step-'.length)),
-      evalLoss: await evalLossOf(join(checkpointsPath(run), name)),
+      ...(await statedIn(join(checkpointsPath(run), name))),
     })),
   );
 }
 
-/** null also for a state that cannot be read: a damaged checkpoint is nobody's best. */
-async function evalLossOf(checkpoint: string): Promise<number | null> {
+const statedSchema = z.object({
+  evalLoss: z.number().nullable().catch(null),
+  dist: z.object({ worldSize: z.number(), zero: z.number() }).catch({ worldSize: 1, zero: 0 }),
+});
+
+/** No loss also where the state cannot be read: a damaged checkpoint is nobody's best. */
+async function statedIn(checkpoint: string): Promise<Pick<ListedCheckpoint, 'evalLoss' | 'worldSize' | 'zero'>> {
+  const text = await readFile(join(checkpoint, 'state.json'), 'utf8').catch(() => '');
+  const { evalLoss, dist } = statedSchema.parse(objectIn(text));
+  return { evalLoss, ...dist };
+}
+
+function objectIn(text: string): object {
   try {
-    const { evalLoss } = JSON.parse(await readFile(join(checkpoint, 'state.json'), 'utf8')) as { evalLoss?: unknown };
-    return typeof evalLoss === 'number' ? evalLoss : null;
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? value : {};
   } catch {
-    return null;
+    return {};
   }
 }
 
@@ -60,7 +75,7 @@ async function evalLossOf(checkpoint: string): Promise<number | null> {
  * @param found - the newest first
  */
 export function keptCheckpoints(
-  found: readonly ListedCheckpoint[],
+  found: readonly Pick<ListedCheckpoint, 'name' | 'evalLoss'>[],
   { keep, best }: { keep: number; best: number },
 ): Map<string, KeptAs> {
   const others = found.slice(keep).flatMap(({ name, evalLoss }) => (evalLoss === null ? [] : [{ name, evalLoss }]));

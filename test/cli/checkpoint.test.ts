@@ -47,9 +47,9 @@ describe('ls', () => {
     const { status, stdout } = hadal('ls', original.out);
     expect(status).toBe(0);
     const lines = stdout.trimEnd().split('\n');
-    expect(lines[0]).toMatch(/^checkpoint +size +age +held-out loss +kept as$/);
+    expect(lines[0]).toMatch(/^checkpoint +processes +size +age +held-out loss +kept as$/);
     expect(lines.slice(1).map((line) => line.split(' ')[0])).toEqual(checkpointsOf(original.out).reverse());
-    expect(lines[1]).toMatch(/^step-00000005 +[\d.]+ [KM]iB +\d+:\d\d +\d\.\d{4} +newest 9$/);
+    expect(lines[1]).toMatch(/^step-00000005 +1 +[\d.]+ [KM]iB +\d+:\d\d +\d\.\d{4} +newest 9$/);
     expect(lines[3]).toMatch(/^step-00000003 .* – +newest 9$/);
   });
 

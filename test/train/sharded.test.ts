@@ -1,16 +1,27 @@
 // Checkpoints of several processes: whole on all or on none, and read by any number of them at any ZeRO stage.
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { HadalError } from '../../src/core/errors.js';
-import { verifyManifest } from '../../src/formats/manifest.js';
+import { verifyManifest, writeManifest } from '../../src/formats/manifest.js';
 import { openTensorDirectory } from '../../src/formats/safetensors.js';
 import { residualPrefix } from '../../src/optim/dist-config.js';
 import { openDevice } from '../../src/runtime/device.js';
 import { readFloats } from '../../src/session/model-directory.js';
-import { loadNewestCheckpoint } from '../../src/train/checkpoint.js';
+import { damageIn, loadNewestCheckpoint } from '../../src/train/checkpoint.js';
+import { listCheckpoints } from '../../src/train/checkpoint-list.js';
+import { requireOneDirectory } from '../../src/train/one-directory.js';
 import { RunDirectory } from '../../src/train/run-directory.js';
 import { saveTogether } from '../../src/train/save-together.js';
 import { savedTensors, type TensorHolder } from '../../src/train/saved-tensors.js';
@@ -152,6 +163,21 @@ describe('a checkpoint', () => {
     expect(JSON.parse(readFileSync(join(path, 'state.json'), 'utf8')).dist).toEqual({ worldSize: 3, zero });
     // All of them have written something of the model.
     expect(listed.filter((file) => file.startsWith('model-')).length).toBeGreaterThanOrEqual(3);
+  });
+
+  it('is whole only with each number of its state there once', async () => {
+    const run = newRun();
+    await saved(run, { worldSize: 2, zero: 2 });
+    expect(await listCheckpoints(run)).toMatchObject([{ step: 3, worldSize: 2, zero: 2 }]);
+    const path = join(run, 'checkpoints', 'step-00000003');
+    expect(await damageIn(path, { rank: 0, size: 1 })).toBeNull();
+    const [first, second] = [1, 2].map((n) => join(path, `optimizer-0000${n}-of-00002.safetensors`)) as [
+      string,
+      string,
+    ];
+    copyFileSync(second, first);
+    await writeManifest(path);
+    expect(await damageIn(path, { rank: 0, size: 1 })).toMatch(/each number of '.*' once/);
   });
 
   it('of one process is what it was before there were others', async () => {
@@ -305,6 +331,17 @@ describe('loading together', () => {
     for (const each of notes)
       expect(each).toEqual([expect.stringMatching(/step-00000005 is damaged.*another checksum/)]);
     expect(left(run)).toEqual(['step-00000003', 'step-00000005.damaged']);
+  });
+
+  it('begins only where all processes see one run directory', async () => {
+    const [run, other] = [newRun(), newRun()] as [string, string];
+    await inAll(run, { worldSize: 2, zero: 0 }, async ({ rank, together }) => {
+      await requireOneDirectory(together, run);
+      await expect(requireOneDirectory(together, rank === 0 ? run : other)).rejects.toMatchObject({
+        code: 'HADAL_ERR_CONFIG',
+        message: expect.stringMatching(/got another at .* for rank 1 .* that all hosts share/),
+      });
+    });
   });
 
   it('says which process does not see the checkpoints', async () => {
