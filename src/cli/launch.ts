@@ -4,8 +4,8 @@ import { type CommonFlags, described, numberBetween, wholeNumber } from './outpu
 
 /** Flags of `hadal launch`. */
 export interface LaunchCommandFlags extends CommonFlags, LaunchFlags {
-  heartbeatTimeout: number;
-  roundTimeout: number;
+  heartbeatTimeout?: number;
+  roundTimeout?: number;
   threads?: number;
   logDir?: string;
   servers?: number;

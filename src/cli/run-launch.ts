@@ -45,7 +45,10 @@ export async function runLaunch(
       ? new Launcher({
           ...settings,
           ...options,
-          timing: { heartbeatMs: flags.heartbeatTimeout * 1000, nextRoundMs: flags.roundTimeout * 1000 },
+          timing: {
+            heartbeatMs: (flags.heartbeatTimeout ?? heartbeatSeconds) * 1000,
+            nextRoundMs: (flags.roundTimeout ?? roundSeconds) * 1000,
+          },
         })
       : new ServedLauncher({ ...options, workers, nodeRank, address, maxRestarts });
   const signals = ['SIGINT', 'SIGTERM'] as const;
@@ -63,7 +66,7 @@ export async function runLaunch(
 /** `hadal train --nproc`: the same words in so many processes. */
 export async function runTrainProcesses(nproc: number, words: readonly string[] = process.argv): Promise<void> {
   const train = withoutOption(words.slice(words.indexOf('train')), '--nproc');
-  await runLaunch(train, { nproc, heartbeatTimeout: heartbeatSeconds, roundTimeout: roundSeconds }, ['train']);
+  await runLaunch(train, { nproc }, ['train']);
 }
 
 /** The words of a command line without an option and its value. */

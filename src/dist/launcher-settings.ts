@@ -1,6 +1,7 @@
 // How many processes on how many hosts, and where they meet: what flags and the environment say.
 import { HadalError } from '../core/errors.js';
 import { defaultPort, slurmMeeting } from './environment.js';
+import { defaultTiming } from './rendezvous-rounds.js';
 
 export interface LaunchSettings {
   /** Processes on this host. */
@@ -24,6 +25,11 @@ export interface LaunchFlags {
   maxRestarts?: number;
   minNproc?: number;
 }
+
+/** Silence after which a process counts as lost. */
+export const heartbeatSeconds = defaultTiming.heartbeatMs / 1000;
+/** Time to come to a new round. */
+export const roundSeconds = defaultTiming.nextRoundMs / 1000;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -78,9 +78,9 @@ export class Launcher {
   /** Passes a signal on: the processes save and end. The second one ends them at once. */
   interrupt(signal: NodeJS.Signals): void {
     const ms = performance.now();
-    if (this.#interrupted) {
-      if (ms - this.#interrupted.ms < doubleMs) return;
-      const outcome = { status: 130, message: 'the run was interrupted twice' };
+    if (this.#interrupted && ms - this.#interrupted.ms < doubleMs) return;
+    if (this.#interrupted || this.#processes.size === 0) {
+      const outcome = { status: 130, message: 'the run was interrupted' };
       this.#rendezvous?.rounds.stop(outcome.status, outcome.message);
       this.#onStop(outcome);
       return;

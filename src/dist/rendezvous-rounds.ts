@@ -63,7 +63,7 @@ export const defaultTiming: Timing = {
   heartbeatMs: 10_000,
   startMs: 120_000,
   nextRoundMs: 15_000,
-  lastCallMs: 5_000,
+  lastCallMs: 3_000,
   hostMs: 300_000,
 };
 
@@ -230,9 +230,9 @@ export class Rounds {
   /** A process is gone as far as the others are concerned. What it ended with, its launcher tells. */
   lose(id: string, reason: string, { kill = true } = {}): void {
     const worker = this.#workers.get(id);
-    if (!worker || worker.phase === 'lost') return;
+    if (!worker || worker.phase === 'lost' || this.#isDone) return;
     const wasPart = worker.rank !== null && worker.phase !== 'waiting';
-    const label = worker.rank === null ? `process ${id}` : `rank ${worker.rank}`;
+    const label = labelOf(worker);
     this.log(`${label} (${worker.host}) is lost: ${reason}`);
     worker.phase = 'lost';
     worker.link?.dismissed(`the others have given this process up: ${reason}`);
@@ -258,22 +258,23 @@ export class Rounds {
     if (!worker || worker.hasEnded) return;
     worker.hasEnded = true;
     if (this.#isDone) return;
-    const how = signal === null ? `it ended with status ${status}` : `it was ended by ${signal}`;
+    const how = signal === null ? `ended with status ${status}` : `was ended by ${signal}`;
+    const label = labelOf(worker);
     if (status === 0 || status === 130) {
       worker.phase = 'left';
       this.#isInterrupted ||= status === 130;
     } else if (status === 2 || status === 3) {
       // Usage, configuration, data: it would end so every time.
-      this.#end(status, `process ${id} (${worker.host}) failed: ${how}`);
+      this.#end(status, `${label} (${worker.host}) failed: it ${how}`);
     } else {
-      this.lose(id, how);
+      this.lose(id, `it ${how}`);
       this.#workers.delete(id);
       const launcher = this.#launchers.get(worker.node);
-      if (launcher && !this.#isInterrupted && this.#takeRestart('starting it again')) {
+      if (launcher && !this.#isInterrupted && this.#takeRestart(`${label} ${how}; starting it again`)) {
         const next = this.#add(worker.node, worker.index, worker.host);
         launcher.link.start(next.id);
       } else {
-        this.#goOnWithout(`rank ${worker.rank ?? '?'} (${worker.host}) failed: ${how}`, status ?? 1);
+        this.#goOnWithout(`${label} (${worker.host}) failed: it ${how}`, status ?? 1);
       }
     }
     this.#begin();
@@ -460,6 +461,8 @@ export class Rounds {
     this.onEnd(status, message);
   }
 }
+
+const labelOf = ({ id, rank }: Worker): string => (rank === null ? `process ${id}` : `rank ${rank}`);
 
 /** Rank 0 holds the newest state; the ranks of a host follow each other, its host's first. */
 function inOrder(workers: Worker[]): Worker[] {

@@ -1,6 +1,6 @@
 // A process of a run that trains nothing: counts steps together with the others. Words of the command line say what goes wrong.
 //   --steps n        ends after so many
-//   --fail r:s:how   rank r at step s, once: a status to end with, `kill`, `stop` (SIGSTOP) or `throw`; the file --once says it was
+//   --fail r:s:how   rank r at step s, once: a status to end with, `kill`, `stop` (SIGSTOP), `throw`, `busy` (8 s); the file --once says it was
 //   --save           on SIGINT or SIGTERM, ends with 130 after a while
 import { existsSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -36,6 +36,7 @@ function failAt(rank, step) {
     if (values.once) writeFileSync(once, '');
     if (how === 'kill' || how === 'stop') process.kill(process.pid, how === 'kill' ? 'SIGKILL' : 'SIGSTOP');
     else if (how === 'throw') throw new Error('as it was told to');
+    else if (how === 'busy') for (const end = performance.now() + 8000; performance.now() < end; );
     else process.exit(Number(how));
   }
 }
