@@ -15,7 +15,7 @@ interface Bucket {
  * latest before its first result is read. What makes gradients ready (a sum over micro-batches, compression) moves up to
  * where it can run; where it needs the result of a call, to behind the next one, so that nobody waits for what has just begun.
  *
- * @param bucketBytes - of the tensors given; a larger tensor is a call of its own
+ * @param bucketBytes - of the tensors given, or made where those are larger; a larger tensor is a call of its own
  */
 export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
   const moving = new Set(graph.nodes.filter(({ op }) => op.join).concat(leadingNodes(graph)));
@@ -43,7 +43,7 @@ export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
     if (bucket) call(bucket);
   };
   const collect = (node: Node) => {
-    const bytes = node.inputs.reduce((sum, input) => sum + (input?.bytes ?? 0), 0);
+    const bytes = Math.max(bytesOf(node.inputs), bytesOf(node.outputs));
     if (node.op.join?.isUrgent(node.attrs)) return call({ nodes: [node], bytes });
     const key = keyOf(node);
     const open = buckets.get(key);
@@ -95,6 +95,9 @@ export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
     order,
   );
 }
+
+const bytesOf = (values: readonly (Value | null)[]): number =>
+  values.reduce((sum, value) => sum + (value?.bytes ?? 0), 0);
 
 /** Calls differ by what they do, and by whether they are made at all. */
 const keyOf = ({ op, attrs, predicate }: Node): string =>

@@ -122,7 +122,7 @@ function regionsOf(graph: Graph, madeOf: ReadonlyMap<Value, ReadonlySet<Value>>)
 }
 
 /** Numbers from which on a tensor is gathered by a call of its own, where it is to be; with others it would be copied there. */
-const ownCall = 2 ** 18;
+const ownCall = 2 ** 16;
 
 /** Gathers what a region reads. */
 function gather(region: Region, rewriter: Rewriter): void {

@@ -2,7 +2,7 @@
 // Views share their source's memory; in-place ops take over a buffer nobody needs any more; a slot's update is written
 // straight into the slot where no later reader is harmed.
 import { loadAddon } from '../addon/addon.js';
-import { bytesOf, type DType } from '../core/dtype.js';
+import type { DType } from '../core/dtype.js';
 import { invariant } from '../core/errors.js';
 import { type Shape, sameShape } from '../core/shape.js';
 import type { Graph, Node, Queue, Value } from '../graph/graph.js';
@@ -68,6 +68,12 @@ interface Home {
   lastUse: number;
 }
 
+/**
+ * So many instructions on another queue that make less of what they are given are under way at once; the next one waits. One
+ * travels while the next one's tensors are computed, and what was given is not held until all have travelled.
+ */
+const mostUnderWay = 2;
+
 /** A value that must be in a slot after the run. */
 interface Result {
   value: Value;
@@ -112,6 +118,10 @@ class Planner {
   /** Which instruction on another queue writes a home, and all such instructions. */
   readonly #asyncWriters = new Map<Home, { index: number; queue: Queue }>();
   readonly #asyncInstructions: number[] = [];
+  readonly #asyncPlaces = new Map<Node, number>();
+  /** By node on another queue: that before which the computation has waited for it, and which others wait for it to begin. */
+  readonly #waited = new Map<Node, number>();
+  readonly #waitsBefore = new Map<Node, Node>();
   readonly #freeAfter = new Map<number, Set<Home>>();
 
   constructor(graph: Graph, threads: number, isOffloaded: IsOffloaded) {
@@ -122,6 +132,7 @@ class Planner {
 
   run(): Plan {
     this.#findUsers();
+    this.#findWaits();
     this.#placeSources();
     this.#placeViewsAndResults();
     this.#findLifetimes();
@@ -164,6 +175,30 @@ class Planner {
         else this.#users.set(input, [node]);
       }
     }
+  }
+
+  /** When the computation has surely waited for what other queues do. */
+  #findWaits(): void {
+    const { nodes } = this.#graph;
+    const isShrinking = ({ inputs, outputs }: Node) => bytesOfAll(inputs) > bytesOfAll(outputs);
+    const shrinking = nodes.filter((node) => node.queue !== 'compute' && node.op.kernel && isShrinking(node));
+    for (const [i, node] of shrinking.entries()) {
+      const earlier = shrinking[i - mostUnderWay];
+      if (earlier) this.#waitsBefore.set(node, earlier);
+      if (earlier) this.#waited.set(earlier, node.id);
+    }
+    for (const node of [...nodes].reverse()) {
+      if (node.queue === 'compute') continue;
+      // A reader on the same queue does not wait; whoever waits for it waits for both.
+      const waits = node.outputs.flatMap((output) =>
+        this.#readersThroughViews(output).map((user) => (user.queue === node.queue ? this.#waitedAt(user) : user.id)),
+      );
+      this.#waited.set(node, Math.min(this.#waitedAt(node), ...waits));
+    }
+  }
+
+  #waitedAt(node: Node): number {
+    return this.#waited.get(node) ?? this.#graph.nodes.length;
   }
 
   #placeSources(): void {
@@ -223,8 +258,10 @@ class Planner {
     const root = rootOf(value);
     if (root.node.op.isSource || claimed.has(root) || root.node.predicate !== value.node.predicate) return;
     if (old) {
+      const isDone = (reader: Node) =>
+        reader.queue === 'compute' || reader.queue === root.node.queue || this.#waitedAt(reader) <= root.node.id;
       const isHarmless = (reader: Node) =>
-        reader === root.node ? this.#mayWriteOver(root, old) : reader.id < root.node.id && reader.queue === 'compute';
+        reader === root.node ? this.#mayWriteOver(root, old) : reader.id < root.node.id && isDone(reader);
       if (!this.#readersThroughViews(old).every(isHarmless)) return;
       if (this.#results.some((other) => rootOf(other.value) === old)) return;
     }
@@ -233,9 +270,15 @@ class Planner {
     // What a collective reduces in place is computed where the result is to be.
     for (const [output, input] of root.node.op.inPlace ?? []) {
       const source = root.node.inputs[input];
-      if (output !== root.index || !source || this.#readersThroughViews(rootOf(source)).length > 1) continue;
+      if (output !== root.index || !source || !this.#isFor(root.node, rootOf(source))) continue;
       this.#claim(claimed, { value: source, slot, old });
     }
+  }
+
+  /** Whether a value is made for one node alone, whenever that runs. */
+  #isFor(node: Node, root: Value): boolean {
+    const isResult = this.#results.some(({ value }) => rootOf(value) === root);
+    return !isResult && root.node.predicate === node.predicate && this.#readersThroughViews(root).length === 1;
   }
 
   #readersThroughViews(value: Value): Node[] {
@@ -265,17 +308,9 @@ class Planner {
       }
     }
     // What an instruction on another queue reads and writes must stay until somebody has waited for its result.
-    const waited = new Map<Node, number>();
-    for (const node of [...this.#graph.nodes].reverse()) {
+    for (const node of this.#graph.nodes) {
       if (node.queue === 'compute') continue;
-      // A reader on the same queue does not wait; whoever waits for it waits for both.
-      const waits = node.outputs.flatMap((output) =>
-        this.#readersThroughViews(output).map((user) =>
-          user.queue === node.queue ? (waited.get(user) ?? end) : user.id,
-        ),
-      );
-      const until = Math.min(end, ...waits);
-      waited.set(node, until);
+      const until = this.#waitedAt(node);
       for (const value of [...reads(node), ...node.outputs]) {
         const home = this.#home(value);
         home.lastUse = Math.max(home.lastUse, until);
@@ -410,11 +445,14 @@ class Planner {
     const unused = this.#unusedOutputs(node, call);
     const buffers = call.buffers.map((value) => (value && !unused.has(value) ? this.#ref(this.#home(value)) : null));
     const waits = this.#waitsFor([...reads(node), ...outputs], queue);
+    const before = this.#waitsBefore.get(node);
+    if (before) waits.push(this.#asyncPlaces.get(before) as number);
     const cost = op.cost?.(inputs, outputs, attrs) ?? defaultCost(node);
     this.#push(call, buffers, { queue, predicate, waits }, { op: op.name, scope, kernel: call.kernel, ...cost });
     if (queue === 'compute') return;
     const index = this.#instructions.length - 1;
     this.#asyncInstructions.push(index);
+    this.#asyncPlaces.set(node, index);
     for (const output of outputs) this.#asyncWriters.set(this.#home(output), { index, queue });
   }
 
@@ -490,8 +528,9 @@ const arenaRef = (block: Block, bytes: number): BufferRef => ({
   bytes,
 });
 
-function defaultCost(node: Node): Cost {
-  const total = (values: readonly (Value | null)[]) =>
-    values.reduce((bytes, value) => bytes + (value ? bytesOf(value.dtype, value.size) : 0), 0);
-  return { flops: 0, bytesRead: total(node.inputs), bytesWritten: total(node.outputs) };
+const bytesOfAll = (values: readonly (Value | null)[]): number =>
+  values.reduce((sum, value) => sum + (value?.bytes ?? 0), 0);
+
+function defaultCost({ inputs, outputs }: Node): Cost {
+  return { flops: 0, bytesRead: bytesOfAll(inputs), bytesWritten: bytesOfAll(outputs) };
 }
