@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { PrecisionDType } from '../passes/narrow.js';
+import { registerBenchComm } from './bench-comm.js';
 import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
 
 /** Flags of `hadal bench step`. */
@@ -18,7 +19,7 @@ export interface BenchStepFlags extends CommonFlags {
   profile?: string;
 }
 
-/** `hadal bench step`. */
+/** `hadal bench`. */
 export function registerBench(program: Command): void {
   const group = program.command('bench').description('Measure.');
   described(group.command('step'), 'Speed of training steps (AdamW, clipping) on random tokens.', [
@@ -46,4 +47,5 @@ export function registerBench(program: Command): void {
       const { benchStep } = await import('./run-bench-step.js');
       await benchStep(flags);
     });
+  registerBenchComm(group);
 }
