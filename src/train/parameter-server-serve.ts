@@ -141,10 +141,8 @@ export async function* serve(
   } finally {
     signal?.removeEventListener('abort', endSoon);
   }
-  directory.log({
-    step: run.state.step,
-    server: { ...node.coordinator.counts, staleness: node.coordinator.staleness },
-  });
+  const { counts, staleness } = node.coordinator;
+  directory.log({ step: run.state.step, server: { counts, staleness } });
 }
 
 function* told(notices: string[], step: number): Generator<WarningEvent> {
