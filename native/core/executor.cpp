@@ -230,6 +230,7 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     }
     const Instruction& instruction = instructions[i];
     for (uint32_t w = 0; w < instruction.waitCount; w++) await(entry.program->waits(instruction)[w]);
+    if (failed()) break;  // what it waited for is not there
     if (instruction.queue != QueueId::compute) {
       awaitCopiesOfWritten(entry, instruction);
       TaskThread& queue = instruction.queue == QueueId::copy ? copy_ : communication_;
