@@ -181,7 +181,7 @@ export class Rounds {
       worker = this.#add(0, place.rank, host, id);
     }
     if (!worker || worker.phase === 'lost') return `process ${id} is none of this run, or no more`;
-    Object.assign(worker, { host, place, link });
+    Object.assign(worker, { host, place, link, heardMs: this.#now });
     return null;
   }
 
@@ -308,10 +308,12 @@ export class Rounds {
       }
     }
     const { rules } = this;
-    if (rules.kind === 'elastic' && !this.#isRunning && this.#launchers.size < rules.minNodes) {
-      if (nowMs - this.#gatheringMs > hostMs) {
-        this.#end(1, `expected ${rules.minNodes} hosts within ${seconds(hostMs)}, got ${this.#launchers.size}`);
-      }
+    if (rules.kind === 'elastic' && !this.#isRunning && nowMs - this.#gatheringMs > hostMs && !this.#isEnough()) {
+      const got = `${this.#alive().length} on ${this.#launchers.size}`;
+      this.#end(
+        1,
+        `expected ${this.#least()} processes on ${rules.minNodes} hosts within ${seconds(hostMs)}, got ${got}`,
+      );
     }
     this.#begin();
   }
@@ -350,13 +352,17 @@ export class Rounds {
     return rules.minProcesses ?? rules.minNodes * (Number.isFinite(perNode) ? perNode : 1);
   }
 
+  #isEnough(): boolean {
+    const { rules } = this;
+    return this.#alive().length >= this.#least() && (rules.kind === 'static' || this.#launchers.size >= rules.minNodes);
+  }
+
   #goOnWithout(message: string, status: number): void {
     const { rules } = this;
     if (rules.kind === 'static') return;
     const alive = this.#alive().length;
-    const canGoOn = alive >= this.#least() && this.#launchers.size >= rules.minNodes;
     if (this.#isInterrupted) this.#end(status, `${message}; the run was interrupted`);
-    else if (!canGoOn) this.#end(status, `${message}; ${this.#usedUp()}`);
+    else if (!this.#isEnough()) this.#end(status, `${message}; ${this.#usedUp()}`);
     else this.log(`going on with ${alive} processes: ${this.#usedUp()}`);
   }
 
@@ -402,9 +408,8 @@ export class Rounds {
     }
     // One that is lost but runs still may end with a status that ends the run.
     const isSettled = [...this.#workers.values()].every(({ phase }) => phase === 'waiting' || phase === 'left');
-    if (!isSettled || alive.length < this.#least()) return;
+    if (!isSettled || !this.#isEnough()) return;
     if (rules.kind === 'elastic') {
-      if (this.#launchers.size < rules.minNodes) return;
       const isLastCall = this.#round < 0 && this.#launchers.size < rules.maxNodes;
       const since = Math.max(...alive.map(({ sinceMs }) => sinceMs));
       if (isLastCall && this.#now - since < this.timing.lastCallMs) return;
