@@ -27,11 +27,17 @@ HADAL_INLINE int64_t workspaceBytes(const TopKParams&, int threads) {
   return threads * static_cast<int64_t>(sizeof(Share));
 }
 
+#if defined(__AVX512F__)
+HADAL_INLINE bool any(UVec mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
+#elif defined(__AVX2__)
+HADAL_INLINE bool any(UVec mask) { return !_mm256_testz_si256((__m256i)mask, (__m256i)mask); }
+#else
 HADAL_INLINE bool any(UVec mask) {
   uint32_t found = 0;
   for (int i = 0; i < lanes; i++) found |= mask[i];
   return found != 0;
 }
+#endif
 
 // Calls body(i, bits) for the numbers of [begin, end) for which isWanted(bits), few of them, a vector of bits giving a mask.
 template <class IsWanted, class Body>

@@ -138,7 +138,7 @@ for (const kind of kinds) {
   if (none && (kind === 'fp16' || kind === 'int8' || kind === 'bf16')) {
     checks.push([`${kind}: within 0.5 % of uncompressed`, Math.abs(percent(result.evalLoss, none.evalLoss)) <= 0.5]);
   }
-  if (kind !== 'topk' && kind !== 'powersgd' && kind !== 'none') continue;
+  if (kind !== 'topk' && kind !== 'powersgd') continue;
   const share = kind === 'topk' ? 50 : 16;
   if (none && kind !== 'none')
     checks.push([`${kind}: at most 1/${share} of the bytes`, none.sent / result.sent >= share]);
