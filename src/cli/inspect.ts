@@ -10,6 +10,8 @@ interface InspectFlags extends CommonFlags {
   seq?: number;
   threads?: number;
   dtype?: 'auto' | PrecisionDType;
+  worldSize?: number;
+  zero?: '0' | '1' | '2' | '3';
   plan: boolean;
   schedule?: boolean;
   set?: string[];
@@ -21,6 +23,7 @@ export function registerInspect(program: Command): void {
     'inspect deepseek-v3',
     'inspect runs/shallow-1/checkpoints/step-00000400 --batch 8 --seq 256',
     'inspect config.json --json',
+    'inspect config.json --world-size 4 --zero 3',
     'inspect deepseek-v3 --schedule',
     'inspect run.yaml --schedule --set optimizer.schedule.shape=warmup-stable-decay',
   ])
@@ -37,6 +40,8 @@ export function registerInspect(program: Command): void {
       'number format that memory is planned for: auto, fp32, bf16, fp16 or fp8',
       oneOf(['auto', 'fp32', 'bf16', 'fp16', 'fp8']),
     )
+    .option('--world-size <n>', 'processes that train together, for the memory of each (default: 1)', wholeNumber(1))
+    .option('--zero <stage>', 'ZeRO stage of these processes (default: 0)', oneOf(['0', '1', '2', '3']))
     .option(
       '--schedule',
       'what changes over a run instead; <model> is a preset, a run’s configuration or its directory',
@@ -47,7 +52,7 @@ export function registerInspect(program: Command): void {
 }
 
 async function inspectModel(target: string, flags: InspectFlags): Promise<void> {
-  const { batch, seq, threads, dtype, plan, json = false, schedule = false, set = [] } = flags;
+  const { batch, seq, threads, dtype, worldSize, zero, plan, json = false, schedule = false, set = [] } = flags;
   if (schedule) {
     const { inspectSchedule } = await import('./run-inspect-schedule.js');
     return inspectSchedule(target, { json, set });
@@ -66,6 +71,8 @@ async function inspectModel(target: string, flags: InspectFlags): Promise<void> 
     ...(seqLen === undefined ? {} : { seqLen }),
     ...(threads === undefined ? {} : { threads }),
     ...(dtype === undefined ? {} : { dtype }),
+    ...(worldSize === undefined ? {} : { worldSize }),
+    ...(zero === undefined ? {} : { zero: Number(zero) }),
   });
   if (plan && !found.memory) {
     process.stderr.write('hadal: memory is not planned, since no native binary loads here; hadal doctor says why\n');
@@ -132,7 +139,7 @@ async function inspectionLines(found: Inspection): Promise<string[]> {
     ...(memory
       ? [
           '',
-          `memory to train, ${memory.dtype}, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}`,
+          `memory to train, ${memory.dtype}, micro-batch ${memory.batch} × ${formatInteger(memory.seqLen)}${memory.worldSize > 1 ? `, each of ${memory.worldSize} processes, ZeRO stage ${memory.zero}` : ''}`,
           ...memoryLines(memory),
         ]
       : []),

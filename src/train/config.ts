@@ -176,7 +176,22 @@ function problemsAcross(config: TrainConfig): Problem[] {
     ...problem(['batchRamp', 'from'], ofRamp),
     ...problem(['optimizer', 'schedule', 'milestones'], ofSteps),
     ...problem(['checkpoint', 'best'], ofBest),
+    ...problem(['dist', 'zero'], zeroProblem(config)),
   ];
+}
+
+/** Shards are of gradients and states of single numbers, and sums of gradients reach their owners alone. */
+function zeroProblem({ dist: { zero, compression }, optimizer }: TrainConfig): readonly unknown[] | null {
+  const { kind, errorFeedback } = compression;
+  if (zero === 0) return null;
+  if (optimizer.kind === 'muon' || optimizer.groups.some((group) => group.kind === 'muon'))
+    return ['0 for muon, which takes whole matrices', zero];
+  if (!['none', 'fp16', 'bf16'].includes(kind) || errorFeedback)
+    return [
+      `0 with dist.compression ${kind}${errorFeedback ? ' and errorFeedback' : ''}: shards are sent in fp32, fp16 or bf16`,
+      zero,
+    ];
+  return null;
 }
 
 /** Rows grow by whole micro-batches, so that one is the least to begin with. */

@@ -24,6 +24,9 @@ export interface TrainingMemory extends MemoryTable {
   threads: number;
   /** Number format of the computation. */
   dtype: PrecisionDType;
+  /** Processes that train together, whose memory each this is, and their ZeRO stage. */
+  worldSize: number;
+  zero: number;
 }
 
 /** What {@link inspect} finds. */
@@ -42,6 +45,10 @@ export interface InspectOptions {
   threads?: number;
   /** Number format of the computation; 'auto' (default): what this machine trains fastest in. */
   dtype?: 'auto' | PrecisionDType;
+  /** Processes that train together; 1 unless given. */
+  worldSize?: number;
+  /** ZeRO stage, 0 to 3, of these; 0 unless given. */
+  zero?: number;
   /** Whether to plan a step for `memory`, which needs the native binary; unless given, where that loads. */
   plan?: boolean;
 }
@@ -62,6 +69,8 @@ export async function inspect(
     seqLen = Math.min(made.maxPositions, 4096),
     threads = usableProcessors(),
     dtype = 'auto',
+    worldSize = 1,
+    zero = 0,
     plan = canLoadAddon(),
   } = options;
   if (seqLen > made.maxPositions) {
@@ -70,10 +79,16 @@ export async function inspect(
       `[inspect] expected rows of at most ${made.maxPositions} tokens for this model, got ${seqLen}`,
     );
   }
+  if (![0, 1, 2, 3].includes(zero) || !Number.isInteger(worldSize) || worldSize < 1) {
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[inspect] expected one process or more, of a ZeRO stage from 0 to 3, got ${worldSize} of stage ${zero}`,
+    );
+  }
   return {
     ...countModel(made, seqLen),
     memory: plan
-      ? await planned(made, { batch, seqLen, threads, dtype: dtype === 'auto' ? bestDType() : dtype })
+      ? await planned(made, { batch, seqLen, threads, dtype: dtype === 'auto' ? bestDType() : dtype, worldSize, zero })
       : null,
   };
 }
@@ -85,11 +100,8 @@ async function readModel(path: string): Promise<Model> {
   return modelFromConfig(parseJson(text, { part: 'config', what: path, code: 'HADAL_ERR_CONFIG' }), path);
 }
 
-async function planned(
-  model: Model,
-  sizes: Pick<TrainingMemory, 'batch' | 'seqLen' | 'threads' | 'dtype'>,
-): Promise<TrainingMemory> {
-  const step = defaultStepConfig(sizes, sizes.dtype);
+async function planned(model: Model, sizes: Omit<TrainingMemory, keyof MemoryTable>): Promise<TrainingMemory> {
+  const step = defaultStepConfig(sizes, sizes.dtype, sizes);
   const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: false });
   return {
     ...sizes,

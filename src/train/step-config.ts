@@ -52,8 +52,17 @@ export function stepConfigOf(
   };
 }
 
-/** What steps of rows are traced from where nothing else is said. */
-export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype: PrecisionDType): StepConfig {
+/**
+ * What steps of rows are traced from where nothing else is said.
+ *
+ * @param rows - `batch`: those of one process
+ * @param sharing - how many processes there are, and their ZeRO stage; default: one
+ */
+export function defaultStepConfig(
+  rows: { batch: number; seqLen: number },
+  dtype: PrecisionDType,
+  { worldSize, zero }: { worldSize: number; zero: number } = { worldSize: 1, zero: 0 },
+): StepConfig {
   const { loss, precision, optimizer, activationCheckpointing, watch, memory, dist } = trainSchema.shape;
   const config = {
     loss: loss.parse(undefined),
@@ -62,7 +71,9 @@ export function defaultStepConfig(rows: { batch: number; seqLen: number }, dtype
     activationCheckpointing: activationCheckpointing.parse(undefined),
     watch: watch.parse(undefined),
     memory: memory.parse(undefined),
-    dist: dist.parse(undefined),
+    dist: dist.parse({ zero }),
+    ...{ batch: rows.batch * worldSize, seqLen: rows.seqLen },
+    ...{ gradAccumulationSteps: 1, steps: 1 },
   };
-  return stepConfigOf({ ...config, ...rows, gradAccumulationSteps: 1, steps: 1 }, dtype);
+  return stepConfigOf(config, dtype, { rank: 0, size: worldSize });
 }
