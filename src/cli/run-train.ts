@@ -68,7 +68,7 @@ async function runShown(
       // Who is rank 0 may change when processes are lost.
       if (event.type === 'start') rank = event.rank;
       if (rank === 0) for (const listen of listeners) listen(event);
-      else if (event.type === 'warning' && !event.finding)
+      else if (event.type === 'warning' && (event.finding?.metric ?? 'memory') === 'memory')
         process.stderr.write(`rank ${rank}: step ${event.step}: ${event.message}\n`);
       if (event.type === 'checkpoint') saved = true;
       if (event.type === 'end' && rank === 0) end = event;

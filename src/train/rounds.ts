@@ -1,5 +1,4 @@
 // Rounds of a run: when a process is lost, those that are left leave the round and begin another one with what they hold.
-import { HadalError } from '../core/errors.js';
 import type { World } from '../dist/world.js';
 import type { BackingFile } from '../runtime/backing-file.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -9,7 +8,7 @@ import type { PreparedRun } from './prepare.js';
 import type { Progress, Run } from './run.js';
 import { hasShares } from './share-state.js';
 import type { Stepper } from './stepper.js';
-import { Together } from './together.js';
+import { isRoundOver, Together } from './together.js';
 
 /** What a process keeps for the next round. */
 export class Kept implements Disposable {
@@ -85,7 +84,7 @@ export async function* inRounds(
       try {
         return yield* round(together);
       } catch (error) {
-        if (!current || !(error instanceof HadalError) || error.code !== 'HADAL_ERR_COMM') throw error;
+        if (!current || !isRoundOver(error)) throw error;
         kept.place = { rank: together.rank, size: together.size };
         current = await current.nextRound(kept.step);
       }

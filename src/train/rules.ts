@@ -44,9 +44,11 @@ export class Rules {
     );
   }
 
-  /** Whether a rule looks at what each process sees for itself: its clock, its memory. */
+  /** Whether a rule that changes the run looks at what each process sees for itself: its clock, its memory. */
   get looksAtMachine(): boolean {
-    return this.rules.some(({ metric, everySeconds }) => metric === 'memory' || everySeconds !== undefined);
+    return this.rules.some(
+      ({ metric, everySeconds, action }) => action !== 'warn' && (metric === 'memory' || everySeconds !== undefined),
+    );
   }
 
   /** Rules that apply after a step, in their order. @param measure - null: was not measured */

@@ -10,15 +10,7 @@ import { loadParameters, type ModelSource } from '../session/model-source.js';
 import { hasUpdated, loadNewestCheckpoint, type TrainState } from './checkpoint.js';
 import { explainNumerics, isNumericsFault, numericsError, writeNumericsReport } from './debug-numerics.js';
 import { heldOutLoss } from './evaluation.js';
-import type {
-  CheckpointEvent,
-  EndEvent,
-  EvaluationEvent,
-  RoundEvent,
-  StepEvent,
-  TrainEvent,
-  WorldMetrics,
-} from './events.js';
+import type { CheckpointEvent, EndEvent, EvaluationEvent, RoundEvent, StepEvent, TrainEvent } from './events.js';
 import { memoryInUse } from './memory.js';
 import type { PreparedRun } from './prepare.js';
 import { describeFinding, type Finding, type RuleAction } from './rules.js';
@@ -29,7 +21,7 @@ import { scheduledValues } from './schedules.js';
 import { hasShares, shareState } from './share-state.js';
 import type { SizedConfig } from './step-config.js';
 import type { Stepper, UpdateInputs, UpdateResult } from './stepper.js';
-import type { Together } from './together.js';
+import { isRoundOver, type Together } from './together.js';
 import { nothingWatched, seenByAll, Watcher } from './watch.js';
 
 /** What a caller may hand to a run. */
@@ -85,8 +77,6 @@ export class Run {
   #loadedStep: number | null = null;
   /** Updates of this run. */
   #updates = 0;
-  /** Sent until the last update. */
-  #wireBytes = 0;
   readonly #watcher: Watcher;
   readonly #began = performance.now();
 
@@ -302,6 +292,7 @@ export class Run {
     const { state, progress } = this;
     const { config, stepper, hooks, together } = this.parts;
     const begin = performance.now();
+    const sentBefore = together.wireBytesSent;
     const { microBatches, ...scheduled } = scheduledValues(config, state.step);
     const { balanceWeight } = config.loss;
     const batches: Batch[] = [];
@@ -340,6 +331,7 @@ export class Run {
     state.watch = this.#watcher.state;
     progress.owed = findings;
     const stepMs = performance.now() - begin;
+    const wireBytesSent = together.wireBytesSent - sentBefore;
     const event: StepEvent = {
       type: 'step',
       step: state.step,
@@ -351,7 +343,16 @@ export class Run {
       tokensPerSecond: (tokens / stepMs) * 1000,
       stepMs,
       ...memoryInUse(),
-      ...(together.size > 1 && { world: this.#communication({ communicationMs, exposedMs, stepMs }) }),
+      ...(together.size > 1 && {
+        world: {
+          size: together.size,
+          round: together.round,
+          communicationMs,
+          exposedMs,
+          commShare: exposedMs / stepMs,
+          wireBytesSent,
+        },
+      }),
     };
     const { type, steps, ...line } = event;
     this.#log(line);
@@ -362,21 +363,15 @@ export class Run {
   async #seen({ activations }: UpdateResult): ReturnType<typeof seenByAll> {
     const { looksAtMachine } = this.#watcher;
     const { together } = this.parts;
-    if (together.size === 1 || !(looksAtMachine || activations)) return { machine: null, activations };
-    return seenByAll(together, looksAtMachine, activations);
-  }
-
-  /** What an update had to do with the other processes. */
-  #communication(ms: { communicationMs: number; exposedMs: number; stepMs: number }): WorldMetrics {
-    const { together } = this.parts;
-    const { communicationMs, exposedMs, stepMs } = ms;
-    const before = this.#wireBytes;
-    this.#wireBytes = together.wireBytesSent;
-    return {
-      ...{ size: together.size, round: together.round, communicationMs, exposedMs },
-      commShare: exposedMs / stepMs,
-      wireBytesSent: this.#wireBytes - before,
-    };
+    const own = { machine: null, activations };
+    if (together.size === 1 || !(looksAtMachine || activations)) return own;
+    try {
+      return await seenByAll(together, looksAtMachine, activations);
+    } catch (error) {
+      // The round is over, the update is not lost: it is noted as this process sees it.
+      if (isRoundOver(error)) return own;
+      throw error;
+    }
   }
 
   /** Adds a line to metrics.jsonl. */

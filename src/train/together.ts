@@ -8,6 +8,9 @@ const saidByAnother = Symbol('said by another process');
 /** Whether another process says what this one throws. */
 export const isSaidByAnother = (error: unknown): boolean => error instanceof Error && error.cause === saidByAnother;
 
+/** Whether an error says that processes are no longer all there. */
+export const isRoundOver = (error: unknown): boolean => error instanceof HadalError && error.code === 'HADAL_ERR_COMM';
+
 /** How something ended in a process: well, or with an error; null: it had nothing to do. */
 type Ending<T> = { value: T } | { error: { code: ErrorCode; message: string } } | null;
 
@@ -107,7 +110,7 @@ async function endingOf<T>(body: (() => Promise<T>) | null, onError: (error: Had
   try {
     return body && { value: await body() };
   } catch (error) {
-    if (!(error instanceof HadalError) || error.code === 'HADAL_ERR_COMM') throw error;
+    if (!(error instanceof HadalError) || isRoundOver(error)) throw error;
     onError(error);
     return { error: { code: error.code, message: error.message } };
   }

@@ -1,5 +1,6 @@
 // A run from its configuration on: model, device, data and plans, then the updates.
 import { loadAddon } from '../addon/addon.js';
+import { envFlag } from '../core/env.js';
 import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
 import { version } from '../core/version.js';
@@ -53,7 +54,7 @@ export async function* train(
   { signal, world: given, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
   const asked = resolveTrainConfig(options);
-  if (isServed(asked)) return yield* trainServed(asked, signal);
+  if (isServed(asked)) return yield* trainServed(asked, given, signal);
   const { model, source } = await modelOf(asked);
   await requireSources(asked);
   const world = given === undefined ? await joinWorld() : given;
@@ -64,9 +65,11 @@ export async function* train(
   yield* inRounds(world, kept, (together) => trainRound(task, together, kept));
 }
 
-/** Threads of the computation: processes of one host divide its processors. */
-export const threadsOf = ({ threads }: Pick<TrainConfig, 'threads'>, world: World | null): number =>
-  threads ?? Math.max(1, Math.floor(usableProcessors() / (world?.localSize ?? 1)));
+/** Threads of the computation: processes of one host divide its processors, unless their launcher has done so. */
+export function threadsOf({ threads }: Pick<TrainConfig, 'threads'>, world: World | null): number {
+  const processes = envFlag('HADAL_PROCESSORS') > 0 ? 1 : (world?.localSize ?? 1);
+  return threads ?? Math.max(1, Math.floor(usableProcessors() / processes));
+}
 
 /** What stays the same from round to round. */
 interface Task {

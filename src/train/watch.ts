@@ -81,7 +81,7 @@ export class Watcher {
     return { skipAbove: this.#rules.skipAbove, isWatched: every > 0 && step % every === 0 };
   }
 
-  /** Whether rules look at the machine. */
+  /** Whether rules that change the run look at the machine. */
   get looksAtMachine(): boolean {
     return this.#rules.looksAtMachine;
   }
