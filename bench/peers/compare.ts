@@ -159,7 +159,7 @@ async function inTurns<Run>(
 }
 
 /** The last line of what a process prints, as JSON. */
-function runProcess<Run>({ command, env }: Contender): Promise<Run> {
+export function runProcess<Run>({ command, env }: Pick<Contender, 'command' | 'env'>): Promise<Run> {
   const [file = '', ...args] = command;
   return new Promise((resolve, reject) => {
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });

@@ -1,5 +1,5 @@
 // What a comparison found, and what follows from it: nothing here runs anything.
-import { formatCount } from '../../src/core/format.js';
+import { formatBytes, formatCount } from '../../src/core/format.js';
 import type { Machine, Peaks } from '../support/machine.js';
 import { quantile } from '../support/measure.js';
 import type { PythonVersions } from './python.js';
@@ -62,6 +62,15 @@ export interface OpResult {
   pytorchExtraMb: number;
 }
 
+/** All-reduce of a size: medians of rounds. */
+export interface CommResult {
+  processes: number;
+  bytes: number;
+  hadalMs: number;
+  pytorchMs: number;
+  load: number;
+}
+
 export interface PeersReport {
   machine: Machine;
   python: PythonVersions;
@@ -69,6 +78,7 @@ export interface PeersReport {
   rounds: number;
   models: ModelResult[];
   ops: OpResult[];
+  comm: CommResult[];
   /** What was not measured, and why. */
   leftOut: string[];
 }
@@ -131,7 +141,7 @@ const row = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
 const heading = (cells: readonly string[]) => [row(cells), row(cells.map((_, i) => (i === 0 ? '---' : '--:')))];
 
 /** The tables, for people. */
-export function markdownOf({ machine, python, peaks, rounds, models, ops, leftOut }: PeersReport): string {
+export function markdownOf({ machine, python, peaks, rounds, models, ops, comm, leftOut }: PeersReport): string {
   const { cpu, threads, instructionSet, onednn, load } = machine;
   return [
     `hadal (${instructionSet}, ${onednn}) and PyTorch ${python.torch}, transformers ${python.transformers}, on ${cpu}, ${threads} threads.`,
@@ -140,6 +150,7 @@ export function markdownOf({ machine, python, peaks, rounds, models, ops, leftOu
     ...(models.length > 0 ? ['', ...ratioTable(models)] : []),
     ...models.flatMap((model) => ['', ...modelTable(model)]),
     ...(ops.length > 0 ? ['', ...opTable(ops)] : []),
+    ...(comm.length > 0 ? ['', ...commTable(comm)] : []),
     ...(leftOut.length > 0 ? ['', `Left out: ${leftOut.length}`, ...leftOut.map((reason) => `- ${reason}`)] : []),
     '',
   ].join('\n');
@@ -203,4 +214,22 @@ function opTable(ops: readonly OpResult[]): string[] {
     ]),
   );
   return [...heading(['forward and backward', 'hadal', 'PyTorch, its best way', 'speed', 'memory']), ...rows];
+}
+
+function commTable(results: readonly CommResult[]): string[] {
+  const rows = results.map(({ processes, bytes, hadalMs, pytorchMs }) =>
+    row([
+      `${processes} processes, ${formatBytes(bytes)}`,
+      `${hadalMs.toFixed(2)} ms`,
+      `${pytorchMs.toFixed(2)} ms`,
+      ratio(pytorchMs, hadalMs),
+    ]),
+  );
+  const ratios = results.map(({ hadalMs, pytorchMs }) => pytorchMs / hadalMs);
+  return [
+    ...heading(['all-reduce over loopback', 'hadal', 'PyTorch, Gloo', 'speed']),
+    ...rows,
+    '',
+    `Median of the ratios: ${quantile(ratios, 0.5).toFixed(2)}; load ${results[0]?.load}.`,
+  ];
 }

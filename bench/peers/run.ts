@@ -6,6 +6,7 @@ import { Command } from 'commander';
 import { printLine, wholeNumber } from '../../src/cli/output.js';
 import { openDevice } from '../../src/runtime/device.js';
 import { describeMachine, measurePeaks } from '../support/machine.js';
+import { compareComm } from './comm.js';
 import { compareModel, compareOp } from './compare.js';
 import { nameOf, readOps } from './op-cases.js';
 import { findPython } from './python.js';
@@ -36,7 +37,7 @@ const flags = new Command('npm run bench:peers --')
   )
   .option(
     '--only <text>',
-    `only what has it in its name, of ${models.map(({ name }) => name).join(', ')}, and the single ops, whose names begin with 'ops:'`,
+    `only what has it in its name, of ${models.map(({ name }) => name).join(', ')}, the single ops, whose names begin with 'ops:', and 'comm', all-reduces between processes`,
   )
   .option('--config <file>', 'config.json of another model, in place of all that')
   .option('--batch <n>', 'rows a step of that model', wholeNumber(1), 8)
@@ -57,7 +58,7 @@ if (!flags.compile) leftOut.push('torch.compile: --no-compile');
 
 const machine = describeMachine(flags.threads);
 const report: PeersReport = {
-  ...{ machine, python: python.versions, rounds: flags.rounds, models: [], ops: [], leftOut },
+  ...{ machine, python: python.versions, rounds: flags.rounds, models: [], ops: [], comm: [], leftOut },
   peaks: await peaksOf(flags.threads),
 };
 const options = {
@@ -80,7 +81,11 @@ for (const entry of given ? [] : (await readOps()).filter((each) => isWanted(`op
   report.ops.push(await compareOp(entry, options));
 }
 
-if (report.models.length + report.ops.length === 0)
+for (const processes of given || !isWanted('comm') ? [] : [2, 4]) {
+  report.comm.push(...(await compareComm(processes, options)));
+}
+
+if (report.models.length + report.ops.length + report.comm.length === 0)
   throw new Error(`nothing that is compared has '${flags.only}' in its name`);
 const markdown = markdownOf(report);
 await mkdir(dirname(flags.out), { recursive: true });

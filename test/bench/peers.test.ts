@@ -95,6 +95,10 @@ describe('a comparison', () => {
           ...{ hadalExtraMb: 0, pytorchExtraMb: 4 },
         },
       ],
+      comm: [
+        { processes: 2, bytes: 4096, hadalMs: 2, pytorchMs: 1, load: 0 },
+        { processes: 4, bytes: 2 ** 28, hadalMs: 1, pytorchMs: 1.5, load: 0 },
+      ],
       leftOut: ['torch.compile: no compiler'],
     };
     const lines = markdownOf(report).split('\n');
@@ -102,6 +106,8 @@ describe('a comparison', () => {
     expect(lines).toContain('| hadal bf16 | 600 | 3.00× | 50 % | 30 MB | 9.0000 → 8.5000 |');
     expect(lines).toContain('| PyTorch bf16 | 100 | 0.50× | – | 120 MB | 9.0000 → 8.5000 |');
     expect(lines).toContain('| adamw | 2.00 ms | 5.00 ms (fused) | 2.50× | 0 : 4 MB |');
+    expect(lines).toContain('| 4 processes, 256.0 MiB | 1.00 ms | 1.50 ms | 1.50× |');
+    expect(lines).toContain('Median of the ratios: 1.00; load 0.');
     expect(lines).toContain('Left out: 1');
   });
 });
