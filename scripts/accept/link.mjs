@@ -51,10 +51,13 @@ function summary(events) {
   };
 }
 
+/** @type {[name: string, dist: object][]} */
 const modes = [
   ['plain, blocking', { overlap: false, bucketMiB: 4096 }],
   ['overlap', {}],
-  ...['fp16', 'int8', 'topk', 'powersgd'].map((kind) => [`overlap, ${kind}`, { compression: { kind } }]),
+  ...['fp16', 'int8', 'topk', 'powersgd'].map(
+    (kind) => /** @type {[string, object]} */ ([`overlap, ${kind}`, { compression: { kind } }]),
+  ),
 ];
 
 /** Every mode on two hosts. */
@@ -108,13 +111,15 @@ async function hierarchy() {
 /** Two processes of a thread against one of two. */
 async function loopback() {
   console.log('\none process of two threads and two of one, without a link, in turns:');
-  const [one, two] = [[], []];
+  /** @type {{ one: number, two: number }[]} */
+  const rounds = [];
   for (let round = 0; round < 3; round++) {
-    one.push(summary(await here(training({}, 2))).tokensPerSecond);
-    two.push(summary(await here(['launch', '--nproc', '2', '--', ...training({}, 1)])).tokensPerSecond);
-    console.log(`${one.at(-1).toFixed(0)} tokens/s, ${two.at(-1).toFixed(0)} tokens/s`);
+    const one = summary(await here(training({}, 2))).tokensPerSecond;
+    const two = summary(await here(['launch', '--nproc', '2', '--', ...training({}, 1)])).tokensPerSecond;
+    rounds.push({ one, two });
+    console.log(`${one.toFixed(0)} tokens/s, ${two.toFixed(0)} tokens/s`);
   }
-  const ratio = median(two.map((each, i) => each / one[i]));
+  const ratio = median(rounds.map(({ one, two }) => two / one));
   checks.push([
     `two processes reach ${ratio.toFixed(2)} of one's tokens/s, at least ${leastLoopback}`,
     ratio >= leastLoopback,

@@ -23,7 +23,7 @@ import { progressLine } from './progress-line.js';
 
 /** Messages that are timed: so short that their size does not count, and so long that latency does not. */
 const short = { bytes: 1, times: 40, warmups: 10 };
-const long = { bytes: 4 * 2 ** 20, times: 5, warmups: 1 };
+const long = { bytes: 2 ** 20, times: 7, warmups: 1 };
 
 interface CommFindings extends Links, Topology {
   places: Place[];

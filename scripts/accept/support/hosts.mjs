@@ -3,7 +3,7 @@ import '../../../bench/support/typescript.mjs';
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const { canMakeNetworks, hostPorts, makeNetwork } = await import('../../../test/support/network.ts');
+const { canMakeNetworks, hostPorts, makeNetwork } = await import('../../../test/support/network.js');
 
 export { canMakeNetworks };
 
@@ -21,7 +21,7 @@ const mostMs = 300_000;
 export async function onHosts(command, { hosts, nproc, mbit, delayMs, env = {} }) {
   const network = await makeNetwork({ hosts, mbit, relay: delayMs > 0 ? { delayMs } : null });
   try {
-    const meeting = `${network.hosts[0].address}:${hostPorts.first}`;
+    const meeting = `${network.hosts[0]?.address}:${hostPorts.first}`;
     const processes = network.hosts.map((host, i) => {
       const launch = ['launch', '--nnodes', hosts, '--node-rank', i, '--nproc', nproc, '--rendezvous', meeting];
       const args = [cli, ...launch.map(String), '--threads', '1', '--max-restarts', '0', '--', ...command];
