@@ -27,14 +27,19 @@ function filesBelow(place) {
 }
 
 /** Whether oneDNN can be compiled against. */
-export function hasOneDnn() {
+export const hasOneDnn = () => hasHeader('dnnl.h');
+
+/** Whether Gloo can be compiled against. */
+export const hasGloo = () => process.platform === 'linux' && hasHeader(path.join('gloo', 'transport', 'tcp', 'pair.h'));
+
+function hasHeader(name) {
   const prefixes = [
     '/usr',
     '/usr/local',
     '/opt/homebrew',
     ...(process.env.CMAKE_PREFIX_PATH ?? '').split(path.delimiter),
   ];
-  return prefixes.some((prefix) => prefix !== '' && existsSync(path.join(prefix, 'include', 'dnnl.h')));
+  return prefixes.some((prefix) => prefix !== '' && existsSync(path.join(prefix, 'include', name)));
 }
 
 /** What the binary depends on, as one string: it is built anew when this changes. */
@@ -44,7 +49,7 @@ function nativeState() {
     createHash('sha256')
       .update(readFileSync(path.join(root, 'CMakeLists.txt')))
       .digest('hex');
-  return `${build} ${process.platform} ${process.arch} onednn=${hasOneDnn()}`;
+  return `${build} ${process.platform} ${process.arch} onednn=${hasOneDnn()} gloo=${hasGloo()}`;
 }
 
 /** Whether build/ holds a binary of the present sources. */

@@ -20,15 +20,31 @@ export const systemLibraries = [
 /** Versions of those that may be asked for: glibc 2.34 and the libraries of GCC 11, as in RHEL 9 and Ubuntu 22.04. */
 const floor = { GLIBC: '2.34', GLIBCXX: '3.4.29', CXXABI: '1.3.13', GCC: '4.3.0' };
 
+/** Beyond that, of libraries that are opened when they are first used: Debian's Gloo is of GCC 12, as in Ubuntu 22.04. */
+const floorOf = { 'libgloo.so.0': { ...floor, GLIBCXX: '3.4.30' } };
+
 const cLibraries = ['ld-linux-x86-64.so.2', 'libc.so.6'];
 const cppLibraries = [...cLibraries, 'libgcc_s.so.1', 'libm.so.6', 'libstdc++.so.6'];
 /** Files of each platform, and the libraries that each needs. */
 const expected = {
   'linux-x64': {
     'hadal.glibc.node': [...cppLibraries, 'libdnnl.so.2', 'libgomp.so.1'],
+    'hadal-gloo.so': ['libc.so.6', 'libgcc_s.so.1', 'libgloo.so.0', 'libstdc++.so.6'],
     'libOpenCL.so.1': cLibraries,
     'libdnnl.so.2': [...cppLibraries, 'libOpenCL.so.1', 'libgomp.so.1'],
+    'libgloo.so.0': [
+      'ld-linux-x86-64.so.2',
+      'libc.so.6',
+      'libgcc_s.so.1',
+      'libhiredis.so.0.14',
+      'libibverbs.so.1',
+      'libstdc++.so.6',
+    ],
     'libgomp.so.1': ['libc.so.6'],
+    'libhiredis.so.0.14': ['libc.so.6'],
+    'libibverbs.so.1': ['libc.so.6', 'libnl-3.so.200', 'libnl-route-3.so.200'],
+    'libnl-3.so.200': ['libc.so.6'],
+    'libnl-route-3.so.200': ['libc.so.6', 'libnl-3.so.200'],
   },
   'linux-arm64': {
     'hadal.glibc.node': ['libc.so.6', 'libgcc_s.so.1', 'libgomp.so.1', 'libm.so.6', 'libstdc++.so.6'],
@@ -88,8 +104,9 @@ function checkPlatform(platform) {
     const allowed = wanted[name] ?? needed;
     if (list(needed) !== list(allowed)) wrong.push(`${name}: expected to need ${list(allowed)}; needs ${list(needed)}`);
     for (const [family, version] of Object.entries(versions)) {
-      if (compareVersions(version, floor[family] ?? '0') > 0) {
-        wrong.push(`${name}: expected ${family} up to ${floor[family] ?? '(none)'}, asks for ${version}`);
+      const most = (floorOf[name] ?? floor)[family];
+      if (compareVersions(version, most ?? '0') > 0) {
+        wrong.push(`${name}: expected ${family} up to ${most ?? '(none)'}, asks for ${version}`);
       }
     }
   }
@@ -104,7 +121,10 @@ function checkPlatform(platform) {
 /** Loads the binary and asks the dynamic linker where everything came from. */
 function checkLoading(folder, files) {
   const addon = path.join(folder, 'hadal.glibc.node');
-  const script = `console.log(JSON.stringify(require(${JSON.stringify(addon)}).features()))`;
+  const opensGloo = files.includes('hadal-gloo.so');
+  const script = `const addon = require(${JSON.stringify(addon)});
+    if (${opensGloo}) new addon.ProcessGroup({ backend: 'gloo', rank: 0, size: 2, timeoutMs: 1000 }).dispose();
+    console.log(JSON.stringify(addon.features()));`;
   const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', script], {
     encoding: 'utf8',
     env: { ...process.env, LD_DEBUG: 'libs', LD_LIBRARY_PATH: '' },

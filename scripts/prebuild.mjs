@@ -5,7 +5,16 @@
 //
 // The build is the checkout's own (cmake-js); prebuildify names, strips and copies what lies in build-prebuild/.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -66,8 +75,16 @@ async function prebuild(arch) {
 
   const addon = buildFor(arch);
   copyFileSync(addon, path.join(release, 'hadal.node'));
-  for (const [name, file] of bundledLibraries(addon, cxx)) {
-    copyFileSync(file, path.join(release, name));
+  const libraries = bundledLibraries(addon, cxx);
+  const gloo = path.join(path.dirname(addon), 'hadal-gloo.so');
+  if (arch === process.arch) {
+    if (!existsSync(gloo)) throw new Error('hadal-gloo.so was not built; run: sudo apt-get install libgloo-dev');
+    copyFileSync(gloo, path.join(release, path.basename(gloo)));
+    bundledLibraries(gloo, cxx, libraries);
+  }
+  for (const [name, file] of libraries) {
+    // prebuildify strips and copies only names of this form.
+    copyFileSync(file, path.join(/\.so(\.\d+)?$/.test(name) ? release : artifacts, name));
     writeLibraryLicence(licences, name, file);
   }
   for (const name of ['node-addon-api', 'node-api-headers']) writeHeaderLicence(licences, name);

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { buildNative, hashOf, hasOneDnn, isNativeCurrent, root } from './build-native.mjs';
+import { buildNative, hasGloo, hashOf, hasOneDnn, isNativeCurrent, root } from './build-native.mjs';
 
 const say = (line) => console.error(`setup: ${line}`);
 
@@ -36,8 +36,15 @@ function missingSystemPackages() {
   if (!inPath('cmake')) missing.push('cmake');
   if (!inPath('make') && !inPath('ninja')) missing.push('make');
   if (!hasOneDnn()) missing.push('libdnnl-dev');
+  if (process.platform === 'linux' && !hasGloo()) missing.push('libgloo-dev');
   return missing;
 }
+
+/** What it means to go without them. */
+const optionalPackages = {
+  'libdnnl-dev': 'oneDNN is missing, matrix products use the slower portable code',
+  'libgloo-dev': 'Gloo is missing, training in several processes on CPUs is not possible',
+};
 
 function installSystemPackages() {
   const missing = missingSystemPackages();
@@ -54,8 +61,9 @@ function installSystemPackages() {
     }
   }
   for (const name of missingSystemPackages()) {
-    if (name !== 'libdnnl-dev') throw new Error(`${name} is missing; run: sudo ${command}`);
-    say(`oneDNN is missing, matrix products use the slower portable code; to change that: sudo ${command}`);
+    const without = optionalPackages[name];
+    if (without === undefined) throw new Error(`${name} is missing; run: sudo ${command}`);
+    say(`${without}; to change that: sudo ${command}`);
   }
 }
 

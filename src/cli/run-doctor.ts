@@ -26,6 +26,8 @@ export async function runDoctor(json: boolean): Promise<void> {
     cpu(),
     await instructions(),
     ...native(),
+    collectives('gloo', 'in several processes on CPUs: sudo apt-get install libgloo-dev, then npm run build:native'),
+    collectives('nccl', 'on several GPUs: install libnccl2, or set HADAL_NCCL to the path of libnccl.so.2'),
     memory(),
     await disk(),
     await tensorflow(),
@@ -93,6 +95,17 @@ function native(): Finding[] {
   } catch (error) {
     const [, ...advice] = (error as Error).message.split('\n');
     return [{ name: 'native binary', status: 'missing', found: 'does not load', advice: advice.join('\n') }];
+  }
+}
+
+/** Whether a backend of process groups can be opened: a group of two is made, and not joined. */
+function collectives(backend: 'gloo' | 'nccl', advice: string): Finding {
+  const name = { gloo: 'Gloo', nccl: 'NCCL' }[backend];
+  try {
+    new (loadAddon().ProcessGroup)({ backend, rank: 1, size: 2, timeoutMs: 1 }).dispose();
+    return { name, status: 'ok', found: 'can be opened', advice: null };
+  } catch {
+    return { name, status: 'optional', found: 'cannot be opened', advice: `needed only for training ${advice}` };
   }
 }
 

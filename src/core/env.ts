@@ -5,6 +5,7 @@ export const envFlags = {
   HADAL_NATIVE: 'path of the native binary to load',
   HADAL_ISA: 'portable, avx2, avx512 or avx512bf16: the most that kernels may use',
   HADAL_NO_ONEDNN: '1: our own products instead of oneDNN',
+  HADAL_NCCL: 'path of libnccl.so.2, where the system does not find it',
   HADAL_COMM_HIERARCHY:
     'sums over processes in two levels, inside boxes and across: auto, off, or bytes from which on; docs/networks.md',
   HADAL_TRUST_PATTERNS: '1: take every pattern of a tokenizer.json, also one that may hang',
@@ -12,6 +13,8 @@ export const envFlags = {
   HADAL_TOKEN: 'secret of a run of several processes, the same for all of them',
   HADAL_COMM_INTERFACE:
     'network interface, or address of this host, by which the other processes of a run reach this one',
+  HADAL_ROLE: 'server or worker, in a run with a parameter server',
+  HADAL_SERVER: 'host:port of that server',
   HADAL_PROCESSORS: 'processors to use; hadal launch gives each process its share',
 } as const;
 

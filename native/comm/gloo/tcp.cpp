@@ -1,5 +1,6 @@
 #include "comm/gloo/tcp.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 namespace hadal {
@@ -12,6 +13,15 @@ void LinkedPair::adopt(Descriptor socket) {
   ::close(fd_);
   fd_ = socket.release();
   handleConnected();
+}
+
+void LinkedPair::handleEvents(int events) {
+  if (!m_.try_lock()) {
+    sched_yield();
+    return;
+  }
+  m_.unlock();
+  Pair::handleEvents(events);
 }
 
 void LinkedContext::link(int rank, Descriptor socket) {

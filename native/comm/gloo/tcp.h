@@ -21,6 +21,9 @@ class LinkedPair final : public gloo::transport::tcp::Pair {
  public:
   using Pair::Pair;
   void adopt(Descriptor socket);
+  // Gloo's loop leaves events alone while a caller holds the pair, and comes back at once: where both are on one processor,
+  // it would keep the caller from finishing until its slice ends (4 ms in place of 0.2 ms for a small sum).
+  void handleEvents(int events) override;
 };
 
 class WakeableBuffer;

@@ -76,16 +76,11 @@ class NonOwningPtr final {
  public:
   NonOwningPtr() {}
 
-  explicit NonOwningPtr(const WeakNonOwningPtr<T>& ptr)
-      : ptr_(ptr.ptr_.lock()) {}
+  explicit NonOwningPtr(const WeakNonOwningPtr<T>& ptr) : ptr_(ptr.ptr_.lock()) {}
 
-  T* operator->() const noexcept {
-    return ptr_.get();
-  }
+  T* operator->() const noexcept { return ptr_.get(); }
 
-  explicit operator bool() const noexcept {
-    return (bool)ptr_;
-  }
+  explicit operator bool() const noexcept { return (bool)ptr_; }
 
  private:
   std::shared_ptr<T> ptr_;
@@ -101,8 +96,7 @@ class WeakNonOwningPtr final {
  public:
   WeakNonOwningPtr() {}
 
-  explicit WeakNonOwningPtr(const ShareableNonOwningPtr<T>& ref)
-      : ptr_(ref.ptr_) {}
+  explicit WeakNonOwningPtr(const ShareableNonOwningPtr<T>& ref) : ptr_(ref.ptr_) {}
 
   // Returns true if the instance was initialized.
   explicit operator bool() const noexcept {
@@ -111,8 +105,7 @@ class WeakNonOwningPtr final {
     // own the same object [...]". Therefore, if owner_before is true
     // in either direction w.r.t. an empty weak_ptr, the instance was
     // initialized.
-    return ptr_.owner_before(std::weak_ptr<T>{}) ||
-        std::weak_ptr<T>{}.owner_before(ptr_);
+    return ptr_.owner_before(std::weak_ptr<T>{}) || std::weak_ptr<T>{}.owner_before(ptr_);
   }
 
  protected:
@@ -153,4 +146,4 @@ class ShareableNonOwningPtr final {
   friend class WeakNonOwningPtr<T>;
 };
 
-} // namespace gloo
+}  // namespace gloo
