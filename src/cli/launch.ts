@@ -9,6 +9,7 @@ export interface LaunchCommandFlags extends CommonFlags, LaunchFlags {
   threads?: number;
   logDir?: string;
   servers?: number;
+  box?: number;
 }
 
 /** `hadal launch`. */
@@ -50,6 +51,7 @@ export function registerLaunch(program: Command): void {
     )
     .option('--threads <n>', 'processors for each process (default: this host’s, shared)', wholeNumber(1))
     .option('--servers <n>', '1: a server has the weights, the processes are its workers', wholeNumber(1))
+    .option('--box <n>', 'with --servers: so many processes are one worker, by all-reduce (default: 1)', wholeNumber(1))
     .option('--log-dir <dir>', 'keep what each process writes in a file of its own, too')
     .addHelpText(
       'after',

@@ -22,7 +22,13 @@ export async function runLaunch(
   const [first = '', ...rest] = command;
   const isOurs = known.includes(first);
   const settings = launchSettings(flags, process.env);
-  const { servers } = flags;
+  const { servers, box = 1 } = flags;
+  if (settings.processes % box !== 0) {
+    throw new HadalError(
+      'HADAL_ERR_USAGE',
+      `[launch] expected --box to divide --nproc ${settings.processes}, got ${box}`,
+    );
+  }
   if (servers !== undefined && servers > 1) {
     throw new HadalError(
       'HADAL_ERR_USAGE',
@@ -50,7 +56,7 @@ export async function runLaunch(
             nextRoundMs: (flags.roundTimeout ?? roundSeconds) * 1000,
           },
         })
-      : new ServedLauncher({ ...options, workers, nodeRank, address, maxRestarts });
+      : new ServedLauncher({ ...options, workers: workers / box, processes: box, nodeRank, address, maxRestarts });
   const signals = ['SIGINT', 'SIGTERM'] as const;
   for (const signal of signals) process.on(signal, launcher.interrupt.bind(launcher, signal));
   try {

@@ -30,7 +30,7 @@ export async function runTrain(flags: TrainFlags): Promise<void> {
     found = file;
   });
   await requireProfilePath(flags.profile);
-  const world = config.dist.mode === 'parameter-server' ? null : await joinWorld();
+  const world = await joinWorld();
   if (found !== null && (world?.rank ?? 0) === 0) write(`config ${found}`);
   const end = await runShown(config, world, { stream, json, profile: flags.profile });
   if (!end) return;

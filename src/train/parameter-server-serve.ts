@@ -2,6 +2,7 @@
 // evaluations and checkpoints are those of a run of one process.
 
 import { HadalError } from '../core/errors.js';
+import { formatBytes } from '../core/format.js';
 import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
 import { reported } from '../core/progress.js';
@@ -101,7 +102,7 @@ export async function* serve(
   const ending = new AbortController();
   await using node = await ServerNode.open({
     ...{ host, port, token, numbers },
-    payloadBytes: Math.max(numbers.pushBytes, bytesOfAll(numbers.served)),
+    payloadBytes: numbers.mostBytes(),
     coordinator: {
       ...{ servers: 1, start, steps: config.steps },
       staleness: config.dist.server.staleness,
@@ -278,6 +279,16 @@ class Numbers implements ServerNumbers, Disposable {
 
   get tensors(): number {
     return this.served.length;
+  }
+
+  /** That a message takes beside its text. @throws HadalError HADAL_ERR_CONFIG where it is more than one can */
+  mostBytes(): number {
+    const most = Math.max(this.pushBytes, bytesOfAll(this.served));
+    if (most < 2 ** 32) return most;
+    throw new HadalError(
+      'HADAL_ERR_CONFIG',
+      `[dist] expected weights of less than 4 GiB where dist.mode is 'parameter-server', got ${formatBytes(most)}; take all-reduce`,
+    );
   }
 
   async sum(parts: readonly { gradient: Uint8Array; weight: number }[]): Promise<number | null> {

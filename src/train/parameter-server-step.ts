@@ -5,6 +5,7 @@ import { bytesOf } from '../core/dtype.js';
 import { sizeOf } from '../core/shape.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { type Model, parametersOf } from '../models/model.js';
+import { allReduce, broadcastFrom } from '../ops/collectives.js';
 import { add, cast, finite, lessEqual, multiply, sqrt } from '../ops/elementwise.js';
 import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
@@ -21,15 +22,37 @@ import { slotKinds } from './slots.js';
 import { balanceRouter, type StepConfig } from './step.js';
 
 /** Slots of what is pushed: of a worker where it is rounded, of the server where it arrives. */
-export const pushedPrefix = 'pushed/';
+const pushedPrefix = 'pushed/';
 
 /** The format in which gradients are pushed. Losses and loads of experts are fp32 always. */
 export type PushDType = Extract<DType, 'fp32' | 'bf16'>;
 
-/** What a micro-batch contributes: gradients, losses, loads of experts; the order in which they are pushed. */
-export function contributionsIn(model: Model, first: Plan): TensorSpec[] {
+/** What a micro-batch contributes: gradients, losses, loads of experts. By name: the order in which they are pushed. */
+export function contributionsIn(model: Model, { slots, outputs }: Plan): TensorSpec[] {
   const kindOf = slotKinds(model);
-  return first.slots.filter(({ name }) => ['gradient', 'passing'].includes(kindOf(name)));
+  const told = new Set(outputs.map(({ name }) => name));
+  return slots
+    .filter(({ name }) => !told.has(name) && ['gradient', 'passing'].includes(kindOf(name)))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Sums over the processes that are one worker what each contributed. */
+export function traceBoxSum(contributions: readonly TensorSpec[], size: number): Graph {
+  const graph = new Graph();
+  const own = contributions.map(({ name, shape }) => graph.slot(name, shape, 'fp32'));
+  const sums = allReduce(own, { axis: 'dp', size, op: 'sum', wire: 'fp32' });
+  for (const [i, { name }] of contributions.entries()) graph.update(name, sums[i] as Value);
+  return graph;
+}
+
+/** Gives the processes that are one worker the parameters that the first of them has. */
+export function traceBoxShare(parameters: Iterable<TensorSpec>, size: number): Graph {
+  const graph = new Graph();
+  const all = [...parameters];
+  const own = all.map(({ name, shape, dtype }) => graph.slot(name, shape, dtype));
+  const shared = broadcastFrom(own, { axis: 'dp', size }, 0);
+  for (const [i, { name }] of all.entries()) graph.update(name, shared[i] as Value);
+  return graph;
 }
 
 /** The same as it is pushed. */

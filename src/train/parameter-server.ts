@@ -1,6 +1,7 @@
 // Training with a parameter server, as one of its processes: which one, the environment says.
 import { HadalError } from '../core/errors.js';
 import { tokenFrom } from '../dist/environment.js';
+import { joinWorld, type World } from '../dist/world.js';
 import type { TrainConfig } from './config.js';
 import type { TrainEvent } from './events.js';
 import type { ServerAddress } from './parameter-server-run.js';
@@ -16,9 +17,15 @@ export function isServed({ dist: { mode } }: TrainConfig): boolean {
   );
 }
 
-/** Trains as the server, or as one of its workers. @throws HadalError as `train` does */
+/**
+ * Trains as the server, or as one of its workers, or with others of a box as one of them.
+ *
+ * @param given - the processes of the box; default: those that the environment names
+ * @throws HadalError as `train` does
+ */
 export async function* trainServed(
   asked: TrainConfig,
+  given: World | null | undefined,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<TrainEvent, void> {
   refuseUnserved(asked);
@@ -26,12 +33,13 @@ export async function* trainServed(
   if (process.env.HADAL_ROLE === 'server') {
     yield* serve(asked, address, signal);
   } else {
-    yield* work(asked, address, signal);
+    await using world = given === undefined ? await joinWorld() : given;
+    yield* work(asked, address, world, signal);
   }
 }
 
 /** @throws HadalError HADAL_ERR_CONFIG where a variable is missing or broken */
-export function addressFrom(env: NodeJS.ProcessEnv): ServerAddress {
+function addressFrom(env: NodeJS.ProcessEnv): ServerAddress {
   const fail = (expected: string, name: string): never => {
     const got = env[name] === undefined ? 'none' : `'${env[name]}'`;
     throw new HadalError(

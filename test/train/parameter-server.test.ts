@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { joinWorld } from '../../src/dist/world.js';
 import { resolveTrainConfig } from '../../src/train/config.js';
 import type { TrainEvent } from '../../src/train/events.js';
 import type { TrainOptions } from '../../src/train/options.js';
@@ -35,7 +36,7 @@ async function all(events: AsyncGenerator<TrainEvent>): Promise<TrainEvent[]> {
 async function served(options: TrainOptions, workers: number): Promise<TrainEvent[][]> {
   const address = { host: '127.0.0.1', port: await freePort(), token };
   const config = resolveTrainConfig(options);
-  const own = Array.from({ length: workers }, () => all(work(config, address, undefined)));
+  const own = Array.from({ length: workers }, () => all(work(config, address, null, undefined)));
   return Promise.all([all(serve(config, address, undefined)), ...own]);
 }
 
@@ -103,7 +104,7 @@ describe('a parameter server', () => {
     const options = folder.options({ steps: 200, threads: 1, dist: dist({ staleness: 4 }) });
     const config = resolveTrainConfig(options);
     const address = { host: '127.0.0.1', port: await freePort(), token };
-    const workers = [1, 2].map(() => all(work(config, address, undefined)));
+    const workers = [1, 2].map(() => all(work(config, address, null, undefined)));
     const stop = new AbortController();
     const events: TrainEvent[] = [];
     const serving = (async () => {
@@ -123,6 +124,33 @@ describe('a parameter server', () => {
     expect(state.cursor.token).toBe((saved?.step as number) * 48);
     const [goesOn = []] = await served({ ...options, steps: (saved?.step as number) + 4, resume: true }, 1);
     expect(losses(goesOn)).toHaveLength(4);
+  });
+
+  it('with two processes that are one worker trains as one process does', async () => {
+    const common = { steps: 6, threads: 1 };
+    const plain = await runAll(folder.options(common));
+    const options = folder.options({ ...common, dist: dist({ staleness: 0 }) });
+    const config = resolveTrainConfig(options);
+    const address = { host: '127.0.0.1', port: await freePort(), token };
+    const meeting = { host: '127.0.0.1', port: await freePort() };
+    const box = [0, 1].map(async (rank) => {
+      const place = {
+        kind: 'static',
+        launcher: 'the test',
+        rank,
+        size: 2,
+        localRank: rank,
+        localSize: 2,
+        ...meeting,
+      } as const;
+      await using world = await joinWorld({ place, token, hasThread: false });
+      return await all(work(config, address, world, undefined));
+    });
+    const [events] = await Promise.all([all(serve(config, address, undefined)), ...box]);
+    for (const [i, loss] of losses(events).entries()) {
+      expect(Math.abs(loss / (losses(plain)[i] as number) - 1)).toBeLessThan(1e-5);
+    }
+    expect(serverLine(options.out)).toMatchObject({ counts: { accepted: 6, joined: 1 }, staleness: [6] });
   });
 
   it('refuses what has no meaning with it', async () => {

@@ -13,8 +13,9 @@ export interface ServedLauncherOptions extends LauncherLogOptions {
   args: readonly string[];
   /** What the processes find in their environment beside what the launcher says. */
   env: NodeJS.ProcessEnv;
-  /** Workers on this host. */
+  /** Workers on this host, and processes that are one of them. */
   workers: number;
+  processes: number;
   /** 0: the host of the server. */
   nodeRank: number;
   /** Where the server listens; null: on a port of this host alone. */
@@ -31,6 +32,12 @@ const doubleMs = 500;
 const endMs = 5000;
 /** Before a lost worker is started again. */
 const pauseMs = 500;
+
+/** Processes that come and go together. */
+interface Unit {
+  processes: Set<LaunchedProcess>;
+  failure: { status: number | null; signal: string | null } | null;
+}
 
 export class ServedLauncher {
   readonly #options: ServedLauncherOptions;
@@ -62,8 +69,8 @@ export class ServedLauncher {
     const finished = new Promise<LaunchOutcome>((resolve) => {
       this.#finish = resolve;
     });
-    if (nodeRank === 0) this.#start('server');
-    for (let i = 0; i < workers; i++) this.#start(`worker ${i}`);
+    if (nodeRank === 0) await this.#start('server');
+    for (let i = 0; i < workers; i++) await this.#start(`worker ${i}`);
     const outcome = await finished;
     this.#hasEnded = true;
     // Workers know by themselves when a run is over; of a server that has failed they hear nothing.
@@ -87,19 +94,42 @@ export class ServedLauncher {
     for (const child of server ? [server] : this.#processes.values()) child.kill(signal);
   }
 
-  #start(name: string): void {
+  async #start(name: string): Promise<void> {
+    const isServer = name === 'server';
+    const size = isServer ? 1 : this.#options.processes;
+    const unit: Unit = { processes: new Set(), failure: null };
+    const port = size > 1 ? await freePort() : 0;
+    for (let rank = 0; rank < size; rank++) {
+      const place = { RANK: rank, WORLD_SIZE: size, LOCAL_RANK: rank, LOCAL_WORLD_SIZE: size, MASTER_PORT: port };
+      const box = Object.fromEntries(Object.entries(place).map(([key, value]) => [key, String(value)]));
+      const env = { ...this.#environment, HADAL_ROLE: isServer ? 'server' : 'worker' };
+      this.#startProcess(name, size === 1 ? name : `${name}.${rank}`, unit, {
+        ...env,
+        ...(size > 1 && { ...box, MASTER_ADDR: '127.0.0.1' }),
+      });
+    }
+  }
+
+  /** One that fails takes the others of its unit with it. */
+  #startProcess(unitName: string, name: string, unit: Unit, env: NodeJS.ProcessEnv): void {
     const { program, args } = this.#options;
-    const role = name === 'server' ? 'server' : 'worker';
     const child = new LaunchedProcess({
-      ...{ program, args, env: { ...this.#environment, HADAL_ROLE: role } },
+      ...{ program, args, env },
       // A terminal's Ctrl-C is for the server alone: workers are to finish what is begun.
       isDetached: true,
       onLine: (line, stream) => this.#log.line(name, null, line, stream),
       onEnd: (status, signal) => {
         this.#processes.delete(name);
-        if (!this.#hasEnded) this.#ended(name, status, signal);
+        unit.processes.delete(child);
+        if (status !== 0 && !unit.failure) {
+          unit.failure = { status, signal };
+          for (const other of unit.processes) other.kill('SIGKILL');
+        }
+        if (unit.processes.size > 0 || this.#hasEnded) return;
+        this.#ended(unitName, unit.failure ? unit.failure.status : 0, unit.failure?.signal ?? null);
       },
     });
+    unit.processes.add(child);
     this.#processes.set(name, child);
   }
 
@@ -118,7 +148,7 @@ export class ServedLauncher {
       this.#log.say(`${name} ${how}; starting it again (${this.#restarts} of ${this.#options.maxRestarts})`);
       setTimeout(() => {
         this.#starting--;
-        if (!this.#hasEnded) this.#start(name);
+        if (!this.#hasEnded) void this.#start(name);
       }, pauseMs);
       return;
     }

@@ -330,7 +330,7 @@ export class Coordinator {
 const workOf = ({ ticket, microBatch, version }: InFlight): ToWorker => ({ type: 'work', ticket, microBatch, version });
 
 /** What a server must do, beside what it sends. Done in the order given. */
-export type ServerTask<Gradient> =
+type ServerTask<Gradient> =
   /** Gradient ← Σ weight · part; {@link Shard.summed} when it is done. */
   | { do: 'sum'; parts: { gradient: Gradient; weight: number }[] }
   /** Update its parameters with that gradient, of which the whole of all servers has this squared norm; {@link Shard.applied}. */
@@ -360,11 +360,6 @@ export class Shard<Gradient> {
   ) {
     this.version = start;
     this.#since = new Array<number>(tensors).fill(start);
-  }
-
-  /** Pushes that it holds. */
-  get held(): number {
-    return this.#stored.size;
   }
 
   /** @param gradient - the payload of a push */
@@ -445,7 +440,7 @@ function answer<Gradient>(toCoordinator: ToCoordinator[] = [], tasks: ServerTask
 }
 
 /** What a worker must do, beside what it sends. Done in the order given. */
-export type WorkerTask =
+type WorkerTask =
   /** Write the tensors of the message at hand into the cache. */
   | { do: 'load' }
   /** Compute the gradient of a micro-batch at the parameters of the cache; {@link Worker.computed}. */

@@ -37,6 +37,8 @@ export interface ServerNodeOptions {
 /** A worker's first message on each connection. */
 const hello = z.strictObject({ type: z.literal('hello'), worker: z.string().min(1).max(64) });
 
+const anyMessage = z.union([toCoordinator, toServer]);
+
 /** What workers may say; the rest is for servers among themselves. */
 const fromWorkers = ['ask', 'beat', 'leave', 'push', 'pull'];
 
@@ -111,7 +113,7 @@ export class ServerNode implements AsyncDisposable {
 
   #receive(worker: string, given: unknown, payload: Uint8Array): void {
     const { pushBytes } = this.options.numbers;
-    const message = readMessage(z.union([toCoordinator, toServer]), given);
+    const message = readMessage(anyMessage, given);
     if (!fromWorkers.includes(message.type) || !('worker' in message) || message.worker !== worker) {
       throw new HadalError('HADAL_ERR_COMM', `[comm] expected a message of worker ${worker}, got '${message.type}'`);
     }
