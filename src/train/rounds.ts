@@ -5,7 +5,8 @@ import type { Tensor } from '../runtime/tensor.js';
 import type { TrainEvent } from './events.js';
 import type { Fitted } from './fit.js';
 import type { PreparedRun } from './prepare.js';
-import type { Progress, Run } from './run.js';
+import type { Run } from './run.js';
+import type { Progress } from './run-state.js';
 import { hasShares } from './share-state.js';
 import type { Stepper } from './stepper.js';
 import { isRoundOver, Together } from './together.js';
@@ -23,7 +24,7 @@ export class Kept implements Disposable {
   /** Updates whose whole state is in memory; −1: it is not. */
   get step(): number {
     const { stepper, run } = this;
-    return stepper && run?.isWhole && !hasShares(stepper) ? run.state.step : -1;
+    return stepper && run?.held.isWhole && !hasShares(stepper) ? run.state.step : -1;
   }
 
   /** Where the state in memory stands; null: there is none. */

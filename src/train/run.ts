@@ -1,28 +1,25 @@
 // The run around the step: state, evaluation, checkpoints, rules, events.
-import { loadAddon } from '../addon/addon.js';
 import { debug, envFlag } from '../core/env.js';
 import type { Batch } from '../data/batch.js';
 import { DataLoader } from '../data/loader.js';
 import type { PreparedPart } from '../data/prepared.js';
-import type { Device, InstructionTime } from '../runtime/device.js';
+import type { InstructionTime } from '../runtime/device.js';
 import { profileTable } from '../runtime/profile.js';
-import { loadParameters, type ModelSource } from '../session/model-source.js';
-import { hasUpdated, loadNewestCheckpoint, type TrainState } from './checkpoint.js';
+import { hasUpdated, type TrainState } from './checkpoint.js';
 import { explainNumerics, isNumericsFault, numericsError, writeNumericsReport } from './debug-numerics.js';
 import { heldOutLoss } from './evaluation.js';
 import type { CheckpointEvent, EndEvent, EvaluationEvent, RoundEvent, StepEvent, TrainEvent } from './events.js';
 import { memoryInUse } from './memory.js';
 import type { PreparedRun } from './prepare.js';
 import { describeFinding, type Finding, type RuleAction } from './rules.js';
-import type { MetricsLine, RunDirectory } from './run-directory.js';
-import { savedTensors } from './saved-tensors.js';
+import type { MetricsLine } from './run-directory.js';
+import { type Progress, RunState, type StateParts } from './run-state.js';
 import { CheckpointSaver } from './saving.js';
 import { scheduledValues } from './schedules.js';
-import { hasShares, shareState } from './share-state.js';
 import type { SizedConfig } from './step-config.js';
-import type { Stepper, UpdateInputs, UpdateResult } from './stepper.js';
-import { isRoundOver, type Together } from './together.js';
-import { nothingWatched, seenByAll, Watcher } from './watch.js';
+import type { UpdateInputs, UpdateResult } from './stepper.js';
+import { isRoundOver } from './together.js';
+import { seenByAll, Watcher } from './watch.js';
 
 /** What a caller may hand to a run. */
 export interface RunHooks {
@@ -32,49 +29,16 @@ export interface RunHooks {
   alterWindow?: (window: readonly Batch[]) => readonly Batch[];
 }
 
-/** Where a run stands, beside its tensors: JSON, so that a process which comes to it can be told. */
-export interface Progress {
-  state: TrainState;
-  /** What is still to be done after the last update (rules, an evaluation, a checkpoint): what rules found; null: nothing. */
-  owed: Finding[] | null;
-  /** What metrics.jsonl says of the last update. */
-  lines: Record<string, unknown>[];
-  /** The last update of this run whose numbers were finite. */
-  lastFiniteStep: number | null;
-  /** The checkpoint that the run last went back to, and how often in a row. */
-  rollbacks: { to: number; count: number };
-  /** Training loss of the last update, and what was evaluated before the first one. */
-  lastLoss: number | null;
-  initial: EvaluationEvent | null;
-}
-
-/** What the bits of a run depend on. */
-function bitsOf({ threads, instructionSet, dtype, dist }: TrainState): string {
-  const processes = dist ? ` in ${dist.worldSize} processes of ZeRO stage ${dist.zero}` : '';
-  return `${threads} threads on ${instructionSet}, ${dtype}${processes}`;
-}
-
 /** What a run is made of. */
-export interface RunParts {
-  config: SizedConfig;
-  directory: RunDirectory;
-  stepper: Stepper;
-  device: Device;
+export interface RunParts extends StateParts {
   prepared: PreparedRun;
   heldOut: PreparedPart;
-  /** Where the weights come from, null where they are random. */
-  source: ModelSource | null;
   hooks: RunHooks;
-  together: Together;
 }
 
 /** One run in progress, in one of its processes. */
 export class Run {
-  progress: Progress;
-  /** Whether parameters and state in memory are those of `progress`. */
-  isWhole: boolean;
-  /** Step of the checkpoint that it goes on from. */
-  #loadedStep: number | null = null;
+  readonly held: RunState;
   /** Updates of this run. */
   #updates = 0;
   readonly #watcher: Watcher;
@@ -86,106 +50,21 @@ export class Run {
     kept: Progress | null,
   ) {
     this.#watcher = new Watcher(parts.config.watch);
-    this.isWhole = kept !== null;
-    this.progress = kept ?? {
-      state: this.#beginning(),
-      ...{
-        owed: null,
-        lines: [],
-        lastFiniteStep: null,
-        rollbacks: { to: -1, count: 0 },
-        lastLoss: null,
-        initial: null,
-      },
-    };
+    this.held = new RunState(parts, kept);
+  }
+
+  get progress(): Progress {
+    return this.held.progress;
   }
 
   get state(): TrainState {
     return this.progress.state;
   }
 
-  /** Where a run stands before its first update. */
-  #beginning(): TrainState {
-    const { config, device, stepper } = this.parts;
-    return {
-      step: 0,
-      tokens: 0,
-      skippedSteps: 0,
-      evalLoss: null,
-      seed: config.seed,
-      cursor: undefined as never, // the loader's, set in openLoader()
-      watch: nothingWatched,
-      threads: device.threads,
-      instructionSet: loadAddon().features().isa,
-      dtype: stepper.config.precision.dtype,
-      dist: this.#dist,
-    };
-  }
-
-  /** What checkpoints say of the processes; nothing of one alone. */
-  get #dist(): TrainState['dist'] {
-    const { dist } = this.parts.stepper.config;
-    return dist ? { worldSize: dist.worldSize, zero: dist.zero } : undefined;
-  }
-
-  /**
-   * Brings all processes to one state: the newest that is in memory, else the newest checkpoint, else the beginning.
-   *
-   * @param resumes - whether checkpoints count
-   * @returns what the user should know
-   */
+  /** Brings all processes to one state, see {@link RunState.load}. */
   async load(resumes: boolean): Promise<string[]> {
-    const { together } = this.parts;
-    const newest = await together.fromFirst('progress', this.isWhole ? this.progress : null);
-    if (!newest) return this.#loadAnew(resumes);
-    this.progress = { ...newest, state: { ...newest.state, dist: this.#dist } };
-    this.#watcher.goOn(newest.state.watch);
-    await this.#share();
-    return [];
-  }
-
-  /** Reads or makes the state in memory anew. */
-  async #loadAnew(resumes: boolean): Promise<string[]> {
-    this.isWhole = false;
-    const notes = await this.#loadFile(resumes);
-    await this.#share();
-    return notes;
-  }
-
-  /** Gives all processes rank 0's state. */
-  async #share(): Promise<void> {
-    const { stepper, together } = this.parts;
-    // What the others hold is a mixture meanwhile.
-    this.isWhole &&= together.isFirst;
-    await shareState(stepper);
-    await stepper.refreshWorkingCopies();
-    this.isWhole = true;
-  }
-
-  /** Fills the model: from the newest checkpoint, a directory, or at random. */
-  async #loadFile(resumes: boolean): Promise<string[]> {
-    const { config, directory, source, stepper, together } = this.parts;
-    const notes: string[] = [];
-    this.progress = { ...this.progress, state: this.#beginning(), lines: [] };
-    await stepper.begin();
-    const note = (message: string) => void notes.push(message);
-    const found = resumes ? await loadNewestCheckpoint(directory, stepper, note, together) : null;
-    if (found) {
-      const { threads, instructionSet, dtype, dist } = this.state;
-      if (bitsOf(found) !== bitsOf(this.state)) {
-        notes.push(
-          `the checkpoint was made with ${bitsOf(found)}, this run has ${bitsOf(this.state)}: it goes on, but not bit for bit`,
-        );
-      }
-      this.progress.state = { ...found, threads, instructionSet, dtype, dist };
-      this.#loadedStep = found.step;
-      this.#watcher.goOn(found.watch);
-    } else if (source) {
-      if (together.isFirst || hasShares(stepper))
-        notes.push(...(await loadParameters(source, savedTensors(stepper), stepper.model)));
-    } else {
-      await stepper.initialize(config.seed);
-    }
+    const notes = await this.held.load(resumes);
+    this.#watcher.goOn(this.state.watch);
     return notes;
   }
 
@@ -210,7 +89,7 @@ export class Run {
   noteRound(lost: number[], isInMemory: boolean): RoundEvent {
     const { round, size } = this.parts.together;
     const { step } = this.state;
-    const from = isInMemory ? 'memory' : this.#loadedStep === null ? 'beginning' : 'checkpoint';
+    const from = isInMemory ? 'memory' : this.held.loadedStep === null ? 'beginning' : 'checkpoint';
     this.#log({ step, round: { round, size, lost, from } });
     return { type: 'round', round, size, lost, step, from };
   }
@@ -220,7 +99,7 @@ export class Run {
     const { prepared, source, directory, stepper, config, together } = this.parts;
     const beside = { tokenizer: prepared.tokenizer.files, generation: source?.generation ?? null };
     const saver = new CheckpointSaver(directory, stepper, beside, config.checkpoint, together);
-    if (this.#loadedStep !== null) saver.loaded(this.#loadedStep);
+    if (this.held.loadedStep !== null) saver.loaded(this.held.loadedStep);
     return saver;
   }
 
@@ -435,7 +314,7 @@ export class Run {
   /** Back to the newest checkpoint, or to the beginning where there is none; the data that was read stays behind. */
   async *#rollBack(why: Finding, loader: DataLoader): AsyncGenerator<TrainEvent, void> {
     const { step: from } = this.state;
-    const notes = await this.#loadAnew(true);
+    const notes = await this.held.loadAnew(true);
     const { state, progress } = this;
     const { config, directory, together } = this.parts;
     const { step } = state;
