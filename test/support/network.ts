@@ -192,9 +192,18 @@ function tryOne(): boolean {
   }
 }
 
-process.on('exit', () => {
+function removeAll(): void {
   for (const network of alive) network.remove();
-});
+}
+
+process.on('exit', removeAll);
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    if (alive.size === 0 && process.listenerCount(signal) > 0) return; // another's to handle
+    removeAll();
+    process.kill(process.pid, signal);
+  });
+}
 
 /** Removes what processes left that were killed. */
 function sweep(): void {
