@@ -144,7 +144,7 @@ export interface Hierarchy {
  * Below it, an all-reduce in two levels is not worth its three calls where nothing was measured (docs/networks.md has the table that
  * it follows from).
  */
-export const defaultLeastBytes = 64 * 2 ** 10;
+export const defaultLeastBytes = 2 ** 20;
 
 /** The two levels that an all-reduce has; null: one, because there is one box, or boxes of one rank, or of unequal numbers. */
 export function hierarchyOf(boxes: readonly (readonly number[])[], leastBytes = defaultLeastBytes): Hierarchy | null {
