@@ -36,7 +36,7 @@ const task = {
     v_head_dim: 32,
     n_routed_experts: 8,
     n_shared_experts: 1,
-    num_experts_per_tok: 2,
+    num_experts_per_tok: 4,
     n_group: 1,
     topk_group: 1,
     norm_topk_prob: true,
@@ -52,7 +52,7 @@ const task = {
   batch: 16,
   seqLen: 128,
   steps: Number(stepCount),
-  lr: 2e-3,
+  lr: 1e-3,
   warmup: 20,
   evalRows: 128,
 };

@@ -66,12 +66,24 @@ def topk(grads, state):
     return total.view_as(grads[0])
 
 
+def first_q(count, columns, rank):
+    """The same beginning as ours: MurmurHash3's finalizer of row and column."""
+    row, column = numpy.meshgrid(numpy.arange(columns), numpy.arange(rank), indexing='ij')
+    with numpy.errstate(over='ignore'):
+        h = row.astype(numpy.uint32) * numpy.uint32(0x9E3779B1) + column.astype(numpy.uint32) * numpy.uint32(0x85EBCA77)
+        h = h + numpy.uint32(1)
+        h = (h ^ (h >> 16)) * numpy.uint32(0x85EBCA6B)
+        h = (h ^ (h >> 13)) * numpy.uint32(0xC2B2AE35)
+        h = h ^ (h >> 16)
+    return torch.from_numpy((h.astype(numpy.int32) / 2147483648.0).astype(numpy.float32)).expand(count, columns, rank)
+
+
 def powersgd(grads, state):
     """As torch.distributed's powerSGD_hook with warm start and error feedback, times the number of ranks."""
     shape = grads[0].shape
     matrices = [(grad + state.get(rank, 0)).view(-1, *shape[-2:]) for rank, grad in enumerate(grads)]
     if 'q' not in state:
-        state['q'] = torch.linalg.qr(torch.randn(matrices[0].shape[0], shape[-1], task['rank'])).Q
+        state['q'] = first_q(matrices[0].shape[0], shape[-1], task['rank'])
     p = torch.linalg.qr(sum(m @ state['q'] for m in matrices) / len(grads)).Q
     state['q'] = sum(m.transpose(1, 2) @ p for m in matrices) / len(grads)
     mean = p @ state['q'].transpose(1, 2)
@@ -115,7 +127,7 @@ for step in range(steps):
             parameters[name].grad = part.clone()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group in optimizer.param_groups:
-        group['lr'] = task['lr'] * min(1, (step + 1) / task['warmup'])
+        group['lr'] = task['lr'] * min(1, (step + 1) / task['warmup'], 1 - 0.9 * step / steps)
     optimizer.step()
     losses.append(loss)
 
