@@ -40,7 +40,7 @@ const payloadBytes = 2 ** 32 - 1;
 /**
  * Works until the run is over.
  *
- * @param world - the processes of a box that are one worker; null: this one alone
+ * @param world - the processes of a box that are one worker, disposed of at the end; null: this one alone
  * @throws HadalError as `train` does; HADAL_ERR_COMM when the server, or a process of the box, is out of reach
  */
 export async function* work(
@@ -50,6 +50,8 @@ export async function* work(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<TrainEvent, void> {
   using device = openDevice(deviceName, { threads: threads ?? usableProcessors(), pinThreads });
+  // Before the device, which its group is of.
+  await using _world = world;
   const together = new Together(world);
   const notices: string[] = [];
   const name = `${hostname().slice(0, 40)}-${process.pid}-${randomBytes(4).toString('hex')}`;

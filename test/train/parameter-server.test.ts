@@ -143,7 +143,7 @@ describe('a parameter server', () => {
         localSize: 2,
         ...meeting,
       } as const;
-      await using world = await joinWorld({ place, token, hasThread: false });
+      const world = await joinWorld({ place, token, hasThread: false });
       return await all(work(config, address, world, undefined));
     });
     const [events] = await Promise.all([all(serve(config, address, undefined)), ...box]);
