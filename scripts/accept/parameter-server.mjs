@@ -3,7 +3,7 @@
 //
 //   npm run accept -- parameter-server [updates=120] [case]
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -42,9 +42,12 @@ const cases = [
 const program = `
   import { train } from ${JSON.stringify(new URL('dist/train/train.js', root).href)};
   import { joinWorld } from ${JSON.stringify(new URL('dist/dist/world.js', root).href)};
-  const options = JSON.parse(process.argv[1]);
+  const options = JSON.parse(process.argv[2]);
   const world = process.env.HADAL_ROLE ? null : await joinWorld();
   for await (const { type, step, message } of train(options, { world })) console.log(JSON.stringify({ type, step, message }));`;
+
+const script = join(folder, 'train.mjs');
+writeFileSync(script, program);
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -62,7 +65,7 @@ process.on('exit', () => {
 });
 
 function start(env, options) {
-  const args = ['--input-type=module', '--eval', program, JSON.stringify(options)];
+  const args = [script, JSON.stringify(options)];
   const child = spawn(process.execPath, args, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
