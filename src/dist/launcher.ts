@@ -45,6 +45,8 @@ export class Launcher {
   readonly #processes = new Map<string, LaunchedProcess>();
   readonly #ranks = new Map<string, number>();
   #token = '';
+  /** Where the rendezvous is. */
+  #where = { host: '', port: 0 };
   #rendezvous: Rendezvous | null = null;
   #client: StoreClient | null = null;
   #interrupted: { signal: NodeJS.Signals; ms: number } | null = null;
@@ -165,8 +167,6 @@ export class Launcher {
     }
     return end;
   }
-
-  #where = { host: '', port: 0 };
 
   #obey(event: Exclude<StoreEvent, { event: 'end' }>): void {
     if (event.event === 'start') this.#start(event.worker);

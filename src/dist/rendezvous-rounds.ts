@@ -156,7 +156,8 @@ export class Rounds {
     const lost = workers.flatMap(({ phase, rank, host }) =>
       phase === 'running' && rank !== null ? [{ rank, host, reason }] : [],
     );
-    if (lost.length > 0) this.#endRound(lost, `host ${node} (${launcher.host}) was lost: ${reason}`);
+    const ranks = lost.map(({ rank }) => rank).join(', ');
+    if (lost.length > 0) this.#endRound(lost, `rank ${ranks} (${launcher.host}) was lost with its host: ${reason}`);
     for (const worker of workers) {
       // It took the status of those that had ended along.
       if (worker.phase !== 'left' || !worker.hasEnded) this.lose(worker.id, `its host is lost: ${reason}`);

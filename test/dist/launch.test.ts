@@ -1,6 +1,6 @@
 // The launcher, with processes that train nothing: what they write, what they are told, and how a run goes on and ends.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,11 +8,13 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { withoutOption } from '../../src/cli/run-launch.js';
 import { launchSettings } from '../../src/dist/launcher-settings.js';
+import { startRelay } from '../support/relay.js';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const script = fileURLToPath(new URL('./launched.mjs', import.meta.url));
 let directory = '';
 const running: Launch[] = [];
+const children: ChildProcess[] = [];
 
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'hadal-launch-'));
@@ -20,6 +22,7 @@ beforeEach(() => {
 
 afterEach(() => {
   for (const launch of running.splice(0)) launch.kill();
+  for (const child of children.splice(0)) child.kill('SIGKILL');
   rmSync(directory, { recursive: true, force: true });
 });
 
@@ -76,6 +79,9 @@ class Launch {
 
 const launch = (flags: string[], words: string[], env: NodeJS.ProcessEnv = {}): Launch =>
   new Launch(flags, [process.execPath, script, ...words], env);
+/** Words of processes that train until {@link finish}. */
+const until = (): string[] => ['--steps', '1000000', '--until', join(directory, 'finish')];
+const finish = (): void => writeFileSync(join(directory, 'finish'), '');
 const once = (): string[] => ['--once', join(directory, 'once')];
 
 async function freePort(): Promise<number> {
@@ -212,7 +218,7 @@ test('hosts meet, one that is lost comes back, another joins, within the range o
   const host = (rank: number): Launch =>
     launch(
       ['--nproc', '1', '--nnodes', '2:3', '--node-rank', String(rank), '--rendezvous', `127.0.0.1:${port}`],
-      ['--steps', '150'],
+      until(),
       env,
     );
   const [first, second] = [host(0), host(1)];
@@ -225,10 +231,11 @@ test('hosts meet, one that is lost comes back, another joins, within the range o
   await first.says(/round 2: 2 processes on 2 hosts/);
   const again = host(1);
   await first.says(/round 3: 3 processes on 3 hosts/);
+  finish();
   const ended = await Promise.all([first, third, again].map((run) => run.ended));
   for (const { status, output } of ended) {
     expect(status, output).toBe(0);
-    expect(output).toContain('done at 150 of 3');
+    expect(output).toMatch(/done at \d+ of 3/);
   }
 });
 
@@ -238,7 +245,7 @@ test('a host that loses the first one ends its processes and comes back', async 
   const host = (rank: number): Launch =>
     launch(
       ['--nproc', '1', '--nnodes', '2', '--node-rank', String(rank), '--rendezvous', `127.0.0.1:${port}`],
-      ['--steps', '40'],
+      until(),
       env,
     );
   const [first, second] = [host(0), host(1)];
@@ -246,10 +253,64 @@ test('a host that loses the first one ends its processes and comes back', async 
   first.kill();
   await second.says(/host 0 is lost/);
   const again = host(0);
+  await again.says(/round 0: 2 processes on 2 hosts/);
+  finish();
   for (const run of [again, second]) {
     const { status, output } = await run.ended;
     expect(status, output).toBe(0);
-    expect(output).toContain('done at 40 of 2');
+    expect(output).toMatch(/done at \d+ of 2/);
+  }
+});
+
+test('a host whose network is cut ends its processes, and comes back when it is mended', async () => {
+  const port = await freePort();
+  await using relay = await startRelay({ to: { host: '127.0.0.1', port } });
+  const env = { HADAL_TOKEN: 'a secret of sixteen characters or more' };
+  const host = (rank: number, at: number): Launch =>
+    launch(
+      [
+        ...['--nproc', '1', '--nnodes', '2', '--node-rank', String(rank), '--rendezvous', `127.0.0.1:${at}`],
+        ...['--heartbeat-timeout', '1'],
+      ],
+      until(),
+      env,
+    );
+  const first = host(0, port);
+  const second = host(1, relay.ports[0] as number);
+  await second.says(/round 0 rank 1 of 2/);
+  relay.set({ isCut: true });
+  await first.says(/over: .*rank 1 \(.*\) was lost.*: nothing heard of it for 1 s/);
+  await second.says(/host 0 is lost: nothing heard of it for 1 s/);
+  relay.set({ isCut: false });
+  await first.says(/round 1: 2 processes on 2 hosts/);
+  finish();
+  for (const run of [first, second]) {
+    const { status, output } = await run.ended;
+    expect(status, output).toBe(0);
+    expect(output).toMatch(/done at \d+ of 2/);
+  }
+});
+
+test('processes of another launcher find each other by its variables; a killed one ends the others within seconds', async () => {
+  const MASTER_PORT = String(await freePort());
+  const runs = [0, 1, 2].map((rank) => {
+    const place = { RANK: String(rank), WORLD_SIZE: '3', MASTER_ADDR: '127.0.0.1', MASTER_PORT };
+    const env = { ...process.env, HADAL_TOKEN: 'a secret of sixteen characters or more', ...place };
+    const child = spawn(process.execPath, [script, '--steps', '1000', '--fail', '1:3:kill'], { env, stdio: 'pipe' });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text) => (output += text));
+    children.push(child);
+    return new Promise<{ status: number | null; output: string; ms: number }>((resolve) => {
+      child.on('close', (status) => resolve({ status, output, ms: performance.now() }));
+    });
+  });
+  const [zero, one, two] = await Promise.all(runs);
+  for (const run of [zero, two]) {
+    expect(run?.status, run?.output).toBe(1);
+    expect(run?.output).toMatch(/over: .*rank 1 \(.*\) was lost: the connection was closed by the other side/);
+    expect(run?.output).toContain('expected a run of hadal launch');
+    expect((run?.ms as number) - (one?.ms as number)).toBeLessThan(5000);
   }
 });
 

@@ -1,6 +1,7 @@
 // A process of a run that trains nothing: counts steps together with the others. Words of the command line say what goes wrong.
 //   --steps n        ends after so many
 //   --fail r:s:how   rank r at step s, once: a status to end with, `kill`, `stop` (SIGSTOP), `throw`, `busy` (8 s); the file --once says it was
+//   --until file     ends when it is there
 //   --save           on SIGINT or SIGTERM, ends with 130 after a while
 import { existsSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,6 +16,7 @@ const { values } = parseArgs({
     save: { type: 'boolean', default: false },
     early: { type: 'string' },
     busy: { type: 'string' },
+    until: { type: 'string' },
   },
 });
 if (values.early) {
@@ -55,6 +57,8 @@ try {
         if (values.busy) for (const end = performance.now() + Number(values.busy); performance.now() < end; );
         const stops = await world.gather('step', isStopping);
         step++;
+        const ends = await world.gather('end', values.until !== undefined && existsSync(values.until));
+        if (ends.some(Boolean)) break;
         if (stops.some(Boolean)) {
           await sleep(100);
           console.log('saved');
