@@ -45,6 +45,7 @@ export type {
   MemoryTable,
   PrepareEvent,
   RollbackEvent,
+  RoundEvent,
   StartEvent,
   StepEvent,
   TrainEvent,

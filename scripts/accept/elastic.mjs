@@ -21,7 +21,7 @@ const cli = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const faults = Number(process.argv[2] ?? 20);
 const seed = Number(process.argv[3] ?? Date.now() % 2 ** 31);
 const random = generator(seed);
-const steps = 50 * faults;
+const steps = 150 * faults;
 const processes = 3;
 const limitMs = 30_000;
 const folder = mkdtempSync(join(tmpdir(), 'hadal-elastic-'));
@@ -42,7 +42,7 @@ class ElasticRun {
     const set = [
       'batch=384',
       'evaluation.every=0',
-      'optimizer.lr=5e-4',
+      'optimizer.lr=2e-4',
       'checkpoint.every=25',
       'dist.timeout=20',
       `data.cache=${folder}/data`,
@@ -179,7 +179,7 @@ try {
   for (let i = 0; i < faults; i++) {
     // All there, some steps, then a part of a step.
     const isWhole = ({ world }) => world?.size === processes;
-    if ((await run.until(isWhole)) === null) break;
+    if ((await run.until(isWhole, 300_000)) === null) break;
     const more = run.last().step + Math.floor(random() * 12);
     if ((await run.until(({ step }) => step >= Math.min(more, steps - 8))) === null) break;
     await sleep(random() * 50);

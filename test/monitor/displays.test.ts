@@ -212,6 +212,23 @@ describe('plain log', () => {
     ]);
   });
 
+  it('writes how many processes train, what they wait for each other, and where they go on when one is lost', () => {
+    const world = { size: 3, round: 1, communicationMs: 5, exposedMs: 2, commShare: 0.08, wireBytesSent: 4096 };
+    expect(
+      logged([
+        start({ worldSize: 3, rank: 0 }),
+        { type: 'round', round: 1, size: 3, lost: [0, 2], step: 5, from: 'memory' },
+        step({ step: 6, world }),
+      ]),
+    ).toEqual(
+      expect.arrayContaining([
+        'world  3 processes, this is rank 0',
+        'round  1 of 3 processes, without ranks 0, 2 of the last: goes on after step 5, as held in memory',
+        expect.stringMatching(/ {2}comm 8 % 4\.00 KiB$/),
+      ]),
+    );
+  });
+
   it('writes skipped steps at once', () => {
     expect(logged([step(), step({ step: 2, skipped: true })])[1]).toContain('SKIPPED by a rule');
     const overflowed = step({ step: 2, skipped: true, overflowed: true, lossScale: 16384 });
