@@ -1,7 +1,7 @@
 // Tiny models in training on several ranks of this process.
 import { type Batch, emptyBatch } from '../../src/data/batch.js';
 import type { DistConfig } from '../../src/optim/dist-config.js';
-import { type Plans, planPrograms } from '../../src/train/planning.js';
+import { Planner, type Plans } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
 import { Stepper } from '../../src/train/stepper.js';
 import { joinedDevices } from '../support/joined-devices.js';
@@ -27,13 +27,15 @@ export async function tinyRanks(
 ): Promise<Ranks> {
   const joined = await joinedDevices(worldSize);
   const model = tinyModel();
-  // Without shards, all ranks run the same programs.
-  const own = config(0).dist?.zero !== 0;
-  const planOf = (rank: number) => planPrograms(model, config(rank), { accumulates, threads: 1 });
-  const plans = await Promise.all(own ? joined.devices.map((_, rank) => planOf(rank)) : [planOf(0)]);
-  const steppers = joined.devices.map(
-    (device, rank) => new Stepper(device, model, config(rank), plans[own ? rank : 0] as Plans),
+  // All ranks run the same programs, but for what fills their shards.
+  await using planner = new Planner(model, 1);
+  const shared = await planner.programs(config(0), { accumulates });
+  const plans = await Promise.all(
+    joined.devices.map(async (_, rank): Promise<Plans> => {
+      return { ...shared, initialization: await planner.plan('initialization', config(rank)) };
+    }),
   );
+  const steppers = joined.devices.map((device, rank) => new Stepper(device, model, config(rank), plans[rank] as Plans));
   const all: Ranks['all'] = (work) => joined.all((_, rank) => work(steppers[rank] as Stepper, rank));
   await all((stepper) => stepper.initialize(seed));
   return {
