@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { HadalError } from '../../core/errors.js';
 import { connect, type Peer } from '../transport.js';
 import { readMessage, toWorker } from './messages.js';
-import { Worker, type WorkerAnswers } from './protocol.js';
+import { Worker, type WorkerAnswers } from './worker.js';
 
 /** What a worker computes with. One call at a time, in order. */
 export interface WorkerNumbers {

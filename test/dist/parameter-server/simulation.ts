@@ -13,14 +13,8 @@ import {
   toServer,
   toWorker,
 } from '../../../src/dist/parameter-server/messages.js';
-import {
-  type Answers,
-  Coordinator,
-  type Sent,
-  Shard,
-  Worker,
-  type WorkerAnswers,
-} from '../../../src/dist/parameter-server/protocol.js';
+import { type Answers, Coordinator, type Sent, Shard } from '../../../src/dist/parameter-server/protocol.js';
+import { Worker, type WorkerAnswers } from '../../../src/dist/parameter-server/worker.js';
 import { Rng } from '../../support/rng.js';
 
 export interface SimulationOptions {
