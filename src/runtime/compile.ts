@@ -22,7 +22,11 @@ export interface CompileOptions {
  * @param options - `recompute: { withinBytes }`: the least recomputation whose plan's arena is no larger; the smallest plan
  *   there is where none is
  */
-export function compile(graph: Graph, threads: number, { recompute = 'none', isOffloaded, bucketBytes }: CompileOptions = {}): Plan {
+export function compile(
+  graph: Graph,
+  threads: number,
+  { recompute = 'none', isOffloaded, bucketBytes }: CompileOptions = {},
+): Plan {
   const begin = performance.now();
   const fused = runPasses(graph, fusions);
   const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept, bucketBytes)), threads, isOffloaded);

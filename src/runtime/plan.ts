@@ -13,6 +13,7 @@ import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, joinAligned, type PlannedInstruction } from './encode.js';
 import { packParams } from './kernel-params.js';
 import { offload } from './offload.js';
+import { bytesOfAll, findWaits, type Waits } from './waits.js';
 import { largestWorkspace } from './workspace.js';
 
 /** Type of a tensor bound to a program. */
@@ -68,12 +69,6 @@ interface Home {
   lastUse: number;
 }
 
-/**
- * So many instructions on another queue that make less of what they are given are under way at once; the next one waits. One
- * travels while the next one's tensors are computed, and what was given is not held until all have travelled.
- */
-const mostUnderWay = 2;
-
 /** A value that must be in a slot after the run. */
 interface Result {
   value: Value;
@@ -119,9 +114,7 @@ class Planner {
   readonly #asyncWriters = new Map<Home, { index: number; queue: Queue }>();
   readonly #asyncInstructions: number[] = [];
   readonly #asyncPlaces = new Map<Node, number>();
-  /** By node on another queue: that before which the computation has waited for it, and which others wait for it to begin. */
-  readonly #waited = new Map<Node, number>();
-  readonly #waitsBefore = new Map<Node, Node>();
+  #waits: Waits = { waited: new Map(), before: new Map() };
   readonly #freeAfter = new Map<number, Set<Home>>();
 
   constructor(graph: Graph, threads: number, isOffloaded: IsOffloaded) {
@@ -132,7 +125,7 @@ class Planner {
 
   run(): Plan {
     this.#findUsers();
-    this.#findWaits();
+    this.#waits = findWaits(this.#graph, (value) => this.#readersThroughViews(value));
     this.#placeSources();
     this.#placeViewsAndResults();
     this.#findLifetimes();
@@ -177,28 +170,8 @@ class Planner {
     }
   }
 
-  /** When the computation has surely waited for what other queues do. */
-  #findWaits(): void {
-    const { nodes } = this.#graph;
-    const isShrinking = ({ inputs, outputs }: Node) => bytesOfAll(inputs) > bytesOfAll(outputs);
-    const shrinking = nodes.filter((node) => node.queue !== 'compute' && node.op.kernel && isShrinking(node));
-    for (const [i, node] of shrinking.entries()) {
-      const earlier = shrinking[i - mostUnderWay];
-      if (earlier) this.#waitsBefore.set(node, earlier);
-      if (earlier) this.#waited.set(earlier, node.id);
-    }
-    for (const node of [...nodes].reverse()) {
-      if (node.queue === 'compute') continue;
-      // A reader on the same queue does not wait; whoever waits for it waits for both.
-      const waits = node.outputs.flatMap((output) =>
-        this.#readersThroughViews(output).map((user) => (user.queue === node.queue ? this.#waitedAt(user) : user.id)),
-      );
-      this.#waited.set(node, Math.min(this.#waitedAt(node), ...waits));
-    }
-  }
-
   #waitedAt(node: Node): number {
-    return this.#waited.get(node) ?? this.#graph.nodes.length;
+    return this.#waits.waited.get(node) ?? this.#graph.nodes.length;
   }
 
   #placeSources(): void {
@@ -445,7 +418,7 @@ class Planner {
     const unused = this.#unusedOutputs(node, call);
     const buffers = call.buffers.map((value) => (value && !unused.has(value) ? this.#ref(this.#home(value)) : null));
     const waits = this.#waitsFor([...reads(node), ...outputs], queue);
-    const before = this.#waitsBefore.get(node);
+    const before = this.#waits.before.get(node);
     if (before) waits.push(this.#asyncPlaces.get(before) as number);
     const cost = op.cost?.(inputs, outputs, attrs) ?? defaultCost(node);
     this.#push(call, buffers, { queue, predicate, waits }, { op: op.name, scope, kernel: call.kernel, ...cost });
@@ -527,9 +500,6 @@ const arenaRef = (block: Block, bytes: number): BufferRef => ({
   },
   bytes,
 });
-
-const bytesOfAll = (values: readonly (Value | null)[]): number =>
-  values.reduce((sum, value) => sum + (value?.bytes ?? 0), 0);
 
 function defaultCost({ inputs, outputs }: Node): Cost {
   return { flops: 0, bytesRead: bytesOfAll(inputs), bytesWritten: bytesOfAll(outputs) };
