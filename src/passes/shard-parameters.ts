@@ -105,20 +105,22 @@ function castsOfShards(graph: Graph): Set<Node> {
 }
 
 function regionsOf(graph: Graph, madeOf: ReadonlyMap<Value, ReadonlySet<Value>>) {
-  const regions = new Map<string, Region>();
+  const regions: Region[] = [];
   const regionOf = new Map<Node, Region>();
+  let last = '';
   for (const node of graph.nodes) {
     if (node.outputs.some((output) => madeOf.has(output))) continue;
     const reads = node.inputs.flatMap((input) => [...((input && madeOf.get(input)) ?? [])]);
     if (reads.length === 0) continue;
     const scope = layerOf(node.scope) ?? node.scope;
     const key = `${node.isBackward} ${scope}`;
-    const region = regions.get(key) ?? { index: regions.size, scope, reads: new Set(), made: new Map() };
-    regions.set(key, region);
+    if (key !== last) regions.push({ index: regions.length, scope, reads: new Set(), made: new Map() });
+    last = key;
+    const region = regions.at(-1) as Region;
     regionOf.set(node, region);
     for (const value of reads) region.reads.add(value);
   }
-  return { regions: [...regions.values()], regionOf };
+  return { regions, regionOf };
 }
 
 /** Numbers from which on a tensor is gathered by a call of its own, where it is to be; with others it would be copied there. */

@@ -40,10 +40,10 @@ describe('gathered parameters', () => {
       for (const { regions } of found) expect(regions.size).toBe(1);
       const all = new Set(found.flatMap(({ regions }) => [...regions]));
       expect([...all].filter((region) => region.startsWith('true')).length).toBeGreaterThanOrEqual(3);
-      // At any node, those of two layers at most, and of what is outside of layers and computed meanwhile.
+      // At any node, those of two layers at most.
       for (const { id } of graph.nodes) {
         const there = found.filter(({ from, until }) => from <= id && id <= until);
-        expect(new Set(there.flatMap(({ regions }) => [...regions])).size).toBeLessThanOrEqual(3);
+        expect(new Set(there.flatMap(({ regions }) => [...regions])).size).toBeLessThanOrEqual(2);
       }
     }
   });
@@ -57,6 +57,6 @@ describe('gathered parameters', () => {
     ) as Node;
     const between = nodes.slice(last.id, firstReader.id).filter(({ op, queue }) => op.kernel && queue === 'compute');
     expect(last.queue).toBe('communication');
-    expect(between.length).toBeGreaterThan(5);
+    expect(between.length).toBeGreaterThan(1);
   });
 });
