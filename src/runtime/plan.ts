@@ -5,6 +5,7 @@ import { loadAddon } from '../addon/addon.js';
 import type { DType } from '../core/dtype.js';
 import { invariant } from '../core/errors.js';
 import { type Shape, sameShape } from '../core/shape.js';
+import { costOf, costOfCopy } from '../graph/cost.js';
 import type { Graph, Node, Queue, Value } from '../graph/graph.js';
 import type { Cost, KernelCall } from '../graph/op.js';
 import { reads, rootOf } from '../graph/reads.js';
@@ -13,7 +14,7 @@ import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, joinAligned, type PlannedInstruction } from './encode.js';
 import { packParams } from './kernel-params.js';
 import { offload } from './offload.js';
-import { bytesOfAll, findWaits, type Waits } from './waits.js';
+import { findWaits, type Waits } from './waits.js';
 import { largestWorkspace } from './workspace.js';
 
 /** Type of a tensor bound to a program. */
@@ -408,20 +409,23 @@ class Planner {
     const buffers = call.buffers.map((_, i) =>
       i === 0 ? this.#ref(from) : i === call.buffers.length - 1 ? this.#ref(to) : null,
     );
-    const cost = { flops: 0, bytesRead: like.bytes, bytesWritten: like.bytes };
-    const info = { op: 'copy', scope: like.node.scope, kernel: call.kernel, ...cost };
+    const info = { op: 'copy', scope: like.node.scope, kernel: call.kernel, ...costOfCopy(like) };
     this.#push(call, buffers, { queue: 'compute', predicate, waits }, info);
   }
 
   #instruct(node: Node, call: KernelCall): void {
-    const { op, inputs, outputs, attrs, queue, predicate, scope } = node;
+    const { op, outputs, queue, predicate, scope } = node;
     const unused = this.#unusedOutputs(node, call);
     const buffers = call.buffers.map((value) => (value && !unused.has(value) ? this.#ref(this.#home(value)) : null));
     const waits = this.#waitsFor([...reads(node), ...outputs], queue);
     const before = this.#waits.before.get(node);
     if (before) waits.push(this.#asyncPlaces.get(before) as number);
-    const cost = op.cost?.(inputs, outputs, attrs) ?? defaultCost(node);
-    this.#push(call, buffers, { queue, predicate, waits }, { op: op.name, scope, kernel: call.kernel, ...cost });
+    this.#push(
+      call,
+      buffers,
+      { queue, predicate, waits },
+      { op: op.name, scope, kernel: call.kernel, ...costOf(node) },
+    );
     if (queue === 'compute') return;
     const index = this.#instructions.length - 1;
     this.#asyncInstructions.push(index);
@@ -500,7 +504,3 @@ const arenaRef = (block: Block, bytes: number): BufferRef => ({
   },
   bytes,
 });
-
-function defaultCost({ inputs, outputs }: Node): Cost {
-  return { flops: 0, bytesRead: bytesOfAll(inputs), bytesWritten: bytesOfAll(outputs) };
-}

@@ -1,4 +1,5 @@
 // When the computation has surely waited for what other queues do.
+import { bytesOfAll } from '../graph/cost.js';
 import type { Graph, Node, Value } from '../graph/graph.js';
 
 /** By node on another queue. */
@@ -38,7 +39,3 @@ export function findWaits({ nodes }: Graph, readersOf: (value: Value) => readonl
   }
   return { waited, before };
 }
-
-/** Bytes of values together. */
-export const bytesOfAll = (values: readonly (Value | null)[]): number =>
-  values.reduce((sum, value) => sum + (value?.bytes ?? 0), 0);
