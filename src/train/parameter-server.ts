@@ -33,7 +33,7 @@ export async function* trainServed(
   if (process.env.HADAL_ROLE === 'server') {
     yield* serve(asked, address, signal);
   } else {
-    const world = given === undefined ? await joinWorld() : given;
+    await using world = given === undefined ? await joinWorld() : given;
     yield* work(asked, address, world, signal);
   }
 }

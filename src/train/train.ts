@@ -53,11 +53,13 @@ export async function* train(
   options: TrainOptions,
   { signal, world: given, ...hooks }: TrainHooks = {},
 ): AsyncGenerator<TrainEvent, void> {
+  // However this ends: one that has not left holds up its own process and the others.
+  await using _given = given;
   const asked = resolveTrainConfig(options);
   if (isServed(asked)) return yield* trainServed(asked, given, signal);
   const { model, source } = await modelOf(asked);
   await requireSources(asked);
-  const world = given === undefined ? await joinWorld() : given;
+  await using world = given === undefined ? await joinWorld() : given;
   // Before minutes of tokenizing whose tokens nothing could train on.
   using device = openDevice(asked.device, { threads: threadsOf(asked, world), pinThreads: asked.pinThreads });
   using kept = new Kept();

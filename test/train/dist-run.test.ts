@@ -1,6 +1,7 @@
 // Runs of several processes; the long forms are `npm run accept -- data-parallel` and `npm run accept -- elastic`.
 import { readdirSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
+import type { World } from '../../src/dist/world.js';
 import type { StepEvent, TrainEvent } from '../../src/train/events.js';
 import { localWorlds } from '../support/worlds.js';
 import { checkpointsOf, eventsOf, metricsOf, RunFolder, runAll } from './runs.js';
@@ -119,6 +120,14 @@ describe('a run of several processes', () => {
     expect(few.map(({ error }) => [error?.code, error?.message])).toEqual(
       few.map(() => ['HADAL_ERR_CONFIG', expect.stringMatching(/a row for each of 3 processes, got 2/)]),
     );
+  });
+
+  it('leaves the others when it cannot begin', async () => {
+    await using local = await localWorlds(2);
+    const [a, b] = local.worlds as [World, World];
+    const { error } = await runRank(a, { ...folder.options(common), data: { sources: ['/nowhere/at-all.txt'] } });
+    expect(error?.code).toBe('HADAL_ERR_IO');
+    await expect(b.gather('with one that has left', null)).rejects.toThrow(/rank 0 .*has left/);
   });
 
   it('goes on from memory when processes are lost, rank 0 among them, and others come', async () => {
