@@ -1,7 +1,7 @@
 // Collectives of single tensors become calls of many, made as soon as the last of them is there: while gradients of one
 // bucket travel, the backward pass computes the next one's.
 import type { Graph, Node, Value } from '../graph/graph.js';
-import { reads } from '../graph/reads.js';
+import { readersIn, reads } from '../graph/reads.js';
 import { rewrite } from './rewrite.js';
 
 /** Collectives that will be one call. */
@@ -20,7 +20,7 @@ interface Bucket {
 export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
   const moving = new Set(graph.nodes.filter(({ op }) => op.join).concat(leadingNodes(graph)));
   if (moving.size === 0) return graph;
-  const readers = readersAmong(graph, moving);
+  const readers = readersIn([...moving]);
   const order: Node[] = [];
   const placed = new Set<Node>();
   const calls = new Map<Node, Bucket>();
@@ -116,13 +116,4 @@ function leadingNodes(graph: Graph): Node[] {
   return [...afterBackward].filter(
     (node) => leads.has(node) && !node.isBackward && !node.op.join && !node.predicate && node.queue === 'compute',
   );
-}
-
-function readersAmong(graph: Graph, moving: ReadonlySet<Node>): Map<Value, Node[]> {
-  const readers = new Map<Value, Node[]>();
-  for (const node of graph.nodes) {
-    if (!moving.has(node)) continue;
-    for (const value of reads(node)) readers.set(value, [...(readers.get(value) ?? []), node]);
-  }
-  return readers;
 }

@@ -8,7 +8,7 @@ import { type Shape, sameShape } from '../core/shape.js';
 import { costOf, costOfCopy } from '../graph/cost.js';
 import type { Graph, Node, Queue, Value } from '../graph/graph.js';
 import type { Cost, KernelCall } from '../graph/op.js';
-import { reads, rootOf } from '../graph/reads.js';
+import { readersIn, reads, rootOf } from '../graph/reads.js';
 import { elementwiseCall } from '../ops/elementwise-expression.js';
 import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, joinAligned, type PlannedInstruction } from './encode.js';
@@ -106,7 +106,7 @@ class Planner {
   readonly #gradients = new Set<Block>();
   readonly #sharedWorkspaces = new Map<Queue, Block>();
   #workspaceBytes = 0;
-  readonly #users = new Map<Value, Node[]>();
+  readonly #users: ReadonlyMap<Value, readonly Node[]>;
   /** Where results must be after the run: updates in their slots, outputs in slots of their own. */
   readonly #results: Result[] = [];
   /** A home whose block an in-place output has taken over within the node being emitted. */
@@ -120,12 +120,12 @@ class Planner {
 
   constructor(graph: Graph, threads: number, isOffloaded: IsOffloaded) {
     this.#graph = graph;
+    this.#users = readersIn(graph.nodes);
     this.#threads = threads;
     this.#isOffloaded = isOffloaded;
   }
 
   run(): Plan {
-    this.#findUsers();
     this.#waits = findWaits(this.#graph, (value) => this.#readersThroughViews(value));
     this.#placeSources();
     this.#placeViewsAndResults();
@@ -159,16 +159,6 @@ class Planner {
       atPeak.reduce((sum, block) => sum + (blocks.has(block) ? block.bytes : 0), 0);
     const [gradients, workspace] = [bytesOfThose(this.#gradients), bytesOfThose(this.#workspaces)];
     return { activations: peakBytes - gradients - workspace, gradients, workspace };
-  }
-
-  #findUsers(): void {
-    for (const node of this.#graph.nodes) {
-      for (const input of new Set(reads(node))) {
-        const users = this.#users.get(input);
-        if (users) users.push(node);
-        else this.#users.set(input, [node]);
-      }
-    }
   }
 
   #waitedAt(node: Node): number {

@@ -58,7 +58,8 @@ export function compileNumerics(task: Omit<CompileTask, 'program'>): Promise<Wor
   return toWorkerResult(() => {
     const { activationCheckpointing: policy } = step;
     const model = modelFromConfig(config);
-    const whole = traceStep(model, { ...step, watchesActivations: false }, 'whole');
+    // Each process looks at its own rows alone.
+    const whole = traceStep(model, { ...step, watchesActivations: false, dist: null }, 'whole');
     // The computation is the same whatever is computed again; this is what takes little memory.
     const { graph, traced } = traceNumerics(finished(whole, policy === 'auto' ? 'sqrt' : policy));
     return { plan: plan(graph, threads, offloadedSlots(model, step.offload)), traced };

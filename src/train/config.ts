@@ -181,9 +181,10 @@ function problemsAcross(config: TrainConfig): Problem[] {
 }
 
 /** Shards are of gradients and states of single numbers, and sums of gradients reach their owners alone. */
-function zeroProblem({ dist: { zero, compression }, optimizer }: TrainConfig): readonly unknown[] | null {
+function zeroProblem({ dist: { zero, compression }, optimizer, watch }: TrainConfig): readonly unknown[] | null {
   const { kind, errorFeedback } = compression;
   if (zero === 0) return null;
+  if (watch.debugNumerics) return ['0 with watch.debugNumerics, which looks at whole weights', zero];
   if (optimizer.kind === 'muon' || optimizer.groups.some((group) => group.kind === 'muon'))
     return ['0 for muon, which takes whole matrices', zero];
   if (!['none', 'fp16', 'bf16'].includes(kind) || errorFeedback)

@@ -73,7 +73,7 @@ export async function explainNumerics(
   using table = stepper.device.allocate([traced.values.length, 5], 'fp32');
   const slots = { ...Object.fromEntries(stepper.tensors), [numericsOutput]: table };
   // Nothing is updated that could be skipped, and ∞, which is no limit, is not to be found.
-  for (const [microBatch, given] of stepper.inputsOf(window, { ...inputs, skipAbove: 0 }).entries()) {
+  for (const [microBatch, given] of stepper.inputsOf(window, { ...inputs, skipAbove: 0 }, null).entries()) {
     await stepper.device.run([{ program, name: 'numerics', slots, inputs: given }]);
     const found = firstFault(traced, await table.toFloat32());
     if (found) return { ...about, microBatch, ...found };

@@ -221,11 +221,10 @@ export class Stepper implements Disposable {
     return { tokens: of('tokens'), stops: of('stop') > 0 };
   }
 
-  /** What programs read for each micro-batch of a window, by name. */
-  inputsOf(window: readonly Batch[], inputs: UpdateInputs): ProgramInputs[] {
+  /** What programs read for each micro-batch of a window, by name. @param dist - null: of programs for this process alone */
+  inputsOf(window: readonly Batch[], inputs: UpdateInputs, dist = this.config.dist): ProgramInputs[] {
     const { lr, mtpWeight, balanceWeight, routerBiasSpeed, skipAbove = Number.POSITIVE_INFINITY, isWatched } = inputs;
     const { depth, routers } = this.#terms;
-    const { dist } = this.config;
     // Where processes train together, the program divides by what all of them have.
     const own = (count: (batch: Batch) => number) => (dist ? 1 : Math.max(1, total(window, count)));
     const one = (x: number) => Float32Array.of(x);
