@@ -88,7 +88,7 @@ export class Together {
     if (own) throw own;
     for (const each of all)
       if (each && 'error' in each) throw new HadalError(each.error.code, each.error.message, { cause: saidByAnother });
-    return all.map((each, rank) => valueOf(rank === this.rank ? ending : each));
+    return all.map((each, rank) => valueIn(rank === this.rank ? ending : each));
   }
 
   /** What rank 0 makes. Where it failed, all throw its error. */
@@ -103,7 +103,7 @@ export class Together {
   }
 }
 
-const valueOf = <T>(ending: Ending<T>): T | null => (ending && 'value' in ending ? ending.value : null);
+const valueIn = <T>(ending: Ending<T>): T | null => (ending && 'value' in ending ? ending.value : null);
 
 /** A round that is over, or a bug, is nothing to tell the others. */
 async function endingOf<T>(body: (() => Promise<T>) | null, onError: (error: HadalError) => void): Promise<Ending<T>> {
