@@ -51,6 +51,8 @@ export class Launcher {
   #client: StoreClient | null = null;
   #interrupted: { signal: NodeJS.Signals; ms: number } | null = null;
   #onStop: (outcome: LaunchOutcome) => void = () => {};
+  /** Aborted when the run is over here: nothing is started or tried any more. */
+  readonly #over = new AbortController();
 
   /** @throws HadalError HADAL_ERR_IO */
   constructor(options: LauncherOptions) {
@@ -71,6 +73,7 @@ export class Launcher {
         nodeRank === 0 ? await this.#openRendezvous() : (rendezvous as { host: string; port: number });
       return await Promise.race([stopped, this.#takePart(host, port)]);
     } finally {
+      this.#over.abort();
       await this.#endProcesses('SIGKILL');
       this.#client?.[Symbol.dispose]();
       await this.#rendezvous?.[Symbol.asyncDispose]();
@@ -121,10 +124,11 @@ export class Launcher {
           lostMs = null;
         });
         if ('status' in end) return end;
+        this.#over.signal.throwIfAborted();
         this.#log.say(`host 0 is lost: ${end.lost}; ending the processes here and trying to come back`);
       } catch (error) {
         // Refused for now, or not there: the others may find out only later that this host was gone.
-        if (lostMs === null || performance.now() > lostMs + rejoinMs) throw error;
+        if (lostMs === null || performance.now() > lostMs + rejoinMs || this.#over.signal.aborted) throw error;
         await new Promise((resolve) => setTimeout(resolve, 500));
       }
       await this.#endProcesses('SIGKILL');
@@ -151,7 +155,8 @@ export class Launcher {
       if (event.event === 'end') finish({ status: event.status, message: event.message });
       else this.#obey(event);
     };
-    using client = await StoreClient.connect({ host, port, token, waitMs, onEvent, onClose: lost });
+    const { signal } = this.#over;
+    using client = await StoreClient.connect({ host, port, token, waitMs, signal, onEvent, onClose: lost });
     const enlisted = await client.request<Enlisted>({ do: 'enlist', node, processes, host: hostname() });
     onEnlisted();
     this.#client = client;
@@ -177,6 +182,7 @@ export class Launcher {
   }
 
   #start(worker: string): void {
+    if (this.#over.signal.aborted) return;
     const { program, args, env, nodeRank, nodes, processes, processors } = this.#options;
     const index = Number(worker.split('.')[1]);
     const isFixed = nodes.min === nodes.max;

@@ -203,6 +203,32 @@ test('a second signal ends all processes at once', async () => {
   expect(run.pids()).toEqual([]);
 });
 
+test('a host that is interrupted does not wait for the first one, nor come back to it', async () => {
+  const port = await freePort();
+  const host = (rank: number): Launch =>
+    launch(
+      ['--nproc', '1', '--nnodes', '1:2', '--node-rank', String(rank), '--rendezvous', `127.0.0.1:${port}`],
+      ['--steps', '1000000', '--busy', '60000'],
+      { HADAL_TOKEN: 'a secret of sixteen characters or more' },
+    );
+  const early = host(1);
+  // Its signals are heeded from when it tries to connect.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  early.child.kill('SIGINT');
+  expect(await early.ended).toMatchObject({ status: 130 });
+
+  const [first, second] = [host(0), host(1)];
+  await second.says(/round 0 rank/);
+  second.child.kill('SIGINT');
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  second.child.kill('SIGINT');
+  const { status, output } = await second.ended;
+  expect(status, output).toBe(130);
+  expect(output.match(/ pid /g), output).toHaveLength(1);
+  expect(output).not.toContain('host 0 is lost');
+  first.kill();
+});
+
 test('processes of a launcher that is killed end by themselves', async () => {
   const run = launch(['--nproc', '2'], ['--steps', '100000']);
   await run.says(/round 0 rank/, 2);
