@@ -18,6 +18,8 @@ export interface LauncherLink {
   start(worker: string): void;
   kill(worker: string): void;
   dealt(round: number, ranks: Record<string, number>): void;
+  /** It counts as lost and may come anew; nothing more is heard of this link. */
+  dismissed(reason: string): void;
   end(status: number, message: string): void;
 }
 
@@ -150,6 +152,7 @@ export class Rounds {
     const launcher = this.#launchers.get(node);
     if (!launcher) return;
     this.#launchers.delete(node);
+    launcher.link.dismissed(`the others have given this host up: ${reason}`);
     if (this.#isDone) return;
     this.log(`host ${node} (${launcher.host}) is lost: ${reason}`);
     const workers = [...this.#workers.values()].filter((worker) => worker.node === node);

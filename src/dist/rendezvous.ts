@@ -205,6 +205,11 @@ class Connection {
       start: (worker) => this.#send({ event: 'start', worker }),
       kill: (worker) => this.#send({ event: 'kill', worker }),
       dealt: (round, ranks) => this.#send({ event: 'dealt', round, ranks }),
+      dismissed: (reason) => {
+        // After a cut the launcher comes back on another connection; the end of this one may be heard of only then.
+        this.#node = null;
+        this.peer.close(reason);
+      },
       end: (status, message) => this.#send({ event: 'end', status, message }),
     });
     if (typeof workers === 'string') throw new Error(workers);

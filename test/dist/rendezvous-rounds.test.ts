@@ -53,6 +53,7 @@ class Simulation {
       start: (id) => this.#later(() => this.#start(id, node)),
       kill: (id) => this.#later(() => this.kill(id)),
       dealt: () => {},
+      dismissed: () => {},
       end: () => {},
     });
     if (typeof started === 'string') return;

@@ -1,11 +1,12 @@
 // The store, and the process that hosts a run: whoever says whatever, the others are served.
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { Rendezvous } from '../../src/dist/rendezvous.js';
 import { KeyValueStore } from '../../src/dist/store.js';
 import { StoreClient } from '../../src/dist/store-client.js';
 import { connect } from '../../src/dist/transport.js';
+import { startRelay } from '../support/relay.js';
 
 const token = 'a secret of sixteen characters or more';
 const host = '127.0.0.1';
@@ -161,4 +162,32 @@ test('a process that is silent is lost, one that is heard is not, and all others
   expect(events[0]).toEqual([over]);
   expect(events[2]).toEqual([over]);
   expect(events[1]).toMatchObject([{ event: 'dismissed' }]);
+});
+
+test('a launcher that was silent is hung up on, and what becomes of its connection is nothing to the one it comes back by', async () => {
+  const opened = await Rendezvous.open({
+    ...{ host, port: 0, token, timing: { heartbeatMs: 300 } },
+    rules: { kind: 'elastic', minNodes: 1, maxNodes: 2, minProcesses: null, maxRestarts: 3 },
+  });
+  closing.push(() => opened[Symbol.asyncDispose]());
+  await using relay = await startRelay({ to: { host, port: opened.port } });
+  const enlist = { do: 'enlist', node: 1, processes: 1, host: 'x' } as const;
+  let hungUp = (_: string): void => {};
+  const reason = new Promise<string>((resolve) => {
+    hungUp = resolve;
+  });
+  const silent = await StoreClient.connect({
+    ...{ host, port: relay.ports[0] as number, token, waitMs: 1000, onClose: hungUp },
+  });
+  await silent.request(enlist);
+  relay.set({ isCut: true });
+  await vi.waitUntil(() => opened.rounds.isEmpty);
+  const back = await client(opened.port);
+  await back.request(enlist);
+  const beating = setInterval(() => void back.request({ do: 'beat', of: 'launcher 1' }), 30);
+  closing.push(() => clearInterval(beating));
+  relay.set({ isCut: false });
+  expect(await reason).toContain('closed');
+  await sleep(100);
+  await expect((await client(opened.port)).request(enlist)).rejects.toThrow(/host 1 is there already/);
 });

@@ -54,6 +54,7 @@ export async function localWorlds(
     dealt: (_, dealt) => {
       ranks = dealt;
     },
+    dismissed: () => {},
     end: () => {},
   }) as string[];
   const worlds = await Promise.all(ids.map(join));
