@@ -16,6 +16,7 @@ import { openDevice, type Program } from '../runtime/device.js';
 import type { Plan } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
+import { countNames } from './contribution.js';
 import type { PrepareEvent, TrainEvent } from './events.js';
 import { modelOf } from './model-of.js';
 import {
@@ -29,7 +30,7 @@ import { contributionsIn, pushed, traceBoxShare, traceBoxSum, tracePush } from '
 import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun } from './prepare.js';
 import { scheduledValues } from './schedules.js';
-import { countNames, type StepConfig } from './step.js';
+import type { StepConfig } from './step.js';
 import { type SizedConfig, stepConfigOf } from './step-config.js';
 import { Stepper } from './stepper.js';
 import { Together } from './together.js';

@@ -7,7 +7,7 @@ import { type ParameterGroup, trainableParameters } from '../optim/groups.js';
 import { gathered, isSharded, readShard, type WholeSlot } from '../optim/zero.js';
 import { rewrite } from '../passes/rewrite.js';
 import { gatherReads } from '../passes/shard-parameters.js';
-import { copiedSlots, readWorkingCopies, workingCopyPrefix } from '../passes/working-copies.js';
+import { copiedSlots, readWorkingCopies, type WorkingCopy, workingCopyPrefix } from '../passes/working-copies.js';
 
 /** Names of the parameters that lie in shards where any do: those that are trained. */
 export const trainedNames = (
@@ -46,4 +46,20 @@ function withoutUnread(graph: Graph, droppable: ReadonlySet<string>): Graph {
     const value = graph.slots.get(name);
     return value?.node === node && droppable.has(name) && !read.has(value) && !graph.updates.has(name) ? 'drop' : null;
   });
+}
+
+/** In which forms programs read the trained parameters, so that an update makes them. */
+export interface ReadForms {
+  copies: ReadonlyMap<string, WorkingCopy>;
+  /** Where parameters lie in shards: all there are. */
+  wholes: readonly WholeSlot[];
+}
+
+export function readForms(
+  forward: Graph,
+  trained: ReadonlySet<string>,
+  { dist }: { dist: DistConfig | null },
+): ReadForms {
+  if (isSharded(dist)) return { copies: new Map(), wholes: wholeSlots(forward, trained, dist) };
+  return { copies: copiedSlots(forward), wholes: [] };
 }

@@ -7,38 +7,38 @@ import { gradients } from '../autodiff/gradients.js';
 import { Graph, type Value } from '../graph/graph.js';
 import { batchInputs, type Model, parametersOf } from '../models/model.js';
 import { type Parameter, ParameterScope } from '../nn/parameters.js';
-import { allReduce } from '../ops/collectives.js';
-import { add, cast, divide, finite, lessEqual, maximum, multiply, sign, subtract } from '../ops/elementwise.js';
+import { add, cast, divide, finite, lessEqual, multiply, sign, subtract } from '../ops/elementwise.js';
 import { mean, sum } from '../ops/reduce.js';
 import { expertCounts } from '../ops/router.js';
-import { concat, slice } from '../ops/shape.js';
+import { concat } from '../ops/shape.js';
 import { fill } from '../ops/sources.js';
-import { type ClipConfig, clip, globalNorm, rememberNorm } from '../optim/clipping.js';
+import { type ClipConfig, clip, rememberNorm } from '../optim/clipping.js';
 import { ageResiduals, residualNorm } from '../optim/compression/residuals.js';
-import { type DistConfig, dataRanks } from '../optim/dist-config.js';
+import type { DistConfig } from '../optim/dist-config.js';
 import { applyEma } from '../optim/ema.js';
 import { trainableParameters } from '../optim/groups.js';
 import { type LossScaleConfig, readLossScale, updateLossScale } from '../optim/loss-scale.js';
 import { applyOptimizer, type OptimizerConfig } from '../optim/optimizer.js';
-import { gradientPrefix, reduceGradients, reduceSums } from '../optim/reduce-gradients.js';
-import {
-  asShards,
-  gatherWholes,
-  isSharded,
-  normOfShards,
-  readShard,
-  scatterGradients,
-  shardPrefix,
-  type WholeSlot,
-} from '../optim/zero.js';
+import { gradientPrefix } from '../optim/reduce-gradients.js';
+import { asShards, gatherWholes, isSharded, readShard, shardPrefix, type WholeSlot } from '../optim/zero.js';
 import { expectLayers, type Precision } from '../passes/narrow.js';
 import { runForwardPasses } from '../passes/pipeline.js';
 import { markLayerOutputs } from '../passes/watch.js';
-import { copiedSlots, refreshWorkingCopies, type WorkingCopy } from '../passes/working-copies.js';
+import { copiedSlots, refreshWorkingCopies } from '../passes/working-copies.js';
 import { bestDType } from '../runtime/best-dtype.js';
+import {
+  addedToSlots,
+  type Contribution,
+  globalCounts,
+  normOf,
+  othersIn,
+  overAllProcesses,
+  reduced,
+  scattered,
+} from './contribution.js';
 import { type LossScales, languageModelLoss, lossScales, plus } from './losses.js';
 import type { OffloadConfig } from './offload.js';
-import { readStored, trainedNames, wholeSlots } from './shards.js';
+import { type ReadForms, readForms, readStored, trainedNames } from './shards.js';
 
 /** Which program of an update's schedule. */
 export type StepPart = 'whole' | 'first' | 'next' | 'last' | 'apply';
@@ -79,12 +79,6 @@ export const metricNames = [
   'allFinite',
   'lossScale',
 ] as const;
-
-/** What is counted of an update's rows, over all processes: what its losses are means over, and who wants to stop. */
-export const countNames = ['rows', 'tokens', 'stop', 'labels'] as const;
-
-/** What a micro-batch contributes to an update; also the slots that sum it, by name. */
-type Contribution = Map<string, Value>;
 
 /** The terms of the loss, fp32 [1] each. */
 interface Terms {
@@ -140,54 +134,6 @@ export function traceWorkingCopies(model: Model, config: StepConfig): Graph {
   return graph;
 }
 
-/** In which forms programs read the trained parameters, so that an update makes them. */
-interface ReadForms {
-  copies: ReadonlyMap<string, WorkingCopy>;
-  /** Where parameters lie in shards: all there are. */
-  wholes: readonly WholeSlot[];
-}
-
-function readForms(forward: Graph, trained: ReadonlySet<string>, { dist }: StepConfig): ReadForms {
-  if (isSharded(dist)) return { copies: new Map(), wholes: wholeSlots(forward, trained, dist) };
-  return { copies: copiedSlots(forward), wholes: [] };
-}
-
-/** What micro-batches contributed so far, this one included. */
-function addedToSlots(graph: Graph, own: Contribution): Contribution {
-  return new Map([...own].map(([name, value]) => [name, add(graph.slot(name, value.shape, value.dtype), value)]));
-}
-
-const isGradient = (name: string) => name.startsWith(gradientPrefix);
-const othersIn = (contribution: Contribution) => [...contribution].filter(([name]) => !isGradient(name));
-const gradientsIn = (contribution: Contribution) => [...contribution].filter(([name]) => isGradient(name));
-
-/** What all processes contributed; of gradients, where parameters lie in shards, this process's. */
-function reduced(graph: Graph, own: Contribution, dist: DistConfig): Contribution {
-  const others = othersIn(own);
-  const sums = reduceSums(
-    others.map(([, value]) => value),
-    dist,
-  );
-  const summed = dist.zero === 0 ? reducedWhole(graph, own, dist) : dist.zero === 1 ? scattered(own, dist) : own;
-  return new Map([...gradientsIn(summed), ...others.map(([name], i): [string, Value] => [name, sums[i] as Value])]);
-}
-
-function reducedWhole(graph: Graph, own: Contribution, dist: DistConfig): Contribution {
-  const gradients = gradientsIn(own).map(([name, value]) => ({ name: name.slice(gradientPrefix.length), value }));
-  const summed = reduceGradients(graph, gradients, dist);
-  return new Map(gradients.map(({ name }, i) => [gradientPrefix + name, summed[i] as Value]));
-}
-
-/** The same with this process's shards of the sums of gradients over all. */
-function scattered(own: Contribution, dist: DistConfig): Contribution {
-  const gradients = gradientsIn(own);
-  const shards = scatterGradients(
-    gradients.map(([, value]) => value),
-    dist,
-  );
-  return new Map([...own, ...gradients.map(([name], i): [string, Value] => [name, shards[i] as Value])]);
-}
-
 const trainableOf = (parameters: ReadonlyMap<string, Parameter>, { optimizer }: StepConfig) =>
   trainableParameters(parameters.values(), optimizer.groups);
 
@@ -212,29 +158,6 @@ function traceForward(model: Model, config: StepConfig, part: StepPart = 'whole'
     graph.output(`load/${layer}`, load);
   }
   return graph;
-}
-
-/**
- * What is counted of an update over all processes, by {@link countNames} and MTP depth. The first program of an update sums it
- * while the forward pass begins.
- */
-function globalCounts(graph: Graph, part: StepPart, mtpDepth: number, dist: DistConfig): Value {
-  const shape = [countNames.length + mtpDepth];
-  if (part === 'next' || part === 'last') return graph.slot('counts', shape, 'fp32');
-  const [counts] = reduceSums([graph.input('counts', shape, 'fp32')], dist, true);
-  graph.output('counts', counts as Value);
-  return counts as Value;
-}
-
-/** Divides the weights of the terms by what they are the means over. */
-function overAllProcesses({ main, mtp, balance }: LossScales, counts: Value): LossScales {
-  const over = (weight: Value, index: number) => divide(weight, maximum(slice(counts, 0, index, index + 1), 1));
-  const labels = countNames.indexOf('labels');
-  return {
-    main: over(main, labels),
-    mtp: mtp.map((weight, k) => over(weight, labels + 1 + k)),
-    balance: over(balance, countNames.indexOf('rows')),
-  };
 }
 
 /**
@@ -303,13 +226,6 @@ function applyUpdate(
   const residual = residualNorm(graph);
   if (residual) graph.output('residualNorm', residual);
   for (const [name, load] of loads) graph.output(name, load);
-}
-
-/** One norm for all processes: whatever follows from it they decide alike, on whatever processors they run. */
-function normOf(grads: readonly Value[], dist: DistConfig | null): Value {
-  if (isSharded(dist)) return normOfShards(grads, dist);
-  const norm = globalNorm(grads);
-  return dist ? (allReduce([norm], { ...dataRanks(dist), op: 'max', wire: 'fp32' })[0] as Value) : norm;
 }
 
 /** DeepSeek-V3, §2.1.2: the bias of an overloaded expert falls by γ, that of an underloaded one rises. */

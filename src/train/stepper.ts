@@ -12,10 +12,11 @@ import type { Device, InstructionTime, Program, RunTimes, ScheduleEntry } from '
 import type { TensorSpec } from '../runtime/plan.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { CompileTask } from './compile-worker.js';
+import { countNames } from './contribution.js';
 import type { Plans } from './planning.js';
 import { slotKinds } from './slots.js';
 import { type Activation, statisticsOf } from './statistics.js';
-import { countNames, metricNames, type StepConfig } from './step.js';
+import { metricNames, type StepConfig } from './step.js';
 
 /** What varies from update to update. */
 export interface UpdateInputs {
