@@ -140,8 +140,7 @@ for (const kind of kinds) {
   }
   if (kind !== 'topk' && kind !== 'powersgd') continue;
   const share = kind === 'topk' ? 50 : 16;
-  if (none && kind !== 'none')
-    checks.push([`${kind}: at most 1/${share} of the bytes`, none.sent / result.sent >= share]);
+  if (none) checks.push([`${kind}: at most 1/${share} of the bytes`, none.sent / result.sent >= share]);
   const peer = trainInPyTorch(kind);
   if (!peer) {
     console.log(`skipped: ${kind} beside PyTorch, which ${python} has not`);

@@ -53,8 +53,8 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function freePort() {
   const server = createServer();
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address();
+  await new Promise((resolve) => server.listen({ port: 0, host: '127.0.0.1' }, () => resolve(undefined)));
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
   await new Promise((resolve) => server.close(resolve));
   return port;
 }
@@ -103,8 +103,9 @@ async function run({ options, slow }, number) {
           MASTER_PORT: `${port}`,
         };
   const server = isServed ? start({ ...common, HADAL_ROLE: 'server', HADAL_SERVER: `127.0.0.1:${port}` }, all) : null;
-  const workers = [0, 1].map((rank) => start({ ...common, ...environment(rank) }, all));
-  const first = server ?? workers[0];
+  const worker = start({ ...common, ...environment(0) }, all);
+  const slowed = start({ ...common, ...environment(1) }, all);
+  const first = server ?? worker;
   const isReady = () =>
     server ? (server.text().match(/ joined/g) ?? []).length === 2 : first.text().includes('"type":"step"');
   let over = false;
@@ -112,14 +113,13 @@ async function run({ options, slow }, number) {
     over = true;
   });
   while (!isReady() && !over) await sleep(10);
-  const slowing = workers[1].child;
   while (slow && !over) {
-    slowing.kill('SIGSTOP');
+    slowed.child.kill('SIGSTOP');
     await sleep(30);
-    slowing.kill('SIGCONT');
+    slowed.child.kill('SIGCONT');
     await sleep(10);
   }
-  const statuses = await Promise.all([first, ...workers].map(({ ended }) => ended));
+  const statuses = await Promise.all([first, worker, slowed].map(({ ended }) => ended));
   if (statuses.some((status) => status !== 0)) throw new Error(`processes ended with ${statuses}`);
   const lines = readFileSync(join(out, 'metrics.jsonl'), 'utf8')
     .trimEnd()
@@ -144,7 +144,7 @@ console.log(`parameter-server: ${updates} updates of ${base.batch} × ${base.seq
 const rows = {};
 try {
   for (const [number, each] of cases.entries()) {
-    const load = loadavg()[0].toFixed(1);
+    const load = loadavg()[0]?.toFixed(1);
     rows[each.name] = { ...(await run(each, number)), 'load before': load };
   }
 } finally {

@@ -91,7 +91,7 @@ try {
     console.log(
       String(zero).padStart(5),
       ...[weights, gradients, optimizer, total - weights - gradients - optimizer].map((bytes, i) =>
-        mib(bytes).padStart([9, 10, 10, 6][i]),
+        mib(bytes).padStart([9, 10, 10, 6][i] ?? 0),
       ),
       `${mib(inTensors).padStart(9)} ${`(${mib(allocated)})`.padEnd(10)}`,
       `${mib(total).padStart(9)} (${resident.map(mib).join(', ')})`.padEnd(32),

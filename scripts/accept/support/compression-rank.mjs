@@ -52,7 +52,7 @@ async function run(task) {
         process.send?.({ address: [...address] });
       }),
   });
-  device.setGroup('dp', group);
+  /** @type {any} */ (device).setGroup('dp', group); // internal: processes of a World are given theirs
   const plans = await planPrograms(model, config, { accumulates: false, threads: 1 });
   const stepper = new Stepper(device, model, config, plans);
   await stepper.initialize(1);
