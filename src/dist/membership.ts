@@ -33,7 +33,9 @@ export class Membership implements AsyncDisposable {
   #client!: StoreClient;
   #heartbeat: Disposable | null = null;
   #host: Worker | null = null;
-  #onOver: OverListener = () => {};
+  #listener: { round: number; onOver: OverListener } | null = null;
+  /** The last round that was over. */
+  #over: Extract<StoreEvent, { event: 'over' }> | null = null;
   #end: string | null = null;
   #hasLeft = false;
 
@@ -74,10 +76,11 @@ export class Membership implements AsyncDisposable {
     return await this.#client.request<Deal>({ do: 'arrive', step, waitMs });
   }
 
-  /** Who is told of the end of the round from now on. */
-  listen(onOver: OverListener): void {
-    this.#onOver = onOver;
+  /** Who is told of the end of a round, be it over already. */
+  listen(round: number, onOver: OverListener): void {
+    this.#listener = { round, onOver };
     if (this.#end !== null) onOver(this.#end, []);
+    else if (this.#over?.round === round) onOver(this.#over.message, this.#over.lost);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -115,7 +118,11 @@ export class Membership implements AsyncDisposable {
   }
 
   async #beat(options: HeartbeatOptions): Promise<void> {
-    const lost = (reason: string): void => this.#finish(`the process that hosts the run is lost: ${reason}`);
+    const lost = (reason: string): void => {
+      this.#finish(`the process that hosts the run is lost: ${reason}`);
+      // What waits for an answer, by a connection that stays open where the host is stopped or cut off.
+      this.#client.peer.close(reason);
+    };
     if (!this.#options.hasThread) {
       this.#heartbeat = await startHeartbeat(options, lost);
       return;
@@ -148,14 +155,17 @@ export class Membership implements AsyncDisposable {
   }
 
   #hear(event: StoreEvent): void {
-    if (event.event === 'over') this.#onOver(event.message, event.lost);
+    if (event.event === 'over') {
+      this.#over = event;
+      if (this.#listener?.round === event.round) this.#listener.onOver(event.message, event.lost);
+    }
     if (event.event === 'dismissed') this.#finish(event.message);
   }
 
   #finish(message: string): void {
     if (this.#end !== null || this.#hasLeft) return;
     this.#end = message;
-    this.#onOver(message, []);
+    this.#listener?.onOver(message, []);
   }
 }
 

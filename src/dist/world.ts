@@ -120,7 +120,7 @@ class Round implements World {
     this.round = round;
     this.#hosts = hosts;
     this.#membership = membership;
-    membership.listen((message) => this.#end(message));
+    membership.listen(round, (message) => this.#end(message));
   }
 
   get signal(): AbortSignal {

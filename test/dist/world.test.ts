@@ -3,7 +3,9 @@ import { createServer } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import type { StaticPlace } from '../../src/dist/environment.js';
 import { type JoinOptions, joinWorld, type World } from '../../src/dist/world.js';
+import { Rendezvous } from '../../src/dist/rendezvous.js';
 import { openDevice } from '../../src/runtime/device.js';
+import { startRelay } from '../support/relay.js';
 import { localWorlds } from '../support/worlds.js';
 
 const token = 'a secret of sixteen characters or more';
@@ -167,4 +169,51 @@ test('who waits for a group hears of the end of the round', async () => {
   const connecting = a.connect(device, { backend: 'gloo', timeout: 100 });
   setTimeout(() => local.lose(1), 100);
   await expect(connecting).rejects.toThrow(/rank 1 .* was lost/);
+});
+
+/** A launcher's rendezvous for processes that are none, and what joins it. */
+async function hosted(size: number, dealt: (ranks: Record<string, number>) => void = () => {}) {
+  const rules = { kind: 'elastic', minNodes: 1, maxNodes: 1, minProcesses: 1, maxRestarts: 0 } as const;
+  const rendezvous = await Rendezvous.open({ host: '127.0.0.1', port: 0, token, rules, timing: { heartbeatMs: 300 } });
+  const { rounds } = rendezvous;
+  const beat = setInterval(() => rounds.beat('launcher 0'), 50);
+  closing.push(async () => {
+    clearInterval(beat);
+    await rendezvous[Symbol.asyncDispose]();
+  });
+  const link = {
+    ...{ start: () => {}, end: () => {}, dismissed: () => {} },
+    kill: (worker: string) => rounds.ended(worker, null, 'SIGKILL'),
+  };
+  const ids = rounds.enlist(0, size, 'here', { ...link, dealt: (_, ranks) => dealt(ranks) }) as string[];
+  const join = (worker: string, port = rendezvous.port) =>
+    joinWorld({ place: { kind: 'launched', worker, host: '127.0.0.1', port }, token, hasThread: false });
+  return { rendezvous, ids, join };
+}
+
+test('a round that is over as soon as it is dealt is over', async () => {
+  const { rendezvous, ids, join } = await hosted(2, (ranks) => {
+    const second = Object.keys(ranks).find((id) => ranks[id] === 1) as string;
+    queueMicrotask(() => rendezvous.rounds.lose(second, 'it came to nothing'));
+  });
+  const worlds = (await Promise.all(ids.map((id) => join(id)))) as World[];
+  closing.push(() => Promise.all(worlds.map((world) => world[Symbol.asyncDispose]())));
+  const first = worlds.find(({ rank }) => rank === 0) as World;
+  expect((await aborted(first)).message).toContain('it came to nothing');
+});
+
+test('nobody waits for a host of the run that is silent, neither to begin nor to leave', async () => {
+  const { rendezvous, ids, join } = await hosted(2);
+  await using relay = await startRelay({ to: { host: '127.0.0.1', port: rendezvous.port } });
+  const [id = '', other = ''] = ids;
+  const alone = join(id, relay.ports[0]);
+  const waits = expect(alone).rejects.toThrow(/nothing heard of it for 0.3 s/);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  relay.set({ isCut: true });
+  await waits;
+  relay.set({ isCut: false });
+
+  const world = (await join(other, relay.ports[0])) as World;
+  relay.set({ isCut: true });
+  await world[Symbol.asyncDispose]();
 });
