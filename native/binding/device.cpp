@@ -106,9 +106,9 @@ void DeviceHandle::settle(Napi::Env env, Napi::Function, DeviceHandle* device, T
     error.Set("instruction", Napi::Number::New(env, static_cast<double>(result.failedInstruction)));
     return task->promise.Reject(error.Value());
   }
-  auto times = Napi::Float64Array::New(env, 2 + result.instructionMs.size());
-  times[0] = result.communicationMs, times[1] = result.exposedMs;
-  std::copy(result.instructionMs.begin(), result.instructionMs.end(), times.Data() + 2);
+  auto times = Napi::Float64Array::New(env, 3 + result.instructionMs.size());
+  times[0] = result.communicationMs, times[1] = result.exposedMs, times[2] = result.timedMs;
+  std::copy(result.instructionMs.begin(), result.instructionMs.end(), times.Data() + 3);
   task->promise.Resolve(times);
 }
 

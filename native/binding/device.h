@@ -11,8 +11,8 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   ~DeviceHandle() override;
 
   // run(schedule: {program, slots: Storage[], inputs: TypedArray[]}[], arena: Storage, profile: boolean)
-  //   → Promise<Float64Array>: milliseconds that collectives took, that the computation waited for them, and, when
-  //   profiling, of each instruction
+  //   → Promise<Float64Array>: milliseconds that collectives took, that the computation waited for them, of the
+  //   instructions whose time is always wanted, and, when profiling, of each
   Napi::Value run(const Napi::CallbackInfo& info);
   // read(storage, offset, target: TypedArray) and write(storage, offset, source: TypedArray) → Promise<void>,
   // in order with the steps.

@@ -246,6 +246,7 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
     const auto begin = Clock::now();
     awaitCopiesOfWritten(entry, instruction);
     note(runInstruction(entry, instruction, arena), i);
+    if (instruction.isTimed) result.timedMs += sinceMs(begin);
     if (profile) result.instructionMs.push_back(sinceMs(begin));
   }
   // Nothing may still work on the arena when the step is over.

@@ -58,6 +58,7 @@ struct StepResult {
   std::vector<double> instructionMs;  // when profiling, entry after entry
   double communicationMs = 0;         // that the communication queue was busy
   double exposedMs = 0;               // that the computation waited for it
+  double timedMs = 0;                 // of the instructions whose time is always wanted
 };
 
 class Executor {

@@ -59,6 +59,7 @@ Program::Program(const double* words, size_t wordCount, std::vector<uint8_t> par
       throw std::runtime_error("params of '" + kernelNames[name] + "' lie outside the program");
     instruction.params = params_.data() + paramsAt;
     instruction.queue = static_cast<QueueId>(reader.next(0, 2, "queue"));
+    instruction.isTimed = reader.next(0, 1, "timing") != 0;
     instruction.workspaceOffset = reader.nextAligned("workspace offset");
     instruction.workspaceBytes = reader.next(0, int64_t{1} << 52, "workspace size");
     arenaBytes_ = std::max(arenaBytes_, instruction.workspaceOffset + instruction.workspaceBytes);

@@ -27,6 +27,7 @@ struct Instruction {
   uint32_t firstBuffer, bufferCount;  // into Program::buffers
   uint32_t firstWait, waitCount;      // into Program::waits: instructions on other queues that must be done
   QueueId queue;
+  bool isTimed;  // its time is wanted in every run
   bool predicated;
   BufferRef predicate;
   int64_t workspaceOffset, workspaceBytes;

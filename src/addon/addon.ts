@@ -30,7 +30,7 @@ export interface NativeScheduleEntry {
 /** An executor thread with its own OpenMP pool. Calls run in the order they were made. */
 export interface NativeDevice {
   readonly threads: number;
-  /** Milliseconds that collectives took, that the computation waited for them, and, when profiling, of each instruction. */
+  /** Milliseconds that collectives took, that the computation waited for them, of timed instructions, and, when profiling, of each. */
   run(schedule: NativeScheduleEntry[], arena: NativeStorage, profile: boolean): Promise<Float64Array>;
   /** The group of an axis of the mesh (by its number), whose collectives programs call; null: none any more. */
   setGroup(axis: number, group: NativeProcessGroup | null): void;

@@ -5,6 +5,9 @@ import { formatShape, type Shape, sameShape, sizeOf } from '../core/shape.js';
 import type { Attrs, Inputs, OpDefinition, Outputs, TypeSpec } from './op.js';
 import { aliasOp, constantOp, inputOp, slotOp } from './sources.js';
 
+/** Scope of what compresses gradients, whose time runs tell. */
+export const compressionScope = 'compression';
+
 /** Where an instruction runs: products and everything else, collectives, or transfers. */
 export type Queue = 'compute' | 'communication' | 'copy';
 

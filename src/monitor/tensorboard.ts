@@ -141,6 +141,8 @@ export function tensorboardListener(): { listen: TrainListener } & Disposable {
           add('world/exposed_ms', event.world.exposedMs);
           add('world/comm_share', event.world.commShare);
           add('world/wire_bytes_sent', event.world.wireBytesSent);
+          add('world/compression_ms', event.world.compressionMs);
+          add('world/compression_error', event.world.compressionError);
         }
         break;
       case 'evaluation':

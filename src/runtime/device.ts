@@ -47,6 +47,8 @@ export interface RunTimes {
   /** That collectives took, and of that what the computation waited for. */
   communicationMs: number;
   exposedMs: number;
+  /** That compression took of the computation. */
+  compressionMs: number;
   instructions: InstructionTime[];
 }
 
@@ -140,12 +142,17 @@ export class Device implements Disposable {
       inputs: program.inputs.map((spec) => boundInput(inputs ?? {}, spec)),
     }));
     try {
-      const [communicationMs = 0, exposedMs = 0, ...times] = await this.native.run(entries, arena, profile);
-      if (!profile) return { communicationMs, exposedMs, instructions: [] };
+      const [communicationMs = 0, exposedMs = 0, compressionMs = 0, ...times] = await this.native.run(
+        entries,
+        arena,
+        profile,
+      );
+      const told = { communicationMs, exposedMs, compressionMs };
+      if (!profile) return { ...told, instructions: [] };
       const infos = schedule.flatMap(({ program, name = 'program' }) =>
         program.instructions.map((info) => ({ ...info, program: name })),
       );
-      return { communicationMs, exposedMs, instructions: infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 })) };
+      return { ...told, instructions: infos.map((info, i) => ({ ...info, ms: times[i] ?? 0 })) };
     } catch (error) {
       const { entry, instruction } = error as { entry?: number; instruction?: number };
       const info = schedule[entry ?? -1]?.program.instructions[instruction ?? -1];

@@ -17,6 +17,8 @@ export interface PlannedInstruction {
   kernel: string;
   params: Uint8Array;
   queue: Queue;
+  /** Whether its time is wanted in every run. */
+  isTimed: boolean;
   workspace: { offset: number; bytes: number };
   predicate: BufferRef | null;
   buffers: (BufferRef | null)[];
@@ -37,9 +39,17 @@ export function encode(instructions: readonly PlannedInstruction[]): {
   let paramsBytes = 0;
   const ref = (buffer: BufferRef | null) =>
     buffer ? [spaces[buffer.space], buffer.index, buffer.offset, buffer.bytes] : [spaces.none, 0, 0, 0];
-  for (const { kernel, params, queue, workspace, predicate, buffers, waits } of instructions) {
-    words.push(kernelIndex.get(kernel) as number, paramsBytes, queues[queue], workspace.offset, workspace.bytes);
-    words.push(...ref(predicate), buffers.length, ...buffers.flatMap(ref), waits.length, ...waits);
+  for (const { kernel, params, queue, isTimed, workspace, predicate, buffers, waits } of instructions) {
+    words.push(kernelIndex.get(kernel) as number, paramsBytes, queues[queue], Number(isTimed));
+    words.push(
+      workspace.offset,
+      workspace.bytes,
+      ...ref(predicate),
+      buffers.length,
+      ...buffers.flatMap(ref),
+      waits.length,
+      ...waits,
+    );
     blocks.push(params);
     paramsBytes += Math.ceil(params.byteLength / 8) * 8;
   }

@@ -71,6 +71,7 @@ export function offload(
       kernel,
       params: packParams(kernel, params),
       queue: 'copy',
+      isTimed: false,
       workspace: { offset: 0, bytes: 0 },
       predicate: null,
       buffers: of.map(({ slot }) => ({ space: 'slot', index: slot, offset: 0, bytes: bytes[slot] as number })),

@@ -6,7 +6,7 @@ import type { DType } from '../core/dtype.js';
 import { invariant } from '../core/errors.js';
 import { type Shape, sameShape } from '../core/shape.js';
 import { costOf, costOfCopy } from '../graph/cost.js';
-import type { Graph, Node, Queue, Value } from '../graph/graph.js';
+import { compressionScope, type Graph, type Node, type Queue, type Value } from '../graph/graph.js';
 import type { Cost, KernelCall } from '../graph/op.js';
 import { readersIn, reads, rootOf } from '../graph/reads.js';
 import { elementwiseCall } from '../ops/elementwise-expression.js';
@@ -50,6 +50,8 @@ export interface Plan {
   atPeak: Record<'activations' | 'gradients' | 'workspace', number>;
   /** The most bytes of offloaded slots that are in memory at once. */
   offloadWindowBytes: number;
+  /** How much is recomputed, where that was to be found: a place in passes/recompute-candidates.ts. */
+  candidate?: number;
   /** State slots, then outputs (which are slots of their own). */
   slots: TensorSpec[];
   inputs: TensorSpec[];
@@ -473,6 +475,7 @@ class Planner {
       kernel: call.kernel,
       params,
       queue,
+      isTimed: queue === 'compute' && info.scope === compressionScope,
       workspace: workspace ? arenaRef(workspace, workspaceBytes) : { offset: 0, bytes: 0 },
       predicate: predicate && this.#ref(this.#home(predicate)),
       buffers,

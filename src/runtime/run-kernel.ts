@@ -67,6 +67,7 @@ export async function runKernel(
     kernel: name,
     params: packed,
     queue: 'compute',
+    isTimed: false,
     workspace: { offset: 0, bytes: workspaceBytes },
     predicate: null,
     buffers: refs,

@@ -138,6 +138,10 @@ export interface WorldMetrics {
   commShare: number;
   /** Bytes that this process sent for it. */
   wireBytesSent: number;
+  /** Milliseconds that compressing and unpacking gradients took, casts to 16 bits aside: they are part of sending. */
+  compressionMs: number;
+  /** What compression left of the gradients over what they are, both in norm; null where it keeps nothing of it. */
+  compressionError: number | null;
 }
 
 /** Held-out text was evaluated. */

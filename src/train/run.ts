@@ -195,7 +195,8 @@ export class Run {
       await onProfile(result.times);
     }
 
-    const { times, activations, tokens, stops: allStop, communicationMs, exposedMs, ...measured } = result;
+    const { times, activations, tokens, stops: allStop, ...rest } = result;
+    const { communicationMs, exposedMs, compressionMs, compressionError, ...measured } = rest;
     // Before anything is waited for: the tensors hold this update.
     state.step++;
     state.tokens += tokens;
@@ -230,6 +231,8 @@ export class Run {
           exposedMs,
           commShare: exposedMs / stepMs,
           wireBytesSent,
+          compressionMs,
+          compressionError,
         },
       }),
     };

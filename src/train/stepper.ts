@@ -67,6 +67,8 @@ export interface UpdateResult {
   /** Milliseconds that collectives took, and of these what the computation waited for. */
   communicationMs: number;
   exposedMs: number;
+  /** That compressing gradients took of the computation. */
+  compressionMs: number;
   times: InstructionTime[];
 }
 
@@ -185,6 +187,7 @@ export class Stepper implements Disposable {
       activations: isWatched ? await this.#activations() : null,
       communicationMs: times.communicationMs,
       exposedMs: times.exposedMs,
+      compressionMs: times.compressionMs,
       times: times.instructions,
     };
   }

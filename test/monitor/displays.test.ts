@@ -213,7 +213,8 @@ describe('plain log', () => {
   });
 
   it('writes how many processes train, what they wait for each other, and where they go on when one is lost', () => {
-    const world = { size: 3, round: 1, communicationMs: 5, exposedMs: 2, commShare: 0.08, wireBytesSent: 4096 };
+    const sent = { wireBytesSent: 4096, compressionMs: 0.5, compressionError: 0.25 };
+    const world = { size: 3, round: 1, communicationMs: 5, exposedMs: 2, commShare: 0.08, ...sent };
     expect(
       logged([
         start({ worldSize: 3, rank: 0 }),

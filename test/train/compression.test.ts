@@ -1,7 +1,7 @@
 // Training with compressed gradients: ranks of one process. scripts/accept/compression.mjs trains longer, beside PyTorch.
 import { describe, expect, it } from 'vitest';
 import type { CompressionConfig } from '../../src/optim/dist-config.js';
-import type { Stepper } from '../../src/train/stepper.js';
+import type { Stepper, UpdateResult } from '../../src/train/stepper.js';
 import { stepConfig, tinyBatch, updateInputs } from './tiny.js';
 import { dist, tinyRanks } from './tiny-ranks.js';
 
@@ -19,14 +19,15 @@ async function train(change: Partial<CompressionConfig>, dtype: 'fp32' | 'fp16' 
     return { ...stepConfig(4, seqLen, dtype), dist: { ...own, compression } };
   });
   const results = await all.all(async (stepper, rank) => {
-    const losses: number[] = [];
+    const told: UpdateResult[] = [];
     for (let step = 0; step < updates; step++) {
       const batch = tinyBatch(10 * (step % 3) + rank, [16, 12, 16, 9], seqLen);
-      losses.push((await stepper.update([batch], updateInputs(step))).loss);
+      told.push(await stepper.update([batch], updateInputs(step)));
     }
-    return losses;
+    return told;
   });
-  return { losses: results[0]!, weights: await Promise.all(all.steppers.map(weightsOf)) };
+  const told = results[0]!;
+  return { told, losses: told.map(({ loss }) => loss), weights: await Promise.all(all.steppers.map(weightsOf)) };
 }
 
 const mean = (x: readonly number[]) => x.reduce((a, b) => a + b, 0) / x.length;
@@ -50,10 +51,15 @@ describe('training', () => {
   });
 
   it('begins to compress at startStep', async () => {
-    const { losses } = await train({ kind: 'topk', startStep: 20 });
+    const { losses, told } = await train({ kind: 'topk', startStep: 20 });
     // The update before shows in the loss of the next one.
     expect(losses.slice(0, 21)).toEqual(plain.losses.slice(0, 21));
     expect(losses.slice(21)).not.toEqual(plain.losses.slice(21));
+    for (const [step, { compressionMs, compressionError }] of told.entries()) {
+      expect(compressionMs > 0, `time of ${step}`).toBe(step >= 20);
+      expect((compressionError as number) > 0.1, `error of ${step}`).toBe(step >= 20);
+    }
+    expect(plain.told[0]).toMatchObject({ compressionMs: 0, compressionError: null });
   });
 
   it('goes on with residuals in the units of a loss scale that changes', async () => {

@@ -34,6 +34,7 @@ const result = (fields: Partial<UpdateResult> = {}): UpdateResult => ({
     activations: null,
     communicationMs: 0,
     exposedMs: 0,
+    compressionMs: 0,
     times: [],
     tokens: 0,
     stops: false,

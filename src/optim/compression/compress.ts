@@ -1,6 +1,6 @@
 // Sums of gradients over the ranks with fewer bytes than they have, as `dist.compression` wants them.
 import { invariant } from '../../core/errors.js';
-import type { Graph, Value } from '../../graph/graph.js';
+import { compressionScope, type Graph, type Value } from '../../graph/graph.js';
 import { allReduce } from '../../ops/collectives.js';
 import { type CompressionConfig, type DistConfig, dataRanks } from '../dist-config.js';
 import { int8 } from './int8.js';
@@ -38,6 +38,7 @@ export function compressedSums(graph: Graph, gradients: readonly NamedValue[], d
   const values = others.map(({ value }) => value);
   const whole = allReduce(values, { ...dataRanks(dist), op: 'sum', wire: 'fp32' });
   for (const [i, one] of others.entries()) sums.set(one, whole[i] as Value);
-  for (const [i, value] of method.sums(graph, chosen, dist).entries()) sums.set(chosen[i] as NamedValue, value);
+  const compressed = graph.scoped(compressionScope, () => method.sums(graph, chosen, dist));
+  for (const [i, value] of compressed.entries()) sums.set(chosen[i] as NamedValue, value);
   return gradients.map((gradient) => sums.get(gradient) as Value);
 }
