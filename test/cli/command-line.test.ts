@@ -170,6 +170,8 @@ describe('inspect, doctor, bench, tokenizer', () => {
       'CPU offers',
       'native binary',
       'oneDNN',
+      'Gloo',
+      'NCCL',
       'memory',
       'disk',
       'TensorFlow.js',
