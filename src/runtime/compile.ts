@@ -9,7 +9,7 @@ import { type IsOffloaded, type Plan, plan } from './plan.js';
 /** What a graph is compiled for. */
 export interface CompileOptions {
   /** Forward values that backward computes again instead of reading them; default: none. */
-  recompute?: RecomputePolicy | { withinBytes: number };
+  recompute?: RecomputePolicy | { withinBytes: number } | { candidate: number };
   /** Slots that lie in a file; default: none. */
   isOffloaded?: IsOffloaded | undefined;
   /** Bytes of tensors that one collective is for; default: as passes/pipeline.ts has it. */
@@ -20,7 +20,7 @@ export interface CompileOptions {
  * Passes, then the memory plan.
  *
  * @param options - `recompute: { withinBytes }`: the least recomputation whose plan's arena is no larger; the smallest plan
- *   there is where none is
+ *   there is where none is. `recompute: { candidate }`: as much as the plan that says so
  */
 export function compile(
   graph: Graph,
@@ -33,6 +33,8 @@ export function compile(
   let planned: Plan;
   if (typeof recompute === 'object' && 'withinBytes' in recompute)
     planned = planWithin(recomputeCandidates(fused), recompute.withinBytes, planKept);
+  else if (typeof recompute === 'object' && 'candidate' in recompute)
+    planned = planKept(recomputeCandidates(fused)[recompute.candidate] as Kept);
   else {
     const kept = keptBy(fused, recompute);
     planned = planKept((value) => kept.has(value));
@@ -56,11 +58,12 @@ export function finished(graph: Graph, recompute: RecomputePolicy): Graph {
 
 /** The first plan that fits; candidates recompute ever more. */
 function planWithin(candidates: readonly Kept[], bytes: number, planKept: (kept: Kept) => Plan): Plan {
-  let best = planKept(candidates[0] as Kept);
+  const planCandidate = (candidate: number) => ({ ...planKept(candidates[candidate] as Kept), candidate });
+  let best = planCandidate(0);
   let [low, high] = [1, best.arenaBytes <= bytes ? 0 : candidates.length - 1];
   while (low <= high) {
     const middle = Math.floor((low + high) / 2);
-    const planned = planKept(candidates[middle] as Kept);
+    const planned = planCandidate(middle);
     const fits = planned.arenaBytes <= bytes;
     if (fits || planned.arenaBytes < best.arenaBytes) best = planned;
     if (fits) high = middle - 1;

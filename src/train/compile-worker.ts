@@ -26,11 +26,13 @@ export interface CompileTask {
    * least again; the smallest there is where none fits, which the caller sees by its `arenaBytes`. Default: no limit.
    */
   withinBytes?: number;
+  /** In its place: how much is computed again, as another process has found it. */
+  candidate?: number;
 }
 
 /** Traces and plans a program of a training run. */
 export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
-  const { model: config, program, step, threads, withinBytes = Number.POSITIVE_INFINITY } = task;
+  const { model: config, program, step, threads, candidate, withinBytes = Number.POSITIVE_INFINITY } = task;
   return toWorkerResult(() =>
     refusable(() => {
       const model = modelFromConfig(config);
@@ -39,7 +41,8 @@ export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
       if (program === 'evaluation') return compile(traceEvaluation(model, step), threads, { isOffloaded });
       if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads, { isOffloaded });
       const { activationCheckpointing: policy } = step;
-      const recompute = policy === 'auto' ? { withinBytes } : policy;
+      const found = candidate === undefined ? { withinBytes } : { candidate };
+      const recompute = policy === 'auto' ? found : policy;
       const bucketBytes = step.dist?.overlap === false ? Number.POSITIVE_INFINITY : step.dist?.bucketBytes;
       return compile(traceUpdate(model, step, program), threads, { recompute, isOffloaded, bucketBytes });
     }),

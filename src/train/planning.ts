@@ -17,7 +17,15 @@ export interface PlanOptions {
   accumulates: boolean;
   /** Bytes that the arena may take where activation checkpointing is `auto`; default: no limit. */
   withinBytes?: number | undefined;
+  /** In its place: how much each program computes again, as {@link candidatesOf} tells it of another process's. */
+  candidates?: Partial<Record<CompileTask['program'], number>> | undefined;
 }
+
+/** How much programs compute again, where that was left open. */
+export const candidatesOf = (plans: Plans): NonNullable<PlanOptions['candidates']> =>
+  Object.fromEntries(
+    Object.entries(plans).flatMap(([name, { candidate }]) => (candidate === undefined ? [] : [[name, candidate]])),
+  );
 
 /** Plans programs of a model, each once. */
 export class Planner implements AsyncDisposable {
@@ -31,8 +39,13 @@ export class Planner implements AsyncDisposable {
   ) {}
 
   /** @throws HadalError HADAL_ERR_CONFIG for sizes that kernels cannot count */
-  plan(program: CompileTask['program'], step: StepConfig, withinBytes?: number): Promise<Plan> {
-    const key = JSON.stringify([program, step, withinBytes]);
+  plan(
+    program: CompileTask['program'],
+    step: StepConfig,
+    { withinBytes, candidates }: Omit<PlanOptions, 'accumulates'> = {},
+  ): Promise<Plan> {
+    const candidate = candidates?.[program];
+    const key = JSON.stringify([program, step, withinBytes, candidate]);
     const known = this.#plans.get(key);
     if (known) return known;
     const task: CompileTask = {
@@ -41,6 +54,7 @@ export class Planner implements AsyncDisposable {
       step,
       threads: this.threads,
       ...(withinBytes === undefined ? {} : { withinBytes }),
+      ...(candidate === undefined ? {} : { candidate }),
     };
     const planned = this.#pool.run<Plan>('compileProgram', task);
     planned.catch(() => {}); // reported where it is awaited
@@ -49,8 +63,8 @@ export class Planner implements AsyncDisposable {
   }
 
   /** The programs of updates and of evaluation, which take the most memory. */
-  async updates(step: StepConfig, { accumulates, withinBytes }: PlanOptions): Promise<Plans> {
-    return this.#named([...partsOf(step, accumulates), 'evaluation'], step, withinBytes);
+  async updates(step: StepConfig, { accumulates, ...room }: PlanOptions): Promise<Plans> {
+    return this.#named([...partsOf(step, accumulates), 'evaluation'], step, room);
   }
 
   /** Every program of a run. */
@@ -61,8 +75,12 @@ export class Planner implements AsyncDisposable {
     return { ...others, ...(await this.updates(step, options)) };
   }
 
-  async #named(names: readonly (keyof Plans)[], step: StepConfig, withinBytes?: number): Promise<Plans> {
-    const plans = names.map(async (name) => [name, await this.plan(name, step, withinBytes)] as const);
+  async #named(
+    names: readonly (keyof Plans)[],
+    step: StepConfig,
+    room: Omit<PlanOptions, 'accumulates'> = {},
+  ): Promise<Plans> {
+    const plans = names.map(async (name) => [name, await this.plan(name, step, room)] as const);
     return Object.fromEntries(await Promise.all(plans));
   }
 

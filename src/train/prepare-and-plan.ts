@@ -8,7 +8,7 @@ import { dataClaims, requireAgreement } from './agreement.js';
 import type { TrainConfig } from './config.js';
 import type { PrepareEvent } from './events.js';
 import { type Fitted, fitToMemory, memoryBudget } from './fit.js';
-import { Planner, type Plans } from './planning.js';
+import { candidatesOf, Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun } from './prepare.js';
 import type { Kept } from './rounds.js';
 import { stepConfigOf } from './step-config.js';
@@ -72,7 +72,7 @@ function withSizes(given: TrainConfig, before: Fitted | null): TrainConfig {
   return { ...given, batch, gradAccumulationSteps, memory: { ...given.memory, lossChunkRows: memory.lossChunkRows } };
 }
 
-/** Rank 0 decides sizes for all: programs of the same form call the same collectives in the same order. */
+/** Rank 0 decides sizes, and what is recomputed, for all: equal programs call the same collectives in the same order. */
 async function fittedTogether(
   given: TrainConfig,
   planner: Planner,
@@ -80,8 +80,12 @@ async function fittedTogether(
   together: Together,
 ): Promise<Fitted> {
   requireRows(given, together);
-  const first = await together.madeByFirst('sizes', () => fitToMemory(given, planner, dtype, together));
-  if (together.isFirst) return first;
+  const first = await together.madeByFirst('sizes', async () => {
+    const fitted = await fitToMemory(given, planner, dtype, together);
+    const plans = await planner.updates(stepConfigOf(fitted.config, dtype, together), fitted);
+    return { ...fitted, candidates: candidatesOf(plans) };
+  });
+  if (together.isFirst) return { ...first, candidates: undefined };
   const { batch, gradAccumulationSteps, activationCheckpointing, checkpoint, memory } = first.config;
   const config = {
     ...{ ...given, batch, gradAccumulationSteps, activationCheckpointing },

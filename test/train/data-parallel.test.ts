@@ -2,7 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/data/batch.js';
 import type { DistConfig } from '../../src/optim/dist-config.js';
-import { compileProgram } from '../../src/train/compile-worker.js';
+import type { Plan } from '../../src/runtime/plan.js';
+import { type CompileTask, compileProgram } from '../../src/train/compile-worker.js';
 import type { StepConfig } from '../../src/train/step.js';
 import type { Stepper, UpdateInputs } from '../../src/train/stepper.js';
 import { relativeNorm } from '../support/compare.js';
@@ -157,4 +158,25 @@ it('gradients travel while the backward pass goes on, and after it where they ar
     // The counts of the rows, in the first program of an update.
     expect(before.length).toBe(program === 'whole' ? 1 : 0);
   }
+});
+
+it('calls the same collectives however many threads processes have, where what is recomputed was left open', async () => {
+  const planned = async (threads: number, task: Pick<CompileTask, 'withinBytes' | 'candidate'>) => {
+    const auto: StepConfig = { ...stepConfig(2, 64), activationCheckpointing: 'auto' };
+    const step = changed(auto, { bucketBytes: 1024 }, 0, 2);
+    const result = await compileProgram({
+      ...{ model: tinyModel().toHuggingFace(), program: 'whole', step, threads },
+      ...task,
+    });
+    if (!('value' in result)) throw new Error(JSON.stringify(result));
+    return result.value;
+  };
+  const collectives = ({ instructions }: Plan) =>
+    instructions.flatMap(({ queue, op, bytesRead }) => (queue === 'communication' ? [`${op} ${bytesRead}`] : []));
+  const withinBytes = (await planned(1, {})).arenaBytes * 0.9;
+  const first = await planned(1, { withinBytes });
+  // Left to itself, a process whose threads take memory for themselves recomputes more: other gradients are ready first.
+  expect(collectives(await planned(8, { withinBytes }))).not.toEqual(collectives(first));
+  const told = await planned(8, { candidate: first.candidate as number });
+  expect(collectives(told)).toEqual(collectives(first));
 });
