@@ -358,7 +358,12 @@ export class Rounds {
 
   #isEnough(): boolean {
     const { rules } = this;
-    return this.#alive().length >= this.#least() && (rules.kind === 'static' || this.#launchers.size >= rules.minNodes);
+    // Who has ended well is not missing: one that is lost at the end of a run ends it alone, from the last checkpoint.
+    const done = [...this.#workers.values()].filter(({ phase, hasEnded }) => phase === 'left' && hasEnded).length;
+    return (
+      this.#alive().length + done >= this.#least() &&
+      (rules.kind === 'static' || this.#launchers.size >= rules.minNodes)
+    );
   }
 
   #goOnWithout(message: string, status: number): void {

@@ -243,6 +243,21 @@ test('a run whose processes end well ends well, in whatever order they do', () =
   );
 });
 
+test('one that is lost when another has ended well ends the run alone', () => {
+  const simulation = new Simulation(2, { minNodes: 1, maxNodes: 1, minProcesses: null, maxRestarts: 1 });
+  simulation.host(0);
+  simulation.settle();
+  const [first, second] = [...simulation.processes.keys()] as [string, string];
+  simulation.exit(first, 0);
+  simulation.kill(second);
+  simulation.settle();
+  const [alone] = simulation.deals;
+  expect(alone?.deal).toMatchObject({ rank: 0, size: 1, round: 1 });
+  simulation.exit(alone?.process.id as string, 0);
+  simulation.settle();
+  expect(simulation.end).toMatchObject({ status: 0 });
+});
+
 test('a round that keeps failing without a loss ends the run', () => {
   const simulation = new Simulation(2, { minNodes: 1, maxNodes: 1, minProcesses: 1, maxRestarts: 2 });
   simulation.host(0);
