@@ -29,6 +29,12 @@ export interface Progress {
   initial: EvaluationEvent | null;
 }
 
+/** As it is sent: JSON has no NaN and no ∞, which rules are there to find. */
+const sentOf = (progress: Progress) => ({
+  ...progress,
+  owed: progress.owed?.map((finding) => ({ ...finding, value: String(finding.value) })) ?? null,
+});
+
 /** What the bits of a run depend on. */
 function bitsOf({ threads, instructionSet, dtype, dist }: TrainState): string {
   const processes = dist ? ` in ${dist.worldSize} processes of ZeRO stage ${dist.zero}` : '';
@@ -99,9 +105,10 @@ export class RunState {
    */
   async load(resumes: boolean): Promise<string[]> {
     const { together } = this.parts;
-    const newest = await together.fromFirst('progress', this.isWhole ? this.progress : null);
+    const newest = await together.fromFirst('progress', this.isWhole ? sentOf(this.progress) : null);
     if (!newest) return this.loadAnew(resumes);
-    this.progress = { ...newest, state: { ...newest.state, dist: this.#dist } };
+    const owed = newest.owed?.map((finding) => ({ ...finding, value: Number(finding.value) })) ?? null;
+    this.progress = { ...newest, owed, state: { ...newest.state, dist: this.#dist } };
     await this.#share();
     return [];
   }
