@@ -35,7 +35,8 @@ const cli = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const faults = Number(process.argv[2] ?? 20);
 const seed = Number(process.argv[3] ?? Date.now() % 2 ** 31);
 const random = generator(seed);
-const steps = 30 * faults;
+// Of a fault up to thirty, and enough behind the last one for the processes to be all there again.
+const steps = 30 * faults + 60;
 const processes = 3;
 const limitMs = 30_000;
 /** How long the meeting place is cut off. */

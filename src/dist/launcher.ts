@@ -142,7 +142,7 @@ export class Launcher {
     host: string,
     port: number,
     waitMs: number,
-    onEnlisted: () => void,
+    onBack: () => void,
   ): Promise<LaunchOutcome | { lost: string }> {
     const { nodeRank: node, processes } = this.#options;
     const token = this.#token;
@@ -158,10 +158,10 @@ export class Launcher {
     const { signal } = this.#over;
     using client = await StoreClient.connect({ host, port, token, waitMs, signal, onEvent, onClose: lost });
     const enlisted = await client.request<Enlisted>({ do: 'enlist', node, processes, host: hostname() });
-    onEnlisted();
     this.#client = client;
     const of = launcherName(node);
     using _ = await startHeartbeat({ host, port, token, of, heartbeatMs: enlisted.heartbeatMs }, lost);
+    onBack(); // not before: a network that fails once more meanwhile is no end
     this.#where = { host, port };
     for (const worker of enlisted.workers) this.#start(worker);
     const end = await over;
