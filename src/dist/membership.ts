@@ -127,7 +127,7 @@ export class Membership implements AsyncDisposable {
       this.#heartbeat = await startHeartbeat(options, lost);
       return;
     }
-    const thread = new Worker(workerUrl(import.meta.url, './heartbeat-worker.js'), { workerData: options });
+    const thread = startThread('./heartbeat-worker.js', options);
     thread.unref();
     thread.on('message', lost).on('error', (error) => lost(error.message));
     this.#heartbeat = { [Symbol.dispose]: () => void thread.terminate() };
@@ -146,7 +146,7 @@ export class Membership implements AsyncDisposable {
     const workerData: RendezvousOptions = {
       ...{ host: address, port, token, rules: { kind: 'static', size }, timing: { heartbeatMs } },
     };
-    this.#host = new Worker(workerUrl(import.meta.url, './rendezvous-worker.js'), { workerData });
+    this.#host = startThread('./rendezvous-worker.js', workerData);
     const [{ error }] = (await once(this.#host, 'message')) as [HostAnswer];
     this.#host.unref();
     if (error === null) return;
@@ -167,6 +167,11 @@ export class Membership implements AsyncDisposable {
     this.#end = message;
     this.#listener?.onOver(message, []);
   }
+}
+
+/** A thread without the process's own options of Node: `--input-type`, for one, has none begin. */
+function startThread(file: string, workerData: unknown): Worker {
+  return new Worker(workerUrl(import.meta.url, file), { workerData, execArgv: [] });
 }
 
 /** The error of a round that is over. */

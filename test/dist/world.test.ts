@@ -1,9 +1,11 @@
 // Worlds: of processes that another launcher started, and rounds as those of one process see them.
+import { execFile } from 'node:child_process';
 import { createServer } from 'node:net';
+import { promisify } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
 import type { StaticPlace } from '../../src/dist/environment.js';
-import { type JoinOptions, joinWorld, type World } from '../../src/dist/world.js';
 import { Rendezvous } from '../../src/dist/rendezvous.js';
+import { type JoinOptions, joinWorld, type World } from '../../src/dist/world.js';
 import { openDevice } from '../../src/runtime/device.js';
 import { startRelay } from '../support/relay.js';
 import { localWorlds } from '../support/worlds.js';
@@ -68,6 +70,21 @@ test('processes of a fixed number find and hear each other', async () => {
     code: 'HADAL_ERR_COMM',
     message: expect.stringContaining('hadal launch'),
   });
+});
+
+test('programs that are given as text join, and host, a world', async () => {
+  const program = `
+    import { joinWorld } from ${JSON.stringify(new URL('../../dist/dist/world.js', import.meta.url).href)};
+    const world = await joinWorld();
+    console.log(await world.gather('ranks', world.rank));
+    await world[Symbol.asyncDispose]();`;
+  const MASTER_PORT = `${await freePort()}`;
+  const run = async (rank: number): Promise<string> => {
+    const variables = { RANK: `${rank}`, WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', MASTER_PORT, HADAL_TOKEN: token };
+    const options = { env: { ...process.env, ...variables }, timeout: 20_000 };
+    return (await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program], options)).stdout;
+  };
+  expect(await Promise.all([run(0), run(1)])).toEqual(['[ 0, 1 ]\n', '[ 0, 1 ]\n']);
 });
 
 test('what is gathered with one that leaves fails, naming it', async () => {
