@@ -50,6 +50,7 @@ export type {
   StepEvent,
   TrainEvent,
   WarningEvent,
+  WorldMetrics,
 } from './train/events.js';
 export type { Inspection, InspectOptions, TrainingMemory } from './train/inspect.js';
 export type { TrainOptions } from './train/options.js';
