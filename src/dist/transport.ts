@@ -328,10 +328,12 @@ async function introduce(socket: Socket, token: string): Promise<Buffer> {
 /** Runs the proof of one side within its time. */
 async function proved(socket: Socket, options: TransportOptions, side: typeof welcome): Promise<Peer> {
   const limits = limitsOf(options);
-  const timer = setTimeout(
-    () => socket.destroy(new Error(`it did not prove itself within ${limits.handshakeMs} ms`)),
-    limits.handshakeMs,
-  );
+  const timer = setTimeout(() => {
+    const within = `within ${limits.handshakeMs} ms`;
+    // What a way without an answer is to the system, only that it takes minutes to say so.
+    const unreached = () => Object.assign(new Error(`no answer ${within}`), { code: 'ETIMEDOUT' });
+    socket.destroy(socket.connecting ? unreached() : new Error(`it did not prove itself ${within}`));
+  }, limits.handshakeMs);
   try {
     return new Peer(socket, limits, await side(socket, options.token));
   } finally {

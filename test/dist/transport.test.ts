@@ -1,6 +1,7 @@
 // The transport between processes: what arrives is what was sent, strangers get nowhere, and no peer can hurt another.
 import { connect as openSocket, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
 import { connect, type Listener, type ListenOptions, listen, type Peer } from '../../src/dist/transport.js';
@@ -300,4 +301,25 @@ test('an interrupted attempt ends at once, and an address that nobody listens on
     code: 'HADAL_ERR_COMM',
     message: expect.stringContaining(`${host}:${port}`),
   });
+});
+
+test('a machine that does not answer is told apart from one that is no process of the run: it may come later', async () => {
+  // It takes no connections: when its queue is full, what comes is dropped, as on the way to a machine that is not there.
+  const code = `
+    const { createServer } = require('node:net');
+    const server = createServer().listen({ port: 0, host: '${host}', backlog: 1 }, () => {
+      require('node:worker_threads').parentPort.postMessage(server.address().port);
+      setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0));
+    });`;
+  const worker = new Worker(code, { eval: true });
+  closing.push(() => worker.terminate());
+  const port = await new Promise<number>((resolve) => worker.once('message', resolve));
+  await sleep(50);
+  const silent = connect({ host, port, token, handshakeMs: 100 });
+  await expect(silent).rejects.toMatchObject({ message: expect.stringContaining('did not prove itself') });
+  const fill = Array.from({ length: 8 }, () => openSocket({ host, port }).on('error', () => {}));
+  closing.push(() => fill.forEach((socket) => void socket.destroy()));
+  await sleep(50);
+  const unreached = connect({ host, port, token, handshakeMs: 100 });
+  await expect(unreached).rejects.toMatchObject({ code: 'HADAL_ERR_COMM', cause: { code: 'ETIMEDOUT' } });
 });
