@@ -29,7 +29,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { generator, newest } from './support/killed-run.mjs';
 
-const { canMakeNetworks, makeNetwork } = await import('../../test/support/network.ts');
+const { canMakeNetworks, makeNetwork } = await import('../../test/support/network.js');
 const cli = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 const faults = Number(process.argv[2] ?? 20);
@@ -90,17 +90,16 @@ class ElasticRun {
           '--node-rank',
           node,
           '--rendezvous',
-          `${network.hosts[0].address}:29500`,
+          `${network.hosts[0]?.address}:29500`,
         ]
       : ['--nproc', processes];
     const elastic = ['--max-restarts', 10 * faults, '--heartbeat-timeout', 3, '--round-timeout', 10];
     const args = [cli, 'launch', ...hosts, ...elastic, '--', ...train].map(String);
     const log = openSync(`${this.out}-${node}.log`, 'a');
-    const options = { env: { ...process.env, HADAL_TOKEN: token }, stdio: ['ignore', log, log] };
-    const [file, all] = network ? network.hosts[node].command(process.execPath, args) : [process.execPath, args];
-    const child = spawn(file, all, options);
-    this.#nodes[node] = child;
-    child.ended = new Promise((resolve) => child.on('close', (status, signal) => resolve(status ?? signal)));
+    const [file, all] = network?.hosts[node]?.command(process.execPath, args) ?? [process.execPath, args];
+    const child = spawn(file, all, { env: { ...process.env, HADAL_TOKEN: token }, stdio: ['ignore', log, log] });
+    const ended = new Promise((resolve) => child.on('close', (status, signal) => resolve(status ?? signal)));
+    this.#nodes[node] = Object.assign(child, { ended });
   }
 
   /** Lines of metrics.jsonl; the last may be cut off. */
@@ -143,7 +142,7 @@ class ElasticRun {
 /** Of the last update in a file of metrics, which is read often: its end is enough. */
 function newestLine(path) {
   if (!existsSync(path)) return undefined;
-  const file = openSync(path);
+  const file = openSync(path, 'r');
   const { size } = fstatSync(file);
   const end = Buffer.alloc(Math.min(size, 8192));
   const read = readSync(file, end, 0, end.length, size - end.length);
@@ -187,7 +186,7 @@ function* kindsOfFaults() {
 
 /** @returns what was done, and what mends it once the run goes on */
 function strike(run, kind) {
-  if (kind === 'cut network') {
+  if (network && kind === 'cut network') {
     const node = Math.floor(random() * processes);
     network.cut(node);
     const mend = () => network.mend(node);
@@ -195,9 +194,10 @@ function strike(run, kind) {
     return { where: `host ${node}`, mend };
   }
   const found = workers(run.out);
-  if (found.length === 0)
+  const struck = found[Math.floor(random() * found.length)];
+  if (struck === undefined)
     throw new Error(`expected processes that train, found none; ${run.last().step} updates are done`);
-  const { pid, host } = found[Math.floor(random() * found.length)];
+  const { pid, host } = struck;
   process.kill(pid, kind === 'SIGSTOP' ? 'SIGSTOP' : 'SIGKILL');
   return { where: host && `host ${host.split('-').at(-1)}`, mend: () => {} };
 }
