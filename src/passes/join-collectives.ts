@@ -13,12 +13,14 @@ interface Bucket {
 /**
  * Joins collectives in the order in which their tensors are ready. A call is made when it has `bucketBytes`, and at the
  * latest before its first result is read. What makes gradients ready (a sum over micro-batches, compression) moves up to
- * where it can run; where it needs the result of a call, to behind the next one, so that nobody waits for what has just begun.
+ * where it can run; where it needs the result of a call, to behind the next one, so that nobody waits for what has just begun. Behind the backward
+ * pass, whoever waits for one call waits for all: when the update of the weights begins, nothing of it can fail any more.
  *
  * @param bucketBytes - of the tensors given, or made where those are larger; a larger tensor is a call of its own
  */
 export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
-  const moving = new Set(graph.nodes.filter(({ op }) => op.join).concat(leadingNodes(graph)));
+  const afterBackward = nodesAfterBackward(graph);
+  const moving = new Set(graph.nodes.filter(({ op }) => op.join).concat(leadingNodes(graph, afterBackward)));
   if (moving.size === 0) return graph;
   const readers = readersIn([...moving]);
   const order: Node[] = [];
@@ -41,6 +43,9 @@ export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
     const bucket = buckets.get(key);
     buckets.delete(key);
     if (bucket) call(bucket);
+  };
+  const emitAll = () => {
+    for (const key of [...buckets.keys()]) emit(key);
   };
   const collect = (node: Node) => {
     const bytes = Math.max(bytesOf(node.inputs), bytesOf(node.outputs));
@@ -74,10 +79,14 @@ export function joinCollectives(graph: Graph, bucketBytes: number): Graph {
   for (const node of graph.nodes) if (node.op.isSource) place(node);
   for (const node of graph.nodes) {
     if (placed.has(node) || node.op.join) continue;
-    for (const { node: maker } of reads(node)) if (!placed.has(maker)) emit(keyOf(maker));
+    for (const { node: maker } of reads(node)) {
+      if (placed.has(maker)) continue;
+      if (afterBackward.has(node)) emitAll();
+      else emit(keyOf(maker));
+    }
     if (!placed.has(node)) place(node);
   }
-  for (const key of [...buckets.keys()]) emit(key);
+  emitAll();
 
   return rewrite(
     graph,
@@ -103,17 +112,23 @@ const bytesOf = (values: readonly (Value | null)[]): number =>
 const keyOf = ({ op, attrs, predicate }: Node): string =>
   `${op.name} ${predicate?.node.id ?? ''} ${op.join?.key(attrs)}`;
 
-/** What stands between the backward pass and a collective. */
-function leadingNodes(graph: Graph): Node[] {
-  const afterBackward = new Set<Node>();
+/** What is made of the backward pass's results, and none of it. */
+function nodesAfterBackward(graph: Graph): Set<Node> {
+  const found = new Set<Node>();
   for (const node of graph.nodes) {
-    if (node.isBackward || reads(node).some((value) => afterBackward.has(value.node))) afterBackward.add(node);
+    const follows = ({ node: maker }: Value) => maker.isBackward || found.has(maker);
+    if (!node.isBackward && reads(node).some(follows)) found.add(node);
   }
+  return found;
+}
+
+/** What stands between the backward pass and a collective. */
+function leadingNodes(graph: Graph, afterBackward: ReadonlySet<Node>): Node[] {
   const leads = new Set<Node>();
   for (const node of [...graph.nodes].reverse()) {
     if (node.op.join || leads.has(node)) for (const value of reads(node)) leads.add(value.node);
   }
   return [...afterBackward].filter(
-    (node) => leads.has(node) && !node.isBackward && !node.op.join && !node.predicate && node.queue === 'compute',
+    (node) => leads.has(node) && !node.op.join && !node.predicate && node.queue === 'compute',
   );
 }

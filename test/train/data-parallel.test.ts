@@ -160,6 +160,20 @@ it('gradients travel while the backward pass goes on, and after it where they ar
   }
 });
 
+it('has nothing left to wait for when the update of the weights begins, which a lost process then cannot cut off', async () => {
+  for (const kind of ['bf16', 'int8'] as const) {
+    const compression = { ...dist(0, 2).compression, kind };
+    const step = changed(stepConfig(2, seqLen), { compression }, 0, 2);
+    const result = await compileProgram({ model: tinyModel().toHuggingFace(), program: 'last', step, threads: 1 });
+    if (!('value' in result)) throw new Error(JSON.stringify(result));
+    const { instructions } = result.value;
+    const update = instructions.findIndex(({ op }) => op === 'adamw');
+    expect(update).toBeGreaterThan(0);
+    const later = instructions.slice(update).filter(({ queue }) => queue === 'communication');
+    expect(later.map(({ op }) => op)).toEqual([]);
+  }
+});
+
 it('calls the same collectives however many threads processes have, where what is recomputed was left open', async () => {
   const planned = async (threads: number, task: Pick<CompileTask, 'withinBytes' | 'candidate'>) => {
     const auto: StepConfig = { ...stepConfig(2, 64), activationCheckpointing: 'auto' };
