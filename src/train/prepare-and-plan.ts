@@ -47,10 +47,12 @@ export async function* prepareAndPlan(
   const { config, decisions } = fitted;
   const plans = planner.programs(stepConfigOf(config, dtype, together), fitted);
   plans.catch(() => {}); // reported where they are awaited
-  const prepared = yield* reported<PrepareEvent, PreparedRun>(
-    (onEvent, stop) =>
-      preparedTogether(kept.prepared, () => prepareRun(given, model.vocabSize, { signal: stop, onEvent }), together),
-    signal,
+  const prepared = yield* untilOver(together, signal, (ends) =>
+    reported<PrepareEvent, PreparedRun>(
+      (onEvent, stop) =>
+        preparedTogether(kept.prepared, () => prepareRun(given, model.vocabSize, { signal: stop, onEvent }), together),
+      ends,
+    ),
   );
   kept.prepared = prepared;
   await requireAgreement(together, 'data', dataClaims(prepared));
@@ -107,6 +109,21 @@ function requireRows({ batch, gradAccumulationSteps: parts }: TrainConfig, toget
     'HADAL_ERR_CONFIG',
     `[train] expected micro-batches (batch / gradAccumulationSteps) of at least a row for each of ${size} processes, got ${rows}; take a larger batch, fewer processes or fewer micro-batches`,
   );
+}
+
+/** Work that the end of the round interrupts, too: the others do not wait for minutes of it. The next round goes on with it. */
+async function* untilOver<E, T>(
+  { world }: Together,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal | undefined) => AsyncGenerator<E, T>,
+): AsyncGenerator<E, T> {
+  if (!world) return yield* work(signal);
+  try {
+    return yield* work(AbortSignal.any([world.signal, ...(signal ? [signal] : [])]));
+  } catch (error) {
+    world.signal.throwIfAborted();
+    throw error;
+  }
 }
 
 /** One process of each host prepares, the others open what it has made. */

@@ -1,5 +1,5 @@
 // Runs of several processes; the long forms are `npm run accept -- data-parallel` and `npm run accept -- elastic`.
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { World } from '../../src/dist/world.js';
 import type { StepEvent, TrainEvent } from '../../src/train/events.js';
@@ -128,6 +128,26 @@ describe('a run of several processes', () => {
     const { error } = await runRank(a, { ...folder.options(common), data: { sources: ['/nowhere/at-all.txt'] } });
     expect(error?.code).toBe('HADAL_ERR_IO');
     await expect(b.gather('with one that has left', null)).rejects.toThrow(/rank 0 .*has left/);
+  });
+
+  it('does not keep the others waiting for its preparation when one is lost', async () => {
+    const text = `${folder.options().out}.txt`;
+    writeFileSync(
+      text,
+      'Of this there is so much that tokenizing it takes far longer than a round waits.\n'.repeat(300_000),
+    );
+    const options = folder.options({ ...common, data: { sources: [text], cache: `${text}.cache` } });
+    await using local = await localWorlds(2, { timing: { nextRoundMs: 500 } });
+    const controller = new AbortController();
+    let rounds = 0;
+    const [a, b] = local.worlds as [World, World];
+    const first = runRank(a, options, { signal: controller.signal }, (event) => {
+      if (event.type !== 'prepare') return;
+      if (event.phase === 'program' && event.total === 0 && ++rounds === 2) controller.abort();
+      if (event.phase !== 'program' && rounds === 1 && !b.signal.aborted) local.lose(1);
+    });
+    const [told] = await Promise.all([first, runRank(b, options)]);
+    expect([rounds, told.error?.code]).toEqual([2, 'HADAL_ERR_ABORTED']);
   });
 
   it('goes on from memory when processes are lost, rank 0 among them, and others come', async () => {
