@@ -126,6 +126,7 @@ export class Stepper implements Disposable {
         if (this.tensors.has(slot)) continue;
         invariant(!offloaded || file, `slot '${slot}' is planned to lie in a file, there is none`);
         const taken = taking(earlier, { name: slot, shape, dtype });
+        if (taken) this.#isUsed = true;
         this.tensors.set(slot, taken ?? device.allocate(shape, dtype, { file: offloaded ? file : null }));
       }
     }

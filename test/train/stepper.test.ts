@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import type { Stepper } from '../../src/train/stepper.js';
+import { planPrograms } from '../../src/train/planning.js';
+import { Stepper } from '../../src/train/stepper.js';
 import { relativeNorm, roundTo } from '../support/compare.js';
 import { toFloats } from '../support/float-bytes.js';
-import { stepConfig, tinyBatch, tinyStepper, updateInputs } from './tiny.js';
+import { stepConfig, tinyBatch, tinyModel, tinyStepper, updateInputs } from './tiny.js';
 
 const weights = async (stepper: Stepper) =>
   new Map(
@@ -18,6 +19,17 @@ async function moments({ tensors }: Stepper): Promise<Float32Array> {
   const parts = await Promise.all(names.map((name) => (tensors.get(name) as Tensor).toFloat32()));
   return Float32Array.from(parts.flatMap((part) => [...part]));
 }
+
+it('begins with nothing of what tensors held that it took over', async () => {
+  const config = stepConfig(2, 16);
+  using run = await tinyStepper(config);
+  await run.stepper.update([tinyBatch(3, [16, 16], 16)], updateInputs(0));
+  const plans = await planPrograms(tinyModel(), config, { threads: 2, accumulates: false });
+  using next = new Stepper(run.device, tinyModel(), config, plans, null, run.stepper.tensors);
+  expect((await moments(next)).some((x) => x !== 0)).toBe(true);
+  await next.begin();
+  expect((await moments(next)).every((x) => x === 0)).toBe(true);
+});
 
 describe('an update', () => {
   it.each(['fp32', 'bf16', 'fp16', 'fp8'] as const)('learns a batch by heart in %s', async (dtype) => {
