@@ -36,7 +36,10 @@ function bundledLibraries(file, cxx, found = new Map()) {
 
 /** Writes the licence of a system's library, where it came from and where its source is. */
 function writeLibraryLicence(folder, name, file) {
-  const [owner = ''] = execFileSync('dpkg', ['-S', file], { encoding: 'utf8' }).split(': ');
+  // Where /lib is a link to /usr/lib, packages may still name their files by it.
+  const places = [file, file.replace(/^\/usr/, '')];
+  const [owner = ''] = spawnSync('dpkg', ['-S', ...places], { encoding: 'utf8' }).stdout.split(': ');
+  if (owner === '') throw new Error(`expected ${file} to be of a Debian package, found none`);
   const show = ['Package', 'Version', 'source:Package', 'source:Version'].map((field) => `\${${field}}`).join('|');
   const [line = ''] = execFileSync('dpkg-query', ['-W', `-f=${show}\n`, owner], { encoding: 'utf8' }).split('\n');
   const [binary = '', version, source, sourceVersion] = line.split('|');
