@@ -47,7 +47,7 @@ export async function runDoctor(json: boolean): Promise<void> {
   }
   printLine('\nEnvironment variables:');
   for (const { name, value, effect } of environment)
-    printLine(`  ${name.padEnd(18)}${value === null ? 'not set' : `= ${value}`}  (${effect})`);
+    printLine(`  ${name.padEnd(22)}${value === null ? 'not set' : `= ${value}`}  (${effect})`);
 }
 
 const leastNode = [20, 19] as const;
