@@ -137,7 +137,7 @@ describe('a run of several processes', () => {
       'Of this there is so much that tokenizing it takes far longer than a round waits.\n'.repeat(300_000),
     );
     const options = folder.options({ ...common, data: { sources: [text], cache: `${text}.cache` } });
-    await using local = await localWorlds(2, { timing: { nextRoundMs: 500 } });
+    await using local = await localWorlds(2, { timing: { nextRoundMs: 4000 } });
     const controller = new AbortController();
     let rounds = 0;
     const [a, b] = local.worlds as [World, World];
