@@ -39,7 +39,9 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 /** What a script starts in the end. */
 function started(script: string, env: Record<string, string>): { args: string[]; env: Record<string, string> } {
   const path = `${directory}:${process.env.PATH}`;
-  return JSON.parse(execFileSync('bash', ['--norc', '--noprofile', '-euc', script], { env: { PATH: path, ...env }, encoding: 'utf8' }));
+  return JSON.parse(
+    execFileSync('bash', ['--norc', '--noprofile', '-euc', script], { env: { PATH: path, ...env }, encoding: 'utf8' }),
+  );
 }
 
 /** Settings of the launcher that words and variables make, and the command behind it. */
