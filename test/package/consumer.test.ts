@@ -64,7 +64,7 @@ afterAll(() => rmSync(project, { recursive: true, force: true }));
 const published = [
   /^dist\/.+\.(?:js|d\.ts|d\.cts|json)$/,
   /^native\/.+\.(?:h|cpp|cu|cuh)$/,
-  /^prebuilds\/linux-(?:x64|arm64)\/(?:hadal\.glibc\.node|lib\w+\.so\.\d|licenses\/[\w.-]+\.txt)$/,
+  /^prebuilds\/linux-(?:x64|arm64)\/(?:hadal\.glibc\.node|hadal-gloo\.so|lib[\w-]+\.so\.[\d.]+|licenses\/[\w.-]+\.txt)$/,
   /^(?:CMakeLists\.txt|binding\.gyp|package\.json|scripts\/build-native\.mjs)$/,
   /^docs\/.+\.(?:md|json)$/,
   /^(?:CHANGELOG|README|README\.zh-CN)\.md$/,
