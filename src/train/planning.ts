@@ -29,14 +29,24 @@ export const candidatesOf = (plans: Plans): NonNullable<PlanOptions['candidates'
 
 /** Plans programs of a model, each once. */
 export class Planner implements AsyncDisposable {
-  readonly #pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
   readonly #plans = new Map<string, Promise<Plan>>();
 
-  /** @param threads - executor threads; workspaces depend on it */
+  readonly #pool: WorkerPool | null;
+  readonly #compile: (task: CompileTask) => Promise<Plan>;
+
+  /**
+   * @param threads - executor threads; workspaces depend on it
+   * @param compile - what plans a program; default: a thread of its own
+   */
   constructor(
     readonly model: Model,
     readonly threads: number,
-  ) {}
+    compile?: (task: CompileTask) => Promise<Plan>,
+  ) {
+    const pool = compile ? null : new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
+    this.#pool = pool;
+    this.#compile = compile ?? ((task) => (pool as WorkerPool).run<Plan>('compileProgram', task));
+  }
 
   /** @throws HadalError HADAL_ERR_CONFIG for sizes that kernels cannot count */
   plan(
@@ -56,7 +66,7 @@ export class Planner implements AsyncDisposable {
       ...(withinBytes === undefined ? {} : { withinBytes }),
       ...(candidate === undefined ? {} : { candidate }),
     };
-    const planned = this.#pool.run<Plan>('compileProgram', task);
+    const planned = this.#compile(task);
     planned.catch(() => {}); // reported where it is awaited
     this.#plans.set(key, planned);
     return planned;
@@ -85,8 +95,8 @@ export class Planner implements AsyncDisposable {
   }
 
   /** Ends it, whether done or not. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#pool[Symbol.asyncDispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool?.[Symbol.asyncDispose]();
   }
 }
 

@@ -12,11 +12,10 @@ import { BackingFile } from '../../src/runtime/backing-file.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { resolveTrainConfig } from '../../src/train/config.js';
 import { offloadedSlots, openOffloadFile } from '../../src/train/offload.js';
-import { planPrograms } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
 import { expectHadalError } from '../support/op-case.js';
 import { residentFileBytes } from '../support/resident.js';
-import { randomRows, stepConfig, tinyConfig, tinyStepper, updateInputs } from './tiny.js';
+import { planHere, randomRows, stepConfig, tinyConfig, tinyStepper, updateInputs } from './tiny.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'hadal-train-offload-'));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -83,7 +82,7 @@ describe.runIf(process.platform === 'linux')('training with offloaded state', ()
 
   it('has no more of it in memory than was planned', async () => {
     const config = { ...stepConfig(1, 16), offload: offloading(...names) };
-    const plans = await planPrograms(model, config, { threads: 2, accumulates: false });
+    const plans = await planHere(model, config, { threads: 2, accumulates: false });
     const slots = new Map(Object.values(plans).flatMap((plan) => plan.slots.map((slot) => [slot.name, slot])));
     const total = [...slots.values()]
       .filter(({ offloaded }) => offloaded)

@@ -1,10 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { planPrograms } from '../../src/train/planning.js';
 import { Stepper } from '../../src/train/stepper.js';
 import { relativeNorm, roundTo } from '../support/compare.js';
 import { toFloats } from '../support/float-bytes.js';
-import { stepConfig, tinyBatch, tinyModel, tinyStepper, updateInputs } from './tiny.js';
+import { planHere, stepConfig, tinyBatch, tinyModel, tinyStepper, updateInputs } from './tiny.js';
 
 const weights = async (stepper: Stepper) =>
   new Map(
@@ -24,7 +23,7 @@ it('begins with nothing of what tensors held that it took over', async () => {
   const config = stepConfig(2, 16);
   using run = await tinyStepper(config);
   await run.stepper.update([tinyBatch(3, [16, 16], 16)], updateInputs(0));
-  const plans = await planPrograms(tinyModel(), config, { threads: 2, accumulates: false });
+  const plans = await planHere(tinyModel(), config, { threads: 2, accumulates: false });
   using next = new Stepper(run.device, tinyModel(), config, plans, null, run.stepper.tensors);
   expect((await moments(next)).some((x) => x !== 0)).toBe(true);
   await next.begin();

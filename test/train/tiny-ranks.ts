@@ -1,11 +1,11 @@
 // Tiny models in training on several ranks of this process.
 import { type Batch, emptyBatch } from '../../src/data/batch.js';
 import type { DistConfig } from '../../src/optim/dist-config.js';
-import { Planner, type Plans } from '../../src/train/planning.js';
+import type { Plans } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
 import { Stepper } from '../../src/train/stepper.js';
 import { joinedDevices } from '../support/joined-devices.js';
-import { tinyModel } from './tiny.js';
+import { plannerHere, tinyModel } from './tiny.js';
 
 /** A rank without compression or shards. */
 export const dist = (rank: number, worldSize: number): DistConfig => ({
@@ -28,7 +28,7 @@ export async function tinyRanks(
   const joined = await joinedDevices(worldSize);
   const model = tinyModel();
   // All ranks run the same programs, but for what fills their shards.
-  await using planner = new Planner(model, 1);
+  const planner = plannerHere(model, 1);
   const shared = await planner.programs(config(0), { accumulates });
   const plans = await Promise.all(
     joined.devices.map(async (_, rank): Promise<Plans> => {

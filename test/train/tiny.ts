@@ -1,10 +1,12 @@
+import { HadalError } from '../../src/core/errors.js';
 import { batchFromRows } from '../../src/data/batch.js';
 import { modelFromConfig } from '../../src/models/families.js';
 import type { Model } from '../../src/models/model.js';
 import type { PrecisionDType } from '../../src/passes/narrow.js';
 import type { BackingFile } from '../../src/runtime/backing-file.js';
 import { openDevice } from '../../src/runtime/device.js';
-import { planPrograms } from '../../src/train/planning.js';
+import { compileProgram } from '../../src/train/compile-worker.js';
+import { Planner, type PlanOptions, type Plans } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
 import { defaultStepConfig } from '../../src/train/step-config.js';
 import { Stepper, type UpdateInputs } from '../../src/train/stepper.js';
@@ -67,11 +69,26 @@ interface TinyOptions {
   file?: BackingFile | null;
 }
 
+/** A planner of tiny models, for which a thread of its own takes longer to begin than to plan. */
+export const plannerHere = (model: Model, threads: number) =>
+  new Planner(model, threads, async (task) => {
+    const result = await compileProgram(task);
+    if ('value' in result) return result.value;
+    throw new HadalError(result.error.code, result.error.message);
+  });
+
+/** The programs of a run of a tiny model. */
+export const planHere = (
+  model: Model,
+  config: StepConfig,
+  { threads, ...options }: PlanOptions & { threads: number },
+): Promise<Plans> => plannerHere(model, threads).programs(config, options);
+
 /** A stepper on its own device, initialised. */
 export async function tinyStepper(config: StepConfig, options: TinyOptions = {}) {
   const { accumulates = false, threads = 2, model = tinyModel(), file = null } = options;
   const device = openDevice('cpu', { threads });
-  const plans = await planPrograms(model, config, { threads, accumulates });
+  const plans = await planHere(model, config, { threads, accumulates });
   const stepper = new Stepper(device, model, config, plans, file);
   await stepper.initialize(1);
   return {
