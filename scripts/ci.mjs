@@ -1,5 +1,6 @@
 // What .ci/run runs. Ends with the line `N passed, N failed[, N skipped]`, which counts tests and check steps.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -36,6 +37,13 @@ function runReported(title, script, args, variable, read) {
   add(succeeded || counts.failed > 0 ? counts : { ...counts, failed: 1 });
 }
 
+/** Builds while tests run, with what processors these leave idle. */
+async function buildBeside(script, ...args) {
+  const child = spawn(process.execPath, [script, ...args], { cwd: root, stdio: 'ignore' });
+  if (child.pid !== undefined) os.setPriority(child.pid, os.constants.priority.PRIORITY_LOW);
+  await once(child, 'exit');
+}
+
 function readVitest({ numPassedTests, numFailedTests, numPendingTests, numTodoTests }) {
   return { passed: numPassedTests, failed: numFailedTests, skipped: numPendingTests + numTodoTests };
 }
@@ -50,7 +58,9 @@ if (run('set-up', 'scripts/setup.mjs')) {
     add({ skipped: 1 });
   }
   runReported('static checks', 'scripts/check.mjs', ['--all'], 'HADAL_CHECK_REPORT', (counts) => counts);
+  const building = buildBeside('scripts/build-native.mjs', '--sanitize');
   runReported('tests', vitest, ['run'], 'HADAL_TEST_REPORT', readVitest);
+  await building; // if it failed, the next step says why
   runReported('tests under sanitizers', 'scripts/sanitize.mjs', [], 'HADAL_TEST_REPORT', readVitest);
 } else {
   add({ failed: 1 });
