@@ -1,13 +1,13 @@
 // The launcher, with processes that train nothing: what they write, what they are told, and how a run goes on and ends.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { withoutOption } from '../../src/cli/run-launch.js';
 import { launchSettings } from '../../src/dist/launcher-settings.js';
+import { freePort } from '../support/free-port.js';
 import { startRelay } from '../support/relay.js';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -83,14 +83,6 @@ const launch = (flags: string[], words: string[], env: NodeJS.ProcessEnv = {}): 
 const until = (): string[] => ['--steps', '1000000', '--until', join(directory, 'finish')];
 const finish = (): void => writeFileSync(join(directory, 'finish'), '');
 const once = (): string[] => ['--once', join(directory, 'once')];
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 test('processes know their places, and their lines their rank', async () => {
   const logs = join(directory, 'logs');

@@ -1,12 +1,12 @@
 // Worlds: of processes that another launcher started, and rounds as those of one process see them.
 import { execFile } from 'node:child_process';
-import { createServer } from 'node:net';
 import { promisify } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
 import type { StaticPlace } from '../../src/dist/environment.js';
 import { Rendezvous } from '../../src/dist/rendezvous.js';
 import { type JoinOptions, joinWorld, type World } from '../../src/dist/world.js';
 import { openDevice } from '../../src/runtime/device.js';
+import { freePort } from '../support/free-port.js';
 import { startRelay } from '../support/relay.js';
 import { localWorlds } from '../support/worlds.js';
 
@@ -16,14 +16,6 @@ const closing: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** Joins as torchrun or mpirun would have it, rank 0 hosting the run. */
 async function staticWorlds(size: number, options: JoinOptions = {}): Promise<World[]> {

@@ -1,7 +1,6 @@
 // A server and its workers as this process's own, over loopback; as processes of their own: parameter-server-processes.test.ts.
 
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { joinWorld } from '../../src/dist/world.js';
@@ -10,21 +9,13 @@ import type { TrainEvent } from '../../src/train/events.js';
 import type { TrainOptions } from '../../src/train/options.js';
 import { serve } from '../../src/train/parameter-server-serve.js';
 import { work } from '../../src/train/parameter-server-work.js';
+import { freePort } from '../support/free-port.js';
 import { eventsOf, RunFolder, runAll } from './runs.js';
 
 const folder = new RunFolder();
 afterAll(() => folder.remove());
 
 const token = 'a token of the tests alone';
-
-/** A port that is free now. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function all(events: AsyncGenerator<TrainEvent>): Promise<TrainEvent[]> {
   const found: TrainEvent[] = [];

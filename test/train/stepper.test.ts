@@ -4,6 +4,7 @@ import { Stepper } from '../../src/train/stepper.js';
 import { relativeNorm, roundTo } from '../support/compare.js';
 import { toFloats } from '../support/float-bytes.js';
 import { planHere, stepConfig, tinyBatch, tinyModel, tinyStepper, updateInputs } from './tiny.js';
+import { joinRows } from './tiny-ranks.js';
 
 const weights = async (stepper: Stepper) =>
   new Map(
@@ -97,7 +98,7 @@ describe('an update', () => {
       using whole = await tinyStepper(stepConfig(lengths.length, 16, dtype));
       using parts = await tinyStepper(stepConfig(1, 16, dtype), { accumulates: true });
       const rows = lengths.map((length, i) => tinyBatch(i, [length], 16));
-      const one = await whole.stepper.update([join(rows)], updateInputs(0));
+      const one = await whole.stepper.update([joinRows(rows)], updateInputs(0));
       const sum = await parts.stepper.update(rows, updateInputs(0));
       expect(Math.abs(sum.loss / one.loss - 1)).toBeLessThan(1e-5);
       expect(Math.abs(sum.gradNorm / one.gradNorm - 1)).toBeLessThan(1e-2);
@@ -116,7 +117,7 @@ describe('an update', () => {
       using parts = await tinyStepper(stepConfig(1, 16), { accumulates: true });
       for (let step = 0; step < 2; step++) {
         const rows = lengths.map((length, i) => tinyBatch(100 * step + i, [length], 16));
-        const joined = join(rows);
+        const joined = joinRows(rows);
         const one = await whole.stepper.update([joined], updateInputs(step));
         const sum = await parts.stepper.update(rows, updateInputs(step));
         for (const key of ['loss', 'mtpLoss', 'balanceLoss', 'gradNorm', 'expertImbalance'] as const) {
@@ -167,25 +168,3 @@ describe('an update', () => {
     await expect(run.stepper.update([batch], updateInputs(0))).rejects.toThrow(/\[embedding\].*61.*op 'embedding'/);
   });
 });
-
-function join(rows: ReturnType<typeof tinyBatch>[]): ReturnType<typeof tinyBatch> {
-  const first = rows[0] as ReturnType<typeof tinyBatch>;
-  const flat = (pick: (batch: typeof first) => Int32Array) => Int32Array.from(rows.flatMap((row) => [...pick(row)]));
-  const total = (pick: (batch: typeof first) => number) => rows.reduce((sum, row) => sum + pick(row), 0);
-  return {
-    batch: rows.length,
-    seqLen: first.seqLen,
-    tokens: flat((b) => b.tokens),
-    docIds: flat((b) => b.docIds),
-    positions: flat((b) => b.positions),
-    labels: flat((b) => b.labels),
-    mtpTokens: [flat((b) => b.mtpTokens[0] as Int32Array)],
-    mtpLabels: [flat((b) => b.mtpLabels[0] as Int32Array)],
-    counts: {
-      tokens: total((b) => b.counts.tokens),
-      labels: total((b) => b.counts.labels),
-      mtpLabels: [total((b) => b.counts.mtpLabels[0] ?? 0)],
-      sequences: total((b) => b.counts.sequences),
-    },
-  };
-}
