@@ -125,6 +125,13 @@ struct Contract {
         [](const void* params) -> const char* { return static_cast<const P*>(params)->check(); }              \
   }
 
+// What device code reports of bad data: the first report of a step stands.
+struct Fault {
+  int32_t isRaised;     // 0 or 1
+  int32_t instruction;  // which one of the program reported it
+  int64_t numbers[3];   // what the kernel's explain() makes a message of
+};
+
 // What a kernel may use beside its buffers. A kernel that finds bad data (an id out of range) calls fail() and returns
 // or goes on harmlessly; the executor ends the step with the message.
 struct RunContext {
@@ -132,7 +139,14 @@ struct RunContext {
   int64_t workspaceBytes = 0;
   int threads = 1;
   ProcessGroups groups{};
-  char message[256] = {};
+  // On a GPU: where work is put; an int32 there that says 0 where the instruction is to do nothing, or null; where device code
+  // reports bad data, and as which instruction; how many multiprocessors there are.
+  void* stream = nullptr;
+  const int32_t* predicate = nullptr;
+  Fault* fault = nullptr;
+  int32_t instruction = 0;
+  int32_t processors = 1;
+  char message[512] = {};
   std::atomic<bool> failed{false};
 
   template <class... Args>
@@ -141,13 +155,15 @@ struct RunContext {
   }
 };
 
-enum class Isa : int32_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
+enum class Isa : int32_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3, cuda = 4 };
 
 struct KernelEntry {
   const Contract* contract;
   Isa isa;
   void (*run)(const void* params, void* const* buffers, RunContext& context);
   int64_t (*workspaceBytes)(const void* params, int threads);  // may be null
+  // Fails with the message for what device code reported; null where it reports nothing.
+  void (*explain)(const void* params, const Fault& fault, RunContext& context);
 };
 
 }  // namespace hadal
@@ -163,7 +179,8 @@ struct KernelEntry {
       },                                                                                 \
       [](const void* params, int threads) -> int64_t {                                   \
         return workspaceFunction(*static_cast<const P*>(params), threads);               \
-      }};
+      },                                                                                 \
+      nullptr};
 #define HADAL_KERNEL(symbol, P, runFunction)                                             \
   __attribute__((section("hadal_kernels"), used,                                         \
                  aligned(8))) static constinit const ::hadal::KernelEntry symbol##Entry{ \
@@ -171,4 +188,18 @@ struct KernelEntry {
       [](const void* params, void* const* buffers, ::hadal::RunContext& context) {       \
         runFunction(*static_cast<const P*>(params), buffers, context);                   \
       },                                                                                 \
-      nullptr};
+      nullptr, nullptr};
+// A kernel on a GPU whose device code may report a fault: `explain` is void(const P&, const Fault&, RunContext&).
+#define HADAL_KERNEL_WITH_FAULTS(symbol, P, runFunction, workspaceFunction, explainFunction) \
+  __attribute__((section("hadal_kernels"), used,                                             \
+                 aligned(8))) static constinit const ::hadal::KernelEntry symbol##Entry{     \
+      &symbol, ::hadal::Isa::HADAL_ISA,                                                      \
+      [](const void* params, void* const* buffers, ::hadal::RunContext& context) {           \
+        runFunction(*static_cast<const P*>(params), buffers, context);                       \
+      },                                                                                     \
+      [](const void* params, int threads) -> int64_t {                                       \
+        return workspaceFunction(*static_cast<const P*>(params), threads);                   \
+      },                                                                                     \
+      [](const void* params, const ::hadal::Fault& fault, ::hadal::RunContext& context) {    \
+        explainFunction(*static_cast<const P*>(params), fault, context);                     \
+      }};

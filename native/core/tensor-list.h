@@ -23,7 +23,8 @@ HADAL_INLINE const char* checkListDTypes(int64_t tensors, const DType* dtype) {
 template <class Params>
 HADAL_INLINE const char* checkUpdate(const Params& p) {
   if (const char* wrong = checkTensorList(p.tensors, p.count)) return wrong;
-  for (const DType* dtypes : {p.dtype, p.gradDtype, p.momentDtype, p.copyDtype})
+  const DType* const lists[] = {p.dtype, p.gradDtype, p.momentDtype, p.copyDtype};
+  for (const DType* dtypes : lists)
     if (const char* wrong = checkListDTypes(p.tensors, dtypes)) return wrong;
   return nullptr;
 }
