@@ -156,9 +156,16 @@ __device__ __forceinline__ void multiplyAdd<F16>(float (&d)[4], const uint32_t (
 
 // ---- Launches
 
+// What decides on the device whether a kernel does anything: not where the predicate says 0, and not after a fault, so that a
+// step with bad data leaves parameters as they were.
+struct Gate {
+  const int32_t* predicate;
+  const Fault* fault;
+};
+
 template <auto body, int threads, int blocksPerProcessor, class... Args>
-__global__ void __launch_bounds__(threads, blocksPerProcessor) entry(const int32_t* predicate, Args... args) {
-  if (predicate && *predicate == 0) return;
+__global__ void __launch_bounds__(threads, blocksPerProcessor) entry(Gate gate, Args... args) {
+  if ((gate.predicate && *gate.predicate == 0) || gate.fault->isRaised) return;
   body(args...);
 }
 
@@ -180,7 +187,7 @@ void launch(RunContext& context, Grid grid, Args... args) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.sharedBytes));
   if (error == cudaSuccess) {
     kernel<<<dim3(grid.x, grid.y, grid.z), threads, grid.sharedBytes, static_cast<cudaStream_t>(context.stream)>>>(
-        context.predicate, args...);
+        Gate{context.predicate, context.fault}, args...);
     error = cudaGetLastError();
   }
   if (error != cudaSuccess)
