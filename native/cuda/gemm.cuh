@@ -6,6 +6,7 @@
 //   gemm::Sums<Tile> sums;
 //   gemm::multiply<Tile, Bf16, transposeA, transposeB>(s, {a, strideA}, {b, strideB}, {m, n, kBegin, kEnd}, row, column, sums);
 //   sums.forEach([&](int i, int j, float& x, float& y) { … });                // c[row + i][column + j] and [column + j + 1]
+//   gemm::store<Tile>(s, sums, {c, n, dtypeC}, {m, n, kBegin, kEnd}, row, column);   // or: plain c, or c = sums + addend
 //
 // - A factor is the address of op(x)'s element (0, 0) and the stride between the rows in which it is stored: element (i, j) lies
 //   at data[i·stride + j], or at data[j·stride + i] where it is transposed. The kernel may compute addresses and sizes on the device
@@ -17,7 +18,7 @@
 // - All threads of the block call multiply together; shared memory is free for other uses when it returns.
 // - A number's bits depend on its terms and [kBegin, kEnd) alone, not on the tile: terms are added in their order, 16 at a time.
 //
-// multiplyFp32 is the same in fp32 arithmetic (FMA, no tensor cores), for factors of any dtypes, told at run time.
+// multiplyFp32 and its store are the same in fp32 arithmetic (FMA, no tensor cores), for factors of any dtypes, told at run time.
 #pragma once
 #include "cuda/launch.cuh"
 
@@ -45,7 +46,7 @@ struct Tile {
   static constexpr int rows = rowsOfTile, columns = columnsOfTile, depth = depthOfStep, stages = stagesOfCopies;
   static constexpr int threads = warpsDown * warpsAcross * warpSize;
   // For launch(): leaves the compiler as many registers as the sums ask for.
-  static constexpr int blocksPerProcessor = 2;
+  static constexpr int blocksPerProcessor = rows * columns < 128 * 128 ? 3 : 2;
   static constexpr int across = warpsAcross;
   static constexpr int warpRows = rows / warpsDown, warpColumns = columns / warpsAcross;
   // Products of 16 × 8 that a warp sums.
@@ -230,6 +231,101 @@ __device__ __forceinline__ void multiply(SharedOf<Tile>& memory, Factor<T> a, Fa
   __syncthreads();
 }
 
+// ---- Where sums go
+
+// c[row][column] lies at c[row·stride + column]; an addend, where there is one, at addend[row·addendStride + column] (stride 0:
+// one row for all). The addend may be c itself.
+struct Output {
+  void* c;
+  int64_t stride;
+  DType dtypeC;
+  const void* addend = nullptr;
+  int64_t addendStride = 0;
+  DType dtypeAddend = DType::fp32;
+};
+
+// Calls f with a number of the dtype's storage, on the device.
+template <class F>
+__device__ __forceinline__ void withType(DType dtype, F&& f) {
+  if (dtype == DType::fp32) {
+    f(float{});
+  } else if (dtype == DType::bf16) {
+    f(Bf16{});
+  } else {
+    f(F16{});
+  }
+}
+
+// Four numbers of c side by side, of which `count` exist.
+__device__ __forceinline__ void storeFour(const Output& out, int64_t row, int64_t column, int count, float (&x)[4]) {
+  if (out.addend) {
+    withType(out.dtypeAddend, [&](auto zero) {
+      using T = decltype(zero);
+      const T* from = static_cast<const T*>(out.addend) + row * out.addendStride + column;
+      if (count >= 4 && reinterpret_cast<uintptr_t>(from) % sizeof(Pack<T, 4>) == 0) {
+        const auto four = *reinterpret_cast<const Pack<T, 4>*>(from);
+#pragma unroll
+        for (int j = 0; j < 4; j++) x[j] += toFloat(four.at[j]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++) x[j] += j < count ? toFloat(from[j]) : 0.0f;
+      }
+    });
+  }
+  withType(out.dtypeC, [&](auto zero) {
+    using T = decltype(zero);
+    T* to = static_cast<T*>(out.c) + row * out.stride + column;
+    if (count >= 4 && reinterpret_cast<uintptr_t>(to) % sizeof(Pack<T, 4>) == 0) {
+      Pack<T, 4> four;
+#pragma unroll
+      for (int j = 0; j < 4; j++) four.at[j] = fromFloat<T>(x[j]);
+      *reinterpret_cast<Pack<T, 4>*>(to) = four;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+        if (j < count) to[j] = fromFloat<T>(x[j]);
+    }
+  });
+}
+__device__ __forceinline__ int countOf(int64_t left) { return left < 4 ? static_cast<int>(left) : 4; }
+
+// Sums of 16 rows of every warp, on their way from the order of mma.sync to whole rows. 8 floats between rows let the 4 rows that
+// half a warp writes at once fall into different banks.
+template <class Tile>
+struct alignas(128) Band {
+  static constexpr int rows = 16 * Tile::rows / Tile::warpRows;
+  float at[rows][Tile::columns + 8];
+};
+
+// c (+ addend), its rows and columns within the sizes; by all threads of the block.
+template <class Tile>
+__device__ __forceinline__ void store(SharedOf<Tile>& memory, const Sums<Tile>& sums, const Output& out, Sizes sizes,
+                                      int64_t row, int64_t column) {
+  static_assert(sizeof(Band<Tile>) <= sizeof(SharedOf<Tile>));
+  auto& band = *reinterpret_cast<Band<Tile>*>(memory.bytes);
+  const int y = warpId() / Tile::across * 16 + laneId() / 4;
+  const int x = warpId() % Tile::across * Tile::warpColumns + laneId() % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < Tile::down; i++) {
+#pragma unroll
+    for (int j = 0; j < Tile::wide; j++) {
+      *reinterpret_cast<Pack<float, 2>*>(&band.at[y][x + 8 * j]) = {{sums.at[i][j][0], sums.at[i][j][1]}};
+      *reinterpret_cast<Pack<float, 2>*>(&band.at[y + 8][x + 8 * j]) = {{sums.at[i][j][2], sums.at[i][j][3]}};
+    }
+    __syncthreads();
+    for (int place = static_cast<int>(threadIdx.x); place < Band<Tile>::rows * Tile::columns / 4;
+         place += Tile::threads) {
+      const int down = place / (Tile::columns / 4), across = place % (Tile::columns / 4) * 4;
+      const int64_t atRow = row + down / 16 * Tile::warpRows + 16 * i + down % 16, atColumn = column + across;
+      if (atRow >= sizes.m || atColumn >= sizes.n) continue;
+      const auto four = *reinterpret_cast<const Pack<float, 4>*>(&band.at[down][across]);
+      float numbers[4] = {four.at[0], four.at[1], four.at[2], four.at[3]};
+      storeFour(out, atRow, atColumn, countOf(sizes.n - atColumn), numbers);
+    }
+    __syncthreads();
+  }
+}
+
 // ---- Factors of any dtypes, in fp32 arithmetic
 
 // `isTransposed` and dtype are looked at when a tile is loaded, 8 numbers a thread at a time for 1024 multiplications.
@@ -307,13 +403,7 @@ __device__ __forceinline__ void loadFp32(float (&x)[span / 16], AnyFactor from, 
       x[i] = at < end && term < kEnd ? toFloat(data[index]) : 0.0f;
     }
   };
-  if (from.dtype == DType::fp32) {
-    load(float{});
-  } else if (from.dtype == DType::bf16) {
-    load(Bf16{});
-  } else {
-    load(F16{});
-  }
+  withType(from.dtype, load);
 }
 template <int span>
 __device__ __forceinline__ void storeFp32(const float (&x)[span / 16], float (*to)[span + 4], bool isTermContiguous) {
@@ -372,6 +462,22 @@ __device__ __forceinline__ void multiplyFp32(SharedFp32<Tile>& s, AnyFactor a, A
     if (!isLast) store(buffer);
   }
   __syncthreads();
+}
+
+template <class Tile>
+__device__ __forceinline__ void store(SharedFp32<Tile>&, const SumsFp32<Tile>& sums, const Output& out, Sizes sizes,
+                                      int64_t row, int64_t column) {
+  const int down = static_cast<int>(threadIdx.x) / 16, across = static_cast<int>(threadIdx.x) % 16;
+#pragma unroll
+  for (int i = 0; i < Tile::down; i++) {
+#pragma unroll
+    for (int j = 0; j < Tile::wide; j += 4) {
+      const int64_t atRow = row + sums.placeOf(i, down), atColumn = column + sums.placeOf(j, across);
+      if (atRow >= sizes.m || atColumn >= sizes.n) continue;
+      float numbers[4] = {sums.at[i][j], sums.at[i][j + 1], sums.at[i][j + 2], sums.at[i][j + 3]};
+      storeFour(out, atRow, atColumn, countOf(sizes.n - atColumn), numbers);
+    }
+  }
 }
 
 // ---- Which tile a block takes
