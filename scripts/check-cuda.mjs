@@ -1,40 +1,58 @@
-// Compiles the CUDA sources for the GPUs that are supported, with every warning an error. Nothing runs: that takes a GPU.
-// Prints `skipped: …` where nvcc is not installed.
-import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+// Static gates of the CUDA sources: they compile for every GPU without a warning, and their kernels keep their budgets
+// (native/cuda/budgets.json), do not spill, use no local memory, and are made of tensor-core instructions where they multiply
+// matrices. Nothing runs: that takes a GPU. Prints `skipped: …` where nvcc is not installed.
+// --write makes the budgets anew; --table prints the kernels as a table; names of families (`rms-norm`) restrict it to these.
+
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { budgetsFile, budgetsOf, budgetsText, familyOf, readBudgets } from './cuda/budgets.mjs';
+import { compileAll, cudaSources, kernelsOn } from './cuda/compile.mjs';
+import { complaintsOf } from './cuda/gates.mjs';
+import { launchedShared } from './cuda/launches.mjs';
+import { opcodes, probedOpcodes } from './cuda/opcodes.mjs';
+import { kernelTable } from './cuda/table.mjs';
+import { architectures, budgeted, findToolkit, root } from './cuda/toolkit.mjs';
 
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-/** A100; H100 and H200; B200 and its family. The last needs CUDA 12.9. */
-const architectures = ['80', '90', '100f'];
+/** The numbers of instructions are this assembler's: asked once of each. */
+function checkOpcodes(toolkit) {
+  const state = createHash('sha256')
+    .update(JSON.stringify([toolkit.version, opcodes, budgeted]))
+    .digest('hex');
+  const stamp = path.join(root, 'build/cuda/opcodes.stamp');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === state) return [];
+  const wrong = budgeted.flatMap((code) =>
+    Object.entries(probedOpcodes(toolkit.ptxas, code))
+      .filter(([name, found]) => !found.includes(opcodes[name]))
+      .map(([name, found]) => {
+        const probed = found.map((number) => `0x${number.toString(16)}`).join(', ');
+        return `${name} on ${code} is expected to be 0x${opcodes[name].toString(16)}; the assembler writes one of ${probed}`;
+      }),
+  );
+  if (wrong.length === 0) {
+    mkdirSync(path.dirname(stamp), { recursive: true });
+    writeFileSync(stamp, state);
+  }
+  return wrong;
+}
 
-const sources = readdirSync(path.join(root, 'native/cuda')).filter((name) => name.endsWith('.cu'));
-const nvcc = ['nvcc', '/usr/local/cuda/bin/nvcc'].find((file) => !spawnSync(file, ['--version']).error);
-if (nvcc === undefined) console.log('skipped: nvcc is not installed');
+const toolkit = findToolkit();
+if (toolkit === null) console.log('skipped: nvcc is not installed');
 else {
-  const folder = mkdtempSync(path.join(tmpdir(), 'hadal-cuda-'));
-  const codes = architectures.flatMap((one) => ['-gencode', `arch=compute_${one},code=sm_${one}`]);
-  const flags = ['-std=c++20', '-O3', '--Werror', 'all-warnings', '-Xcompiler', '-Wall,-Wextra', '-Inative', ...codes];
-  /** @param {string} source @returns {Promise<boolean>} */
-  const compile = (source) =>
-    new Promise((resolve) => {
-      const files = ['-c', path.join('native/cuda', source), '-o', path.join(folder, `${source}.o`)];
-      const child = spawn(nvcc, [...flags, ...files], { cwd: root, stdio: 'inherit' });
-      child.on('close', (status) => resolve(status === 0));
-    });
-  const waiting = [...sources];
-  let failures = 0;
-  const work = async () => {
-    for (let source = waiting.pop(); source !== undefined; source = waiting.pop()) {
-      if (await compile(source)) continue;
-      console.error(`${source} does not compile`);
-      failures += 1;
-    }
-  };
-  await Promise.all(Array.from({ length: availableParallelism() }, work));
-  rmSync(folder, { recursive: true });
-  console.log(`${sources.length - failures} of ${sources.length} CUDA sources compile`);
-  if (failures > 0) process.exitCode = 1;
+  const wanted = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+  const sources = cudaSources().filter((source) => wanted.length === 0 || wanted.includes(familyOf(source)));
+  const { compiled, failures } = await compileAll(toolkit, sources);
+  const launched = launchedShared();
+  if (process.argv.includes('--write'))
+    writeFileSync(budgetsFile, budgetsText(budgetsOf(compiled, readBudgets(), launched)));
+  const budgets = readBudgets();
+  const complaints = [...failures, ...checkOpcodes(toolkit), ...complaintsOf(compiled, budgets, launched)];
+  for (const complaint of complaints) console.error(complaint);
+  if (process.argv.includes('--table')) console.log(kernelTable(compiled, budgets));
+  const kernels = compiled.reduce((count, one) => count + kernelsOn(one, budgeted[0]).length, 0);
+  console.log(
+    `${compiled.length} of ${sources.length} CUDA sources compile for ${architectures.join(', ')}; ` +
+      `${kernels} kernels, ${complaints.length} complaints`,
+  );
+  if (complaints.length > 0) process.exitCode = 1;
 }

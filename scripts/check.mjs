@@ -37,7 +37,7 @@ const steps = [
     command: [...script('build-native.mjs'), '--arch', 'arm64'],
     needs: 'aarch64-linux-gnu-g++',
   },
-  { name: 'CUDA compiles', command: script('check-cuda.mjs') },
+  { name: 'CUDA: kernels compile and keep their budgets', command: script('check-cuda.mjs') },
   { name: 'attw: types of the package', command: tool('attw', '--pack', '.', '--profile', 'esm-only') },
 ];
 

@@ -1,0 +1,84 @@
+// What kernels must be like, judged from their machine code. Every gate is a sentence that names the kernel.
+import { familyOf } from './budgets.mjs';
+import { occupancy } from './occupancy.mjs';
+import { budgeted } from './toolkit.mjs';
+
+/**
+ * Kernels whose work is products of matrices of 16-bit numbers: these must be made of the tensor cores' instructions, fed
+ * from shared memory by ldmatrix, which copies fill that go on beside them.
+ */
+export const multiplies = [/^attention::(?:forward|backward)\w*</, /^(?:gemm|matmul|grouped_matmul)::multiply\w*</];
+const has16BitNumbers = /\b(?:Bf16|F16)\b/;
+const tensorCore = ['HMMA', 'LDSM', 'LDGSTS'];
+const localMemory = ['LDL', 'STL'];
+const sharedMemory = ['LDS', 'STS', 'LDSM', 'LDGSTS'];
+
+const fix = 'run `node scripts/check-cuda.mjs --write` and review the difference';
+
+/** @param {string} code @returns {code is typeof budgeted[number]} */
+const isBudgeted = (code) => budgeted.some((one) => one === code);
+
+const has = (counts, opcode) => (counts?.[opcode] ?? 0) > 0;
+
+/**
+ * @param {readonly import('./compile.mjs').Compiled[]} compiled
+ * @param {import('./budgets.mjs').Budgets} budgets
+ * @param {import('./budgets.mjs').Launched} [launched]
+ * @returns {string[]} complaints
+ */
+export function complaintsOf(compiled, budgets, launched = new Map()) {
+  return compiled.flatMap(({ source, kernels }) => {
+    const family = budgets[familyOf(source)] ?? {};
+    const names = new Set(Object.values(kernels).flatMap((ofCode) => ofCode.map(({ name }) => name)));
+    const gone = Object.keys(family).filter((name) => !names.has(name));
+    return [
+      ...Object.entries(kernels).flatMap(([code, ofCode]) =>
+        ofCode.flatMap((kernel) => {
+          const budget = family[kernel.name];
+          const kept = isBudgeted(code) ? budgetComplaints(kernel, code, budget, launched) : [];
+          return [...codeComplaints(kernel), ...kept].map((what) => `${kernel.name} on ${code} ${what}`);
+        }),
+      ),
+      ...gone.map((name) => `${name} has a budget, but ${source} has no such kernel any more; ${fix}`),
+    ];
+  });
+}
+
+/** @param {import('./compile.mjs').MachineKernel} kernel */
+function codeComplaints({ name, spills, stack, staticShared, counts }) {
+  const said = [];
+  if (spills > 0) said.push(`spills registers: ${spills} bytes`);
+  if (stack > 0) said.push(`has a stack of ${stack} bytes a thread`);
+  if (staticShared > 0) said.push(`has ${staticShared} bytes of static shared memory; all of it is to be dynamic`);
+  if (!counts) return said;
+  for (const opcode of localMemory)
+    if (has(counts, opcode)) said.push(`uses local memory: ${counts[opcode]} instructions ${opcode}`);
+  if (has16BitNumbers.test(name) && multiplies.some((pattern) => pattern.test(name)))
+    for (const opcode of tensorCore)
+      if (!has(counts, opcode)) said.push(`multiplies matrices, but has no instruction ${opcode}`);
+  return said;
+}
+
+/**
+ * @param {import('./compile.mjs').MachineKernel} kernel @param {typeof budgeted[number]} code
+ * @param {import('./budgets.mjs').Budget | undefined} budget @param {import('./budgets.mjs').Launched} launched
+ */
+function budgetComplaints({ name, threads, registers, counts }, code, budget, launched) {
+  const on = budget?.on[code];
+  if (!on) return [`has no budget in native/cuda/budgets.json; ${fix}`];
+  const { sharedBytes } = budget;
+  const said = [];
+  if (registers > on.registers) said.push(`takes ${registers} registers a thread, ${on.registers} are its budget`);
+  if (threads !== budget.threads)
+    said.push(`has blocks of ${threads} threads, ${budget.threads} in its budget; ${fix}`);
+  if (sharedBytes === 0 && sharedMemory.some((opcode) => has(counts, opcode)))
+    said.push(
+      `uses shared memory, of which its budget knows nothing: give the most it is launched with as sharedBytes`,
+    );
+  const most = launched.get(name) ?? 0;
+  if (most > sharedBytes) said.push(`is launched with ${most} bytes of shared memory, ${sharedBytes} are its budget`);
+  const { blocks, warps } = occupancy(code, { threads, registers, shared: sharedBytes });
+  if (blocks === 0) said.push(`cannot be launched: ${threads} threads, ${registers} registers, ${sharedBytes} bytes`);
+  else if (warps < on.warps) said.push(`leaves a multiprocessor ${warps} warps, ${on.warps} in its budget`);
+  return said;
+}

@@ -1,0 +1,2 @@
+/** @returns {import('./budgets.mjs').Launched} */
+export const launchedShared = () => new Map();
