@@ -30,7 +30,7 @@ export async function timeGraph(
   inputs: Readonly<Record<string, BenchInput>>,
   { seconds, onReady }: Effort,
 ): Promise<InstructionTime[][]> {
-  const program = device.load(compile(graph, device.threads, { isOffloaded: offloadedIn(inputs) }));
+  const program = device.load(compile(graph, device.target, { isOffloaded: offloadedIn(inputs) }));
   using file = program.slots.some(({ offloaded }) => offloaded) ? new BackingFile(tmpdir()) : null;
   const slots: Record<string, Tensor> = {};
   try {
@@ -70,6 +70,6 @@ async function fillSlots(
       graph.update(name, randomFill(key, shape, dtype, { stream, distribution: 'normal', mean, std }));
     }
   }
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   await device.run([{ program, slots, inputs: { key: Int32Array.of(1, 2) } }]);
 }

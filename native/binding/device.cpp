@@ -3,12 +3,14 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstring>
+#include <stdexcept>
 
 #include "binding/process-group.h"
 #include "binding/program.h"
 #include "binding/storage.h"
 #include "core/affinity.h"
+#include "core/backend.h"
+#include "core/cpu-executor.h"
 
 namespace hadal {
 
@@ -23,8 +25,10 @@ struct DeviceHandle::Task {
   std::atomic<bool> delivered{false};  // on its way to settle()
 };
 
-DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info)
-    : ObjectWrap(info), environment_(&environmentOf(info.Env())) {
+namespace {
+
+// (threads: number, pinThreads?: boolean)
+std::unique_ptr<Executor> openProcessor(const Napi::CallbackInfo& info) {
   const int threads = info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : 0;
   if (threads < 1 || threads > 1024) throw Napi::TypeError::New(info.Env(), "[native] expected 1 to 1024 threads");
   const std::string got = ", got " + std::to_string(threads);
@@ -40,7 +44,28 @@ DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info)
       throw Napi::Error::New(info.Env(), "[device] expected at most " + std::to_string(processors.size()) +
                                              " pinned threads (the processors this process may use)" + got);
   }
-  executor_ = std::make_unique<Executor>(threads, std::move(processors));
+  return std::make_unique<CpuExecutor>(threads, std::move(processors));
+}
+
+// (backend: string, index: number)
+std::unique_ptr<Executor> openOn(const Napi::CallbackInfo& info) {
+  const std::string name = info[0].As<Napi::String>();
+  std::string why;
+  const Backend* backend = findBackend(name, why);
+  if (!backend || !backend->open) throw Napi::Error::New(info.Env(), "[device] " + why);
+  try {
+    return backend->open(info[1].IsNumber() ? info[1].As<Napi::Number>().Int32Value() : 0);
+  } catch (const std::runtime_error& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
+}  // namespace
+
+DeviceHandle::DeviceHandle(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), environment_(&environmentOf(info.Env())) {
+  tagAs<DeviceHandle>(info);
+  executor_ = info[0].IsString() ? openOn(info) : openProcessor(info);
   callback_ = Callback::New(info.Env(), "hadal step", 0, 1, this);
   callback_.Unref(info.Env());
   environment_->devices.insert(this);
@@ -140,13 +165,13 @@ Napi::Value DeviceHandle::run(const Napi::CallbackInfo& info) {
     }
     const std::string wrong = entry.program->checkBindings(entry.bindings);
     if (!wrong.empty()) throw Napi::Error::New(env, "[native] " + wrong);
-    if (entry.program->threads() != executor_->threads())
-      throw Napi::Error::New(env, "[native] the program is for another number of threads");
+    if (entry.program->threads() != executor_->threads() || entry.program->backend() != executor_->backend())
+      throw Napi::Error::New(env, "[native] the program is for another device, or number of threads");
     if (arena->bytes() < entry.program->arenaBytes()) throw Napi::Error::New(env, "[native] the arena is too small");
     schedule.push_back(std::move(entry));
   }
   task->work = [executor = executor_.get(), schedule = std::move(schedule), arena, profile = task->profile] {
-    return executor->run(schedule, arena->data(), profile);
+    return executor->run(schedule, arena, profile);
   };
   return post(task.release());
 }
@@ -162,19 +187,11 @@ Napi::Value DeviceHandle::transfer(const Napi::CallbackInfo& info, bool toScript
   auto task = std::make_unique<Task>(env);
   task->kept.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
   task->work = [executor = executor_.get(), storage, at = static_cast<int64_t>(offset), bytes, toScript] {
-    if (!toScript) executor->awaitCopyOf(*storage);
-    char* native = static_cast<char*>(storage->data()) + at;
     if (bytes.size == 0) return StepResult{};  // an empty array has no address
-    if (toScript) {
-      std::memcpy(bytes.data, native, bytes.size);
-    } else {
-      std::memcpy(native, bytes.data, bytes.size);
-    }
-    // Memory that lies in a file is held by steps alone, for as long as they need it.
+    const auto size = static_cast<int64_t>(bytes.size);
     StepResult result;
-    if (const int error = releasePages(native, static_cast<int64_t>(bytes.size)))
-      result.error =
-          std::string("[device] expected to write the file of offloaded tensors, got: ") + std::strerror(error);
+    result.error =
+        toScript ? executor->read(*storage, at, bytes.data, size) : executor->write(*storage, at, bytes.data, size);
     return result;
   };
   return post(task.release());
@@ -201,7 +218,10 @@ Napi::Value DeviceHandle::snapshot(const Napi::CallbackInfo& info) {
   }
   Task* posted = task.release();
   return post(posted, [this, posted, executor = executor_.get(), copies = std::move(copies)] {
-    executor->snapshot(copies, [this, posted] { deliver(posted); });
+    executor->snapshot(copies, [this, posted](std::string error) {
+      posted->result.error = std::move(error);
+      deliver(posted);
+    });
   });
 }
 
@@ -238,9 +258,30 @@ Napi::Value DeviceHandle::threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), executor_ ? executor_->threads() : 0);
 }
 
+Napi::Value DeviceHandle::memory(const Napi::CallbackInfo& info) {
+  if (!executor_) throw Napi::Error::New(info.Env(), "[native] the device was shut down");
+  const DeviceMemory inUse = executor_->memory();
+  auto memory = Napi::Object::New(info.Env());
+  memory["live"] = static_cast<double>(inUse.live);
+  memory["peak"] = static_cast<double>(inUse.peak);
+  memory["free"] = static_cast<double>(inUse.free);
+  memory["total"] = static_cast<double>(inUse.total);
+  return memory;
+}
+
+std::shared_ptr<Storage> DeviceHandle::allocate(int64_t bytes, bool isHost) {
+  if (!executor_) throw Napi::Error::New(Env(), "[native] the device was shut down");
+  try {
+    return executor_->allocate(bytes, isHost);
+  } catch (const std::runtime_error& error) {
+    throw Napi::Error::New(Env(), error.what());
+  }
+}
+
 Napi::Function defineDevice(Napi::Env env) {
   return DeviceHandle::DefineClass(env, "Device",
                                    {DeviceHandle::InstanceMethod<&DeviceHandle::run>("run"),
+                                    DeviceHandle::InstanceMethod<&DeviceHandle::memory>("memory"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::read>("read"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::write>("write"),
                                     DeviceHandle::InstanceMethod<&DeviceHandle::snapshot>("snapshot"),

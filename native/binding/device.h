@@ -7,6 +7,9 @@ namespace hadal {
 
 class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
  public:
+  static constexpr const char* name = "Device";
+  static constexpr napi_type_tag tag{0x51c04c7a90e24d1b, 0xa6fd1c39527b8e04};
+  // (threads: number, pinThreads?: boolean): the processor; (backend: 'cuda' | 'cuda-sim', index: number): another device.
   explicit DeviceHandle(const Napi::CallbackInfo& info);
   ~DeviceHandle() override;
 
@@ -25,6 +28,9 @@ class DeviceHandle : public Napi::ObjectWrap<DeviceHandle> {
   Napi::Value prepare(const Napi::CallbackInfo& info);
   // setGroup(axis: number, group: ProcessGroup | null): of the steps that are posted from now on.
   void setGroup(const Napi::CallbackInfo& info);
+  // memory() → {live, peak, free, total}: bytes of this device's blocks, and of the whole device (0: none of its own)
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  std::shared_ptr<Storage> allocate(int64_t bytes, bool isHost);
   Napi::Value threads(const Napi::CallbackInfo& info);
   // Ends the step in progress and joins; what was not done is rejected.
   void shutdownFromScript(const Napi::CallbackInfo& info);

@@ -5,6 +5,7 @@
 
 #include "binding/environment.h"
 #include "core/affinity.h"
+#include "core/backend.h"
 #include "core/registry.h"
 #include "cpu/onednn.h"
 
@@ -55,11 +56,14 @@ struct CheckedCall {
   std::vector<uint64_t> params;  // 8-byte aligned copy
 };
 
-// (name, params: Uint8Array): the kernel and its checked params.
-CheckedCall checkedCall(const Napi::CallbackInfo& info) {
+// (name, params: Uint8Array): a backend's kernel and its checked params.
+CheckedCall checkedCall(const Napi::CallbackInfo& info, const std::string& backendName) {
   const std::string name = info[0].ToString();
-  const KernelEntry* kernel = findKernel(name);
-  if (!kernel) throw Napi::Error::New(info.Env(), "[native] no kernel '" + name + "' in this build");
+  std::string why;
+  const Backend* backend = findBackend(backendName, why);
+  if (!backend) throw Napi::Error::New(info.Env(), "[native] " + why);
+  const KernelEntry* kernel = backend->kernel(name);
+  if (!kernel) throw Napi::Error::New(info.Env(), "[native] no kernel '" + name + "' in this build of " + backendName);
   const Bytes params = bytesOf(info[1], "params");
   if (params.size != kernel->contract->paramsBytes)
     throw Napi::Error::New(info.Env(), "[native] params of '" + name + "' have the wrong size");
@@ -70,15 +74,16 @@ CheckedCall checkedCall(const Napi::CallbackInfo& info) {
   return call;
 }
 
+// (name, params, threads: number, backend: string)
 Napi::Value workspaceBytes(const Napi::CallbackInfo& info) {
-  const CheckedCall call = checkedCall(info);
+  const CheckedCall call = checkedCall(info, info[3].ToString());
   const int threads = info[2].ToNumber().Int32Value();
   const int64_t bytes = call.kernel->workspaceBytes ? call.kernel->workspaceBytes(call.params.data(), threads) : 0;
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 
 Napi::Value bufferList(const Napi::CallbackInfo& info) {
-  const CheckedCall call = checkedCall(info);
+  const CheckedCall call = checkedCall(info, "cpu");
   const BufferList list = call.kernel->contract->buffers(call.params.data());
   auto buffers = Napi::Array::New(info.Env());
   for (int i = 0; i < list.count; i++) {
@@ -98,6 +103,33 @@ Napi::Value features(const Napi::CallbackInfo& info) {
   features["isa"] = isaName(chosenIsa());
   features["onednn"] = onednnVersion();
   return features;
+}
+
+// (name: string): a backend's devices and libraries, and why there are none.
+Napi::Value describeBackend(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto description = Napi::Object::New(env);
+  std::string why;
+  const Backend* backend = findBackend(info[0].ToString(), why);
+  const auto devices = backend && backend->devices ? backend->devices(why) : std::vector<DeviceDescription>();
+  const auto libraries = backend && backend->libraries ? backend->libraries() : std::vector<std::string>();
+  auto list = Napi::Array::New(env);
+  for (const DeviceDescription& device : devices) {
+    auto item = Napi::Object::New(env);
+    item["name"] = device.name;
+    item["major"] = device.major;
+    item["minor"] = device.minor;
+    item["processors"] = device.processors;
+    item["memoryBytes"] = static_cast<double>(device.memoryBytes);
+    list[list.Length()] = item;
+  }
+  auto lines = Napi::Array::New(env);
+  for (const std::string& line : libraries) lines[lines.Length()] = line;
+  description["isBuilt"] = backend != nullptr;
+  description["devices"] = list;
+  description["libraries"] = lines;
+  description["why"] = why;
+  return description;
 }
 
 // (array: TypedArray): how many bytes beyond a multiple of 64 its memory begins. The bridge to TensorFlow.js asks.
@@ -124,6 +156,7 @@ void defineKernelFunctions(Napi::Env env, Napi::Object exports) {
   exports["workspaceBytes"] = Napi::Function::New<workspaceBytes>(env);
   exports["bufferList"] = Napi::Function::New<bufferList>(env);
   exports["features"] = Napi::Function::New<features>(env);
+  exports["backend"] = Napi::Function::New<describeBackend>(env);
   exports["misalignment"] = Napi::Function::New<misalignment>(env);
   exports["giveWay"] = Napi::Function::New<giveWay>(env);
   exports["shutdown"] = Napi::Function::New<shutdownAll>(env);

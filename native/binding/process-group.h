@@ -4,7 +4,7 @@
 
 #include "binding/environment.h"
 #include "comm/backend.h"
-#include "core/executor.h"
+#include "core/task-thread.h"
 
 namespace hadal {
 

@@ -2,9 +2,12 @@
 
 #include <stdexcept>
 
+#include "core/backend.h"
+
 namespace hadal {
 
-// new Program(words: Float64Array, params: Uint8Array, constants: Uint8Array, kernelNames: string[], threads: number)
+// new Program(words: Float64Array, params: Uint8Array, constants: Uint8Array, kernelNames: string[], threads: number,
+// backend: string)
 ProgramHandle::ProgramHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   tagAs<ProgramHandle>(info);
   const Bytes words = bytesOf(info[0], "instruction words");
@@ -17,11 +20,14 @@ ProgramHandle::ProgramHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   const auto names = info[3].As<Napi::Array>();
   std::vector<std::string> kernelNames;
   for (uint32_t i = 0; i < names.Length(); i++) kernelNames.push_back(names.Get(i).ToString());
+  std::string why;
+  const Backend* backend = findBackend(info[5].ToString(), why);
+  if (!backend) throw Napi::Error::New(info.Env(), "[native] " + why);
   try {
     program_ = std::make_shared<const Program>(reinterpret_cast<const double*>(words.data), words.size / 8,
                                                std::vector<uint8_t>(params.data, params.data + params.size),
                                                std::vector<uint8_t>(constants.data, constants.data + constants.size),
-                                               kernelNames, threads);
+                                               kernelNames, threads, backend->kernel);
   } catch (const std::runtime_error& error) {
     throw Napi::Error::New(info.Env(), std::string("[native] ") + error.what());
   }

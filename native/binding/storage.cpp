@@ -3,14 +3,20 @@
 #include <system_error>
 
 #include "binding/backing-file.h"
+#include "binding/device.h"
 
 namespace hadal {
 
+// new Storage(bytes: number, file?: BackingFile, device?: Device, isHost?: boolean)
 StorageHandle::StorageHandle(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   tagAs<StorageHandle>(info);
   const double bytes = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
   if (!(bytes >= 0 && bytes <= 9007199254740992.0))
     throw Napi::TypeError::New(info.Env(), "[native] expected a number of bytes >= 0");
+  if (!info[2].IsUndefined()) {
+    storage_ = unwrap<DeviceHandle>(info[2])->allocate(static_cast<int64_t>(bytes), info[3].ToBoolean());
+    return;
+  }
   if (!info[1].IsUndefined()) {
     const auto file = unwrap<BackingFileHandle>(info[1])->file();
     try {

@@ -1,43 +1,13 @@
-// Runs tasks, one after the other, on a thread of its own that enters OpenMP; the other queues have a thread each.
+// Runs steps on a device. A backend has one executor a device (native/core/cpu-executor.h, native/cuda/executor.h).
 #pragma once
-#include <array>
-#include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <functional>
-#include <mutex>
 #include <string>
-#include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "core/process-group.h"
 #include "core/program.h"
 
 namespace hadal {
-
-// One thread that runs what it is handed, in order.
-class TaskThread {
- public:
-  explicit TaskThread(std::function<void()> onStart = {});
-  ~TaskThread();
-  // Returns the task's number, or 0 when the thread is stopping and takes no more.
-  uint64_t post(std::function<void()> task);
-  void waitFor(uint64_t task);
-  bool isDone(uint64_t task);
-  // Drops what has not begun and joins.
-  void stop();
-
- private:
-  void loop();
-  std::function<void()> onStart_;
-  std::mutex mutex_;
-  std::condition_variable posted_, finished_;
-  std::deque<std::function<void()>> tasks_;
-  uint64_t postedCount_ = 0, finishedCount_ = 0;
-  bool stopping_ = false, running_ = false;
-  std::thread thread_;
-};
 
 // A program and what it works on; a step is a list of them.
 struct ScheduleEntry {
@@ -61,47 +31,42 @@ struct StepResult {
   double timedMs = 0;                 // of the instructions whose time is always wanted
 };
 
+// Bytes of a device's memory.
+struct DeviceMemory {
+  int64_t live = 0, peak = 0;   // of this executor's blocks
+  int64_t free = 0, total = 0;  // of the whole device; 0 where it has no memory of its own
+};
+
+// Tasks run one after the other on a thread of the executor's own; all that says so is to be called there.
 class Executor {
  public:
-  // With `processors`, at least as many, thread i of a kernel is bound to the i-th.
-  Executor(int threads, std::vector<int> processors);
-  ~Executor();
+  virtual ~Executor() = default;
 
-  int threads() const { return threads_; }
-  // `task` runs on the executor thread.
-  void post(std::function<void()> task) { compute_.post(std::move(task)); }
-  // To be called on the executor thread.
-  StepResult run(const std::vector<ScheduleEntry>& schedule, void* arena, bool profile);
-  // Copies blocks as they are now, while later steps go on reading them: an instruction that writes one waits until its
-  // copy is made. `done` is called on the copies' own thread after the last. To be called on the executor thread.
-  void snapshot(const std::vector<BlockCopy>& copies, std::function<void()> done);
-  // Has the system provide memory now that copies will be written to, so that they take a tenth of the time. `done` is
-  // called like that of snapshot(); the contents become undefined.
-  void prepare(std::vector<Memory> blocks, std::function<void()> done);
-  // Waits until no copy reads the block any more. To be called on the executor thread.
-  void awaitCopyOf(const Storage& block);
-  // Gives an axis of the mesh its group; null takes it away. To be called on the executor thread.
-  void setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group);
-  // Lets collectives that are under way fail with this reason; from any thread.
-  void abortGroups(const std::string& reason);
-  // Ends the step in progress between two instructions and joins all threads. Idempotent.
-  void shutdown();
-
- private:
-  void runEntry(const ScheduleEntry& entry, void* arena, bool profile, StepResult& result);
-  void awaitCopiesOfWritten(const ScheduleEntry& entry, const Instruction& instruction);
-  std::string runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena);
-
-  int threads_;
-  std::mutex groupsMutex_;  // held where they change, and where another thread than the compute thread asks for them
-  std::array<std::shared_ptr<ProcessGroup>, meshAxes> groups_;
-  std::atomic<bool> cancelled_{false};
-  TaskThread communication_, copy_;
-  TaskThread snapshot_;  // not copy_: what a step waits for does not queue behind a second's worth of copies
-  // Which task of snapshot_ copies a block; used by the compute thread alone.
-  std::unordered_map<const Storage*, uint64_t> copying_;
-  uint64_t lastCopy_ = 0;
-  TaskThread compute_;
+  // What plans are made for: workspaces depend on it. Threads of a processor, multiprocessors of a GPU.
+  virtual int threads() const = 0;
+  // Whose kernels it runs.
+  virtual Program::FindKernel backend() const = 0;
+  // Zero-filled memory of the device; with `isHost`, memory of the host that its kernels can reach. From any thread.
+  // Throws std::runtime_error where there is not so much.
+  virtual std::shared_ptr<Storage> allocate(int64_t bytes, bool isHost) = 0;
+  virtual DeviceMemory memory() const = 0;
+  virtual void post(std::function<void()> task) = 0;
+  // On the executor's thread.
+  virtual StepResult run(const std::vector<ScheduleEntry>& schedule, const std::shared_ptr<Storage>& arena,
+                         bool profile) = 0;
+  // Copies between the host's memory and a block; on the executor's thread. What went wrong, or nothing.
+  virtual std::string read(const Storage& block, int64_t offset, void* to, int64_t bytes) = 0;
+  virtual std::string write(const Storage& block, int64_t offset, const void* from, int64_t bytes) = 0;
+  // Copies blocks as they are now, while later steps may go on. `done` is called, on a thread of the executor's, after the
+  // last, with what went wrong, or nothing. On the executor's thread.
+  virtual void snapshot(const std::vector<BlockCopy>& copies, std::function<void(std::string)> done) = 0;
+  // Has the system provide the host's memory now that copies will be written to, so that they take a tenth of the time.
+  // `done` is called like that of snapshot(); the contents become undefined.
+  virtual void prepare(std::vector<Memory> blocks, std::function<void()> done) = 0;
+  // Gives an axis of the mesh its group; null takes it away. On the executor's thread.
+  virtual void setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group) = 0;
+  // Ends the step in progress between two instructions, collectives amidst, and joins all threads. Idempotent.
+  virtual void shutdown() = 0;
 };
 
 }  // namespace hadal

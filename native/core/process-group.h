@@ -50,6 +50,13 @@ class ProcessGroup {
   virtual void receive(void* data, int64_t bytes, int from) = 0;
   virtual void barrier() = 0;
 
+  // Whether collectives can be put on a GPU's stream: they return at once then, work on its memory, and may be captured in a
+  // graph. The stream is told before each call; null: they block, as ever.
+  virtual bool worksOnStreams() const { return false; }
+  virtual void useStream(void*) {}
+  // While what was put on a stream is waited for: throws CommError where another rank is gone, or time is over.
+  virtual void check() {}
+
   // From any thread: what is under way and what follows throws CommError with this reason.
   virtual void abort(const std::string& reason) = 0;
   // What went over the wire so far, headers and all; from any thread.

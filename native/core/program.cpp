@@ -4,8 +4,6 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "core/registry.h"
-
 namespace hadal {
 
 namespace {
@@ -45,13 +43,13 @@ class Reader {
 }  // namespace
 
 Program::Program(const double* words, size_t wordCount, std::vector<uint8_t> params, std::vector<uint8_t> constants,
-                 const std::vector<std::string>& kernelNames, int threads)
-    : params_(std::move(params)), constants_(std::move(constants)), threads_(threads) {
+                 const std::vector<std::string>& kernelNames, int threads, FindKernel find)
+    : params_(std::move(params)), constants_(std::move(constants)), threads_(threads), find_(find) {
   Reader reader(words, wordCount);
   while (!reader.done()) {
     Instruction instruction{};
     const auto name = static_cast<size_t>(reader.next(0, static_cast<int64_t>(kernelNames.size()) - 1, "kernel"));
-    instruction.kernel = findKernel(kernelNames[name]);
+    instruction.kernel = find(kernelNames[name]);
     if (!instruction.kernel) throw std::runtime_error("no kernel '" + kernelNames[name] + "' in this build");
     const int64_t paramsAt = reader.next(0, static_cast<int64_t>(params_.size()), "params offset");
     const auto paramsBytes = static_cast<int64_t>(instruction.kernel->contract->paramsBytes);
@@ -145,7 +143,7 @@ std::string Program::checkBindings(const Bindings& bindings) const {
   return {};
 }
 
-void* Program::resolve(const BufferRef& ref, const Bindings& bindings, void* arena) const {
+void* Program::resolve(const BufferRef& ref, const Bindings& bindings, void* arena, const void* constants) const {
   const auto at = [&](const void* base) { return static_cast<char*>(const_cast<void*>(base)) + ref.offset; };
   switch (ref.space) {
     case Space::arena:
@@ -155,7 +153,7 @@ void* Program::resolve(const BufferRef& ref, const Bindings& bindings, void* are
     case Space::input:
       return at(bindings.inputs[static_cast<size_t>(ref.index)].data);
     case Space::constant:
-      return at(constants_.data());
+      return at(constants ? constants : constants_.data());
     case Space::none:
       return nullptr;
   }

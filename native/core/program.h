@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/kernel.h"
@@ -46,20 +47,26 @@ struct Bindings {
 
 class Program {
  public:
-  // Decodes the words that src/runtime/encode.ts writes for an executor of so many threads (workspaces depend on it).
-  // Throws std::runtime_error naming the instruction at fault.
+  // A backend's kernel of a name, or null.
+  using FindKernel = const KernelEntry* (*)(std::string_view name);
+
+  // Decodes the words that src/runtime/encode.ts writes for an executor of so many threads (workspaces depend on it), and of
+  // the backend whose kernels `find` knows. Throws std::runtime_error naming the instruction at fault.
   Program(const double* words, size_t wordCount, std::vector<uint8_t> params, std::vector<uint8_t> constants,
-          const std::vector<std::string>& kernelNames, int threads);
+          const std::vector<std::string>& kernelNames, int threads, FindKernel find);
 
   const std::vector<Instruction>& instructions() const { return instructions_; }
   const BufferRef* buffers(const Instruction& instruction) const { return &buffers_[instruction.firstBuffer]; }
   const uint32_t* waits(const Instruction& instruction) const { return waits_.data() + instruction.firstWait; }
   int64_t arenaBytes() const { return arenaBytes_; }
   int threads() const { return threads_; }
+  FindKernel backend() const { return find_; }
+  const std::vector<uint8_t>& constants() const { return constants_; }
 
   // Null when the bindings fit, else what is wrong.
   std::string checkBindings(const Bindings& bindings) const;
-  void* resolve(const BufferRef& ref, const Bindings& bindings, void* arena) const;
+  // `constants`: where a device has its copy of them; null: the program's own.
+  void* resolve(const BufferRef& ref, const Bindings& bindings, void* arena, const void* constants = nullptr) const;
 
  private:
   void checkInstruction(const Instruction& instruction, size_t at) const;
@@ -73,6 +80,7 @@ class Program {
   std::vector<int64_t> slotBytes_, inputBytes_;  // the least each binding must hold
   int64_t arenaBytes_ = 0;
   int threads_;
+  FindKernel find_;
 };
 
 }  // namespace hadal

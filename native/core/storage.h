@@ -1,7 +1,8 @@
 // Zero-initialised memory, 64-byte aligned. Large blocks are untouched pages: they cost nothing until written. A block lies
-// in the process's own memory or in a file.
+// in the process's own memory, in a file or in that of a device.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -20,6 +21,8 @@ class Storage {
   static std::shared_ptr<Storage> allocate(int64_t bytes);
   // Throws std::system_error when the file has no such room.
   static std::shared_ptr<Storage> allocateIn(std::shared_ptr<BackingFile> file, int64_t bytes);
+  // Memory of a device, which `release` gives back.
+  static std::shared_ptr<Storage> adopt(void* data, int64_t bytes, std::function<void()> release);
   ~Storage();
   static StorageBytes inUse();
   Storage(const Storage&) = delete;
@@ -35,6 +38,11 @@ class Storage {
   int64_t bytes_;
   int64_t mapped_;                     // in whole pages, of anonymous memory
   std::shared_ptr<BackingFile> file_;  // null: anonymous memory
+  std::function<void()> release_;      // empty: memory of this process
 };
+
+// Has the system provide the host's memory now. Page by page, a gigabyte takes half a second to come; in huge pages a tenth
+// of that.
+void provideMemory(void* data, int64_t bytes);
 
 }  // namespace hadal

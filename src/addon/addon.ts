@@ -30,6 +30,8 @@ export interface NativeScheduleEntry {
 /** An executor thread with its own OpenMP pool. Calls run in the order they were made. */
 export interface NativeDevice {
   readonly threads: number;
+  /** Bytes of this device's blocks, now and at most; free and in all on the device (0: no memory of its own). */
+  memory(): { live: number; peak: number; free: number; total: number };
   /** Milliseconds that collectives took, that the computation waited for them, of timed instructions, and, when profiling, of each. */
   run(schedule: NativeScheduleEntry[], arena: NativeStorage, profile: boolean): Promise<Float64Array>;
   /** The group of an axis of the mesh (by its number), whose collectives programs call; null: none any more. */
@@ -102,12 +104,25 @@ export interface BufferInfo {
   isOptional: boolean;
 }
 
+/** A library of kernels for a kind of device. */
+export interface NativeBackend {
+  /** Whether the library is there. */
+  isBuilt: boolean;
+  devices: { name: string; major: number; minor: number; processors: number; memoryBytes: number }[];
+  /** Versions, as lines. */
+  libraries: string[];
+  /** Why there are no devices; empty where there are. */
+  why: string;
+}
+
 /** What the binary exports. */
 export interface Addon {
-  /** With a file, the block lies in it. */
+  /** With a file, the block lies in it; with a device, in its memory, or in the host's where its kernels can reach it. */
   Storage: new (
     bytes: number,
     file?: NativeFile,
+    device?: NativeDevice,
+    isHost?: boolean,
   ) => NativeStorage;
   /** In a directory. */
   BackingFile: new (
@@ -119,15 +134,18 @@ export interface Addon {
     constants: Uint8Array,
     kernels: string[],
     threads: number,
+    backend: string,
   ) => NativeProgram;
   ProcessGroup: new (options: NativeProcessGroupOptions) => NativeProcessGroup;
-  /** With `pinThreads`, each thread is bound to a processor of its own. */
-  Device: new (
-    threads: number,
-    pinThreads?: boolean,
-  ) => NativeDevice;
+  /** Of the processor, each thread bound to a processor of its own with `pinThreads`; or of another backend, by index. */
+  Device: {
+    new (threads: number, pinThreads?: boolean): NativeDevice;
+    new (backend: string, index: number): NativeDevice;
+  };
+  /** What a backend has, and why it has nothing. */
+  backend(name: string): NativeBackend;
   kernels(): Record<string, KernelInfo>;
-  workspaceBytes(kernel: string, params: Uint8Array, threads: number): number;
+  workspaceBytes(kernel: string, params: Uint8Array, threads: number, backend: string): number;
   bufferList(kernel: string, params: Uint8Array): BufferInfo[];
   features(): { isa: string; onednn: string };
   /** Bytes beyond a multiple of 64 at which an array's memory begins. */

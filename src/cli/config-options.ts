@@ -311,7 +311,7 @@ export interface ConfigFile {
   /** Seed of weights and data order: the same seed, the same run. Default: 0. */
   seed?: number | undefined;
   /** Where to compute; `auto`: the best device there is. Default: "auto". */
-  device?: 'auto' | 'cpu' | undefined;
+  device?: string | undefined;
   /** Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32; `fp8`: bf16 whose linear products are rounded as DeepSeek-V3 does, emulated. Weights, gradients of weights, statistics, routing and loss are fp32 always. Default: "auto". */
   dtype?: 'auto' | 'fp32' | 'bf16' | 'fp16' | 'fp8' | undefined;
   /** Exceptions to `dtype`, and how 16-bit floats are kept in range. */

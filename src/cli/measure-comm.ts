@@ -67,7 +67,7 @@ const isCollective = ({ queue }: InstructionTime): boolean => queue === 'communi
 
 /** A program and the tensors that it works on, zeros at first. */
 function prepared(device: Device, graph: Graph) {
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   const tensors: Record<string, Tensor> = {};
   for (const { name, shape, dtype } of [...program.slots, ...program.outputs]) {
     tensors[name] ??= device.allocate(shape, dtype);
@@ -151,7 +151,7 @@ async function fillNormal(device: Device, tensor: Tensor, seed: number): Promise
   const graph = new Graph();
   const key = graph.input('key', [2], 'int32');
   graph.output('y', randomFill(key, tensor.shape, 'fp32', { stream: 0, distribution: 'normal', mean: 0, std: 1e-3 }));
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   await device.run([{ program, slots: { y: tensor }, inputs: { key: Int32Array.of(seed, 0) } }]);
 }
 

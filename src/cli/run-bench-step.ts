@@ -75,7 +75,12 @@ async function measure(
   using signal = abortOnInterrupt(() => {});
   using progress = progressLine(process.stderr);
   using device = openDevice('cpu', { threads, pinThreads });
-  using stepper = new Stepper(device, model, step, await planPrograms(model, step, { threads, accumulates: false }));
+  using stepper = new Stepper(
+    device,
+    model,
+    step,
+    await planPrograms(model, step, { target: device.target, accumulates: false }),
+  );
   if (source) {
     await loadParameters(source, stepper.tensors);
     await stepper.refreshWorkingCopies();

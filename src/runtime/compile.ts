@@ -1,10 +1,12 @@
 import { debug } from '../core/env.js';
 import type { Graph } from '../graph/graph.js';
+import { withoutKernels } from '../passes/lower.js';
 import { fusions, ordering, runPasses } from '../passes/pipeline.js';
 import type { Kept } from '../passes/recompute.js';
 import { recomputeCandidates } from '../passes/recompute-candidates.js';
 import { keptBy, type RecomputePolicy } from '../passes/recompute-policy.js';
 import { type IsOffloaded, type Plan, plan } from './plan.js';
+import { type Target, targetOf } from './target.js';
 
 /** What a graph is compiled for. */
 export interface CompileOptions {
@@ -24,12 +26,12 @@ export interface CompileOptions {
  */
 export function compile(
   graph: Graph,
-  threads: number,
+  target: Target,
   { recompute = 'none', isOffloaded, bucketBytes }: CompileOptions = {},
 ): Plan {
   const begin = performance.now();
-  const fused = runPasses(graph, fusions);
-  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept, bucketBytes)), threads, isOffloaded);
+  const fused = withoutKernels(runPasses(graph, fusions), targetOf(target).without);
+  const planKept = (kept: Kept) => plan(runPasses(fused, ordering(kept, bucketBytes)), target, isOffloaded);
   let planned: Plan;
   if (typeof recompute === 'object' && 'withinBytes' in recompute)
     planned = planWithin(recomputeCandidates(fused), recompute.withinBytes, planKept);

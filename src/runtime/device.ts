@@ -12,6 +12,7 @@ import { usableProcessors } from '../core/processors.js';
 import { type Shape, sizeOf } from '../core/shape.js';
 import type { BackingFile } from './backing-file.js';
 import type { InstructionInfo, Plan, TensorSpec } from './plan.js';
+import type { BackendName, DeviceTarget } from './target.js';
 import { Tensor } from './tensor.js';
 
 /** A planned program, ready to run on its device. */
@@ -60,45 +61,84 @@ export interface DeviceOptions {
   pinThreads?: boolean;
 }
 
-/** Names of the devices this build knows. */
-export const deviceNames = ['cpu'] as const;
+/** Kinds of devices, and what `auto` chooses from. */
+export const deviceNames = ['cpu', 'cuda', 'cuda-sim'] as const;
+
+/** The form of a device's name: a GPU may have a number. */
+export const devicePattern = /^(?:auto|cpu|cuda(?::\d{1,3})?|cuda-sim)$/;
 
 /**
  * Opens a device.
  *
- * @param name - 'cpu', or 'auto' for the best there is
+ * @param name - 'cpu'; 'cuda' or 'cuda:1', a GPU; 'cuda-sim', the GPU's kernels executed by the processor; 'auto': a GPU if
+ *   there is one, else the processor
  * @throws HadalError HADAL_ERR_DEVICE when there is no such device, HADAL_ERR_CONFIG for a number of threads that it
  *   cannot have or cannot pin
  */
 export function openDevice(name: string, options: DeviceOptions = {}): Device {
-  if (name !== 'cpu' && name !== 'auto') {
-    throw new HadalError('HADAL_ERR_DEVICE', `[device] expected one of auto, ${deviceNames.join(', ')}, got '${name}'`);
+  if (!devicePattern.test(name)) {
+    throw new HadalError(
+      'HADAL_ERR_DEVICE',
+      `[device] expected auto, cpu, cuda, cuda:<number> or cuda-sim, got '${name}'`,
+    );
   }
-  return new Device(options.threads ?? usableProcessors(), options.pinThreads ?? false);
+  const [kind = '', index = '0'] = name.split(':');
+  const backend = kind === 'auto' ? bestBackend() : (kind as BackendName);
+  return new Device(backend, Number(index), options);
+}
+
+/** A GPU's where there is one. */
+function bestBackend(): BackendName {
+  return loadAddon().backend('cuda').devices.length > 0 ? 'cuda' : 'cpu';
+}
+
+function openNative(backend: BackendName, index: number, { threads, pinThreads }: DeviceOptions): NativeDevice {
+  const { Device: Native, backend: describe } = loadAddon();
+  if (backend !== 'cpu') {
+    const { devices, why } = describe(backend);
+    if (index >= devices.length) {
+      const there = why || `there are ${devices.length}`;
+      throw new HadalError(
+        'HADAL_ERR_DEVICE',
+        `[device] expected a device '${backend}:${index}', got none: ${there}; see hadal doctor, or take device cpu`,
+      );
+    }
+    try {
+      return new Native(backend, index);
+    } catch (error) {
+      throw new HadalError('HADAL_ERR_DEVICE', (error as Error).message, { cause: error });
+    }
+  }
+  const count = threads ?? usableProcessors();
+  if (!Number.isInteger(count) || count < 1 || count > 1024) {
+    throw new HadalError('HADAL_ERR_CONFIG', `[device] expected 1 to 1024 threads, got ${count}`);
+  }
+  try {
+    return new Native(count, pinThreads ?? false);
+  } catch (error) {
+    throw new HadalError('HADAL_ERR_CONFIG', (error as Error).message, { cause: error });
+  }
 }
 
 /** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */
 export class Device implements Disposable {
-  readonly name = 'cpu';
+  /** As {@link openDevice} takes it. */
+  readonly name: string;
+  /** Threads of a processor, multiprocessors of a GPU. */
+  readonly threads: number;
+  /** What programs for it are planned for. @internal */
+  readonly target: DeviceTarget;
   /** @internal */
   readonly native: NativeDevice;
   #arena: NativeStorage | null = null;
   #isDisposed = false;
 
   /** @internal */
-  constructor(
-    readonly threads: number,
-    pinThreads: boolean,
-  ) {
-    if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
-      throw new HadalError('HADAL_ERR_CONFIG', `[device] expected 1 to 1024 threads, got ${threads}`);
-    }
-    const { Device: Native } = loadAddon();
-    try {
-      this.native = new Native(threads, pinThreads);
-    } catch (error) {
-      throw new HadalError('HADAL_ERR_CONFIG', (error as Error).message, { cause: error });
-    }
+  constructor(backend: BackendName, index: number, options: DeviceOptions) {
+    this.native = openNative(backend, index, options);
+    this.name = backend === 'cuda' ? `cuda:${index}` : backend;
+    this.threads = this.native.threads;
+    this.target = { backend, threads: this.threads, without: [] };
   }
 
   /**
@@ -109,19 +149,23 @@ export class Device implements Disposable {
    */
   allocate(shape: Shape, dtype: DType, { file = null }: { file?: BackingFile | null } = {}): Tensor {
     const bytes = bytesOf(dtype, sizeOf(shape));
-    return new Tensor(this, file ? file.storage(bytes) : this.#storage(bytes, 'a tensor'), shape, dtype);
+    const isFile = file !== null && this.target.backend === 'cpu';
+    // What the processor keeps in a file, a GPU keeps in the host's memory.
+    const storage = isFile ? file.storage(bytes) : this.#storage(bytes, 'a tensor', file !== null);
+    return new Tensor(this, storage, shape, dtype);
   }
 
-  /** Makes a plan runnable. @throws HadalError HADAL_ERR_DEVICE when it is for another number of threads @internal */
+  /** Makes a plan runnable. @throws HadalError HADAL_ERR_DEVICE when it is for another device @internal */
   load(plan: Plan): Program {
-    const { words, params, constants, kernels, slots, inputs, outputs, instructions, arenaBytes, threads } = plan;
-    if (threads !== this.threads) {
+    const { words, params, constants, kernels, slots, inputs, outputs, instructions, arenaBytes, target } = plan;
+    const { backend, threads } = target;
+    if (threads !== this.threads || backend !== this.target.backend) {
       throw new HadalError(
         'HADAL_ERR_DEVICE',
-        `[device] expected a plan for ${this.threads} threads, got one for ${threads}; plan it with the device's threads`,
+        `[device] expected a plan for ${this.threads} threads of ${this.target.backend}, got one for ${threads} of ${backend}; plan it with the device's target`,
       );
     }
-    const native = new (loadAddon().Program)(words, params, constants, kernels, threads);
+    const native = new (loadAddon().Program)(words, params, constants, kernels, threads, backend);
     return new Program(native, slots, inputs, outputs, instructions, arenaBytes);
   }
 
@@ -212,13 +256,16 @@ export class Device implements Disposable {
     return this.#arena;
   }
 
-  #storage(bytes: number, what: string): NativeStorage {
+  #storage(bytes: number, what: string, isHost = false): NativeStorage {
+    const { Storage } = loadAddon();
+    const isOwn = this.target.backend !== 'cpu';
     try {
-      return new (loadAddon().Storage)(bytes);
+      return isOwn ? new Storage(bytes, undefined, this.native, isHost) : new Storage(bytes);
     } catch (error) {
+      const whose = isOwn ? `${this.name} refused (${(error as Error).message})` : 'the system refused';
       throw new HadalError(
         'HADAL_ERR_MEMORY',
-        `[device] expected ${(bytes / 2 ** 20).toFixed(1)} MiB for ${what}, the system refused; take a smaller model or batch`,
+        `[device] expected ${(bytes / 2 ** 20).toFixed(1)} MiB for ${what}, ${whose}; take a smaller model or batch`,
         { cause: error },
       );
     }

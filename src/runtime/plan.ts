@@ -14,6 +14,7 @@ import { Arena, type Block } from './arena.js';
 import { type BufferRef, encode, joinAligned, type PlannedInstruction } from './encode.js';
 import { packParams } from './kernel-params.js';
 import { offload } from './offload.js';
+import { type DeviceTarget, type Target, targetOf } from './target.js';
 import { findWaits, type Waits } from './waits.js';
 import { largestWorkspace } from './workspace.js';
 
@@ -57,7 +58,7 @@ export interface Plan {
   inputs: TensorSpec[];
   outputs: TensorSpec[];
   instructions: InstructionInfo[];
-  threads: number;
+  target: DeviceTarget;
 }
 
 /** Memory of a value and everything that shares it. */
@@ -83,16 +84,16 @@ interface Result {
 /**
  * Plans a graph.
  *
- * @param threads - executor threads; workspaces depend on it
+ * @param target - the device it is for
  * @param isOffloaded - which slots lie in a file; default: none
  */
-export function plan(graph: Graph, threads: number, isOffloaded: IsOffloaded = () => false): Plan {
-  return new Planner(graph, threads, isOffloaded).run();
+export function plan(graph: Graph, target: Target, isOffloaded: IsOffloaded = () => false): Plan {
+  return new Planner(graph, targetOf(target), isOffloaded).run();
 }
 
 class Planner {
   readonly #graph: Graph;
-  readonly #threads: number;
+  readonly #target: DeviceTarget;
   readonly #isOffloaded: IsOffloaded;
   readonly #homes = new Map<Value, Home>();
   readonly #slots: TensorSpec[] = [];
@@ -120,10 +121,10 @@ class Planner {
   #waits: Waits = { waited: new Map(), before: new Map() };
   readonly #freeAfter = new Map<number, Set<Home>>();
 
-  constructor(graph: Graph, threads: number, isOffloaded: IsOffloaded) {
+  constructor(graph: Graph, target: DeviceTarget, isOffloaded: IsOffloaded) {
     this.#graph = graph;
     this.#users = readersIn(graph.nodes);
-    this.#threads = threads;
+    this.#target = target;
     this.#isOffloaded = isOffloaded;
   }
 
@@ -151,7 +152,7 @@ class Planner {
       outputs: this.#outputs,
       instructions: infos,
       offloadWindowBytes: windowBytes,
-      threads: this.#threads,
+      target: this.#target,
     };
   }
 
@@ -456,7 +457,8 @@ class Planner {
   /** Instructions of a queue beside compute run one after the other at times unknown: they share a block, which stays. */
   #workspaceOn(queue: Queue, bytes: number): Block {
     if (queue === 'compute') return this.#arena.allocate(bytes);
-    const shared = this.#sharedWorkspaces.get(queue) ?? this.#arena.allocate(largestWorkspace(this.#graph, queue));
+    const shared =
+      this.#sharedWorkspaces.get(queue) ?? this.#arena.allocate(largestWorkspace(this.#graph, queue, this.#target));
     this.#sharedWorkspaces.set(queue, shared);
     return shared;
   }
@@ -469,7 +471,8 @@ class Planner {
   ): void {
     const params = packParams(call.kernel, call.params);
     // Queues beside compute have one thread each.
-    const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, queue === 'compute' ? this.#threads : 1);
+    const { backend, threads } = this.#target;
+    const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, queue === 'compute' ? threads : 1, backend);
     const workspace = workspaceBytes > 0 ? this.#workspaceOn(queue, workspaceBytes) : null;
     this.#instructions.push({
       kernel: call.kernel,

@@ -6,6 +6,7 @@ import type { Device } from './device.js';
 import { type BufferRef, encode, type PlannedInstruction } from './encode.js';
 import { kernelInfo, kernelNames, packParams } from './kernel-params.js';
 import type { TensorSpec } from './plan.js';
+import type { DeviceTarget } from './target.js';
 import { Tensor } from './tensor.js';
 
 /** What a kernel works on: memory of JavaScript (no copy is made), a tensor of the device, or nothing. */
@@ -27,7 +28,7 @@ export async function runKernel(
   buffers: readonly KernelBuffer[],
 ): Promise<number> {
   const packed = checkedParams(name, params);
-  const { workspaceBytes, list } = describe(name, packed, device.threads);
+  const { workspaceBytes, list } = describe(name, packed, device.target);
   if (buffers.length !== list.length) {
     const names = list.map((buffer) => buffer.name).join(', ');
     throw new HadalError(
@@ -84,7 +85,7 @@ export async function runKernel(
     inputs,
     outputs: [],
     instructions: [{ op: name, scope: '', kernel: name, flops: 0, bytesRead: 0, bytesWritten: 0, queue: 'compute' }],
-    threads: device.threads,
+    target: device.target,
   });
   const { instructions } = await device.run([{ program, slots: tensors, inputs: arrays }], { profile: true });
   return instructions[0]?.ms ?? 0;
@@ -114,10 +115,13 @@ function checkedParams(kernel: string, params: KernelCall['params']): Uint8Array
 }
 
 /** Workspace and buffers of a call; refuses params that make no sense. */
-function describe(kernel: string, params: Uint8Array, threads: number) {
+function describe(kernel: string, params: Uint8Array, { threads, backend }: DeviceTarget) {
   try {
     const addon = loadAddon();
-    return { workspaceBytes: addon.workspaceBytes(kernel, params, threads), list: addon.bufferList(kernel, params) };
+    return {
+      workspaceBytes: addon.workspaceBytes(kernel, params, threads, backend),
+      list: addon.bufferList(kernel, params),
+    };
   } catch (error) {
     throw new HadalError('HADAL_ERR_NATIVE', (error as Error).message, { cause: error });
   }

@@ -17,7 +17,7 @@ export async function productOf(device: Device, a: Matrix, b: Matrix, options: M
   const graph = new Graph();
   const traced = matmul(graph.input('a', a.shape, 'fp32'), graph.input('b', b.shape, 'fp32'), options);
   graph.output('product', traced);
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   using product = device.allocate(traced.shape, 'fp32');
   await device.run([{ program, slots: { product }, inputs: { a: a.data, b: b.data } }]);
   return { data: await product.toFloat32(), shape: traced.shape };

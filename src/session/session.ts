@@ -206,7 +206,7 @@ export class Session implements Disposable {
   #compile(trace: (scope: ParameterScope) => void, pass: Pass): Program {
     const graph = new Graph();
     trace(new ParameterScope(graph, new Map(), '', this.#dtype));
-    return this.device.load(compile(pass(graph), this.device.threads));
+    return this.device.load(compile(pass(graph), this.device.target));
   }
 
   /** Runs a program with the parameters and further slots. @internal */

@@ -98,7 +98,7 @@ export class Candidates {
  * How long a program might take: a processor does 100 floating-point operations and reads 8 bytes a nanosecond and begins a
  * kernel in 5 µs; a disk, which what is offloaded waits for, has 2 bytes a nanosecond.
  */
-function secondsOf({ instructions, threads }: Plan): number {
+function secondsOf({ instructions, target: { threads } }: Plan): number {
   return instructions.reduce((sum, { queue, flops, bytesRead, bytesWritten }) => {
     const bytes = bytesRead + bytesWritten;
     if (queue === 'copy') return sum + bytes / 2e9;

@@ -6,6 +6,7 @@ import type { Model } from '../models/model.js';
 import { traceNumerics } from '../passes/trace-numerics.js';
 import { compile, finished } from '../runtime/compile.js';
 import { type Plan, plan } from '../runtime/plan.js';
+import type { Target } from '../runtime/target.js';
 import type { NumericsProgram } from './debug-numerics.js';
 import { traceInitialization } from './initialization.js';
 import { offloadedSlots } from './offload.js';
@@ -20,7 +21,7 @@ export interface CompileTask {
   model: Record<string, unknown>;
   program: StepPart | UncompressedPart | 'evaluation' | 'initialization' | 'working-copies';
   step: StepConfig;
-  threads: number;
+  target: Target;
   /**
    * Bytes the program's arena may take where `activationCheckpointing` is `auto`: the plan is the one that fits and computes
    * least again; the smallest there is where none fits, which the caller sees by its `arenaBytes`. Default: no limit.
@@ -32,19 +33,19 @@ export interface CompileTask {
 
 /** Traces and plans a program of a training run. */
 export function compileProgram(task: CompileTask): Promise<WorkerResult<Plan>> {
-  const { model: config, program, step, threads, candidate, withinBytes = Number.POSITIVE_INFINITY } = task;
+  const { model: config, program, step, target, candidate, withinBytes = Number.POSITIVE_INFINITY } = task;
   return toWorkerResult(() =>
     refusable(() => {
       const model = modelFromConfig(config);
       const isOffloaded = offloadedSlots(model, step.offload);
-      if (program === 'initialization') return compile(traceInitialization(model, step), threads, { isOffloaded });
-      if (program === 'evaluation') return compile(traceEvaluation(model, step), threads, { isOffloaded });
-      if (program === 'working-copies') return compile(traceWorkingCopies(model, step), threads, { isOffloaded });
+      if (program === 'initialization') return compile(traceInitialization(model, step), target, { isOffloaded });
+      if (program === 'evaluation') return compile(traceEvaluation(model, step), target, { isOffloaded });
+      if (program === 'working-copies') return compile(traceWorkingCopies(model, step), target, { isOffloaded });
       const { activationCheckpointing: policy } = step;
       const found = candidate === undefined ? { withinBytes } : { candidate };
       const recompute = policy === 'auto' ? found : policy;
       const bucketBytes = step.dist?.overlap === false ? Number.POSITIVE_INFINITY : step.dist?.bucketBytes;
-      return compile(traceUpdate(model, step, program), threads, { recompute, isOffloaded, bucketBytes });
+      return compile(traceUpdate(model, step, program), target, { recompute, isOffloaded, bucketBytes });
     }),
   );
 }
@@ -57,7 +58,7 @@ function traceUpdate(model: Model, step: StepConfig, program: StepPart | Uncompr
 
 /** Traces and plans an update of one micro-batch that looks at all its numbers and updates nothing. */
 export function compileNumerics(task: Omit<CompileTask, 'program'>): Promise<WorkerResult<NumericsProgram>> {
-  const { model: config, step, threads } = task;
+  const { model: config, step, target } = task;
   return toWorkerResult(() => {
     const { activationCheckpointing: policy } = step;
     const model = modelFromConfig(config);
@@ -65,7 +66,7 @@ export function compileNumerics(task: Omit<CompileTask, 'program'>): Promise<Wor
     const whole = traceStep(model, { ...step, watchesActivations: false, dist: null }, 'whole');
     // The computation is the same whatever is computed again; this is what takes little memory.
     const { graph, traced } = traceNumerics(finished(whole, policy === 'auto' ? 'sqrt' : policy));
-    return { plan: plan(graph, threads, offloadedSlots(model, step.offload)), traced };
+    return { plan: plan(graph, target, offloadedSlots(model, step.offload)), traced };
   });
 }
 

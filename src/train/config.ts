@@ -5,6 +5,7 @@ import { type Problem, problemLines, problemsOf } from '../core/problems.js';
 import { count, countOrAuto, countOrZero, share, weight } from '../core/schema.js';
 import { dataSchema } from '../data/data-config.js';
 import { economyFields } from '../models/economy-config.js';
+import { devicePattern } from '../runtime/device.js';
 import { distSchema } from './dist-schema.js';
 import { memorySchema } from './memory-schema.js';
 import { milestonesSchema, optimizerSchema } from './optimizer-schema.js';
@@ -115,7 +116,13 @@ export const trainSchema = z.strictObject({
     .max(2 ** 31 - 1)
     .default(0)
     .describe('Seed of weights and data order: the same seed, the same run.'),
-  device: z.enum(['auto', 'cpu']).default('auto').describe('Where to compute; `auto`: the best device there is.'),
+  device: z
+    .string()
+    .regex(devicePattern, 'expected auto, cpu, cuda, cuda:<number> or cuda-sim')
+    .default('auto')
+    .describe(
+      'Where to compute: `cpu`; `cuda` or `cuda:1`, a GPU; `cuda-sim`, the GPU’s kernels executed by the processor, slowly; `auto`: a GPU where there is one, else the processor.',
+    ),
   dtype: z
     .enum(['auto', 'fp32', 'bf16', 'fp16', 'fp8'])
     .default('auto')

@@ -84,7 +84,7 @@ export async function explainNumerics(
 /** Off the main thread, as all programs are. */
 async function planNumerics({ model, config, device }: Stepper): Promise<NumericsProgram> {
   await using pool = new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
-  const task: Omit<CompileTask, 'program'> = { model: model.toHuggingFace(), step: config, threads: device.threads };
+  const task: Omit<CompileTask, 'program'> = { model: model.toHuggingFace(), step: config, target: device.target };
   return await pool.run<NumericsProgram>('compileNumerics', task);
 }
 

@@ -102,7 +102,7 @@ async function readModel(path: string): Promise<Model> {
 
 async function planned(model: Model, sizes: Omit<TrainingMemory, keyof MemoryTable>): Promise<TrainingMemory> {
   const step = defaultStepConfig(sizes, sizes.dtype, sizes);
-  const plans = await planPrograms(model, step, { threads: sizes.threads, accumulates: false });
+  const plans = await planPrograms(model, step, { target: sizes.threads, accumulates: false });
   return {
     ...sizes,
     ...planMemory(model, plans, { gradAccumulationSteps: 1, snapshot: false, base: null, budget: null }),

@@ -56,7 +56,7 @@ export async function* serve(
   const goesOn = (await directory.checkpoints()).length > 0;
   const sized = goesOn ? await withEarlierSizes(asked, directory.path) : asked;
   const dtype = sized.dtype === 'auto' ? bestDType() : sized.dtype;
-  await using planner = new Planner(model, device.threads);
+  await using planner = new Planner(model, device.target);
   yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
   const { config, decisions } = await fitToMemory(sized, planner, dtype);
   const step = stepConfigOf(config, dtype);
@@ -160,7 +160,7 @@ async function planServer(
   planner: Planner,
   step: StepConfig,
 ): Promise<{ plans: Plans; contributions: TensorSpec[]; changing: ReadonlySet<string> }> {
-  const { model, threads } = planner;
+  const { model, target } = planner;
   const isNarrowed = [step.precision, ...step.precision.layers].some(({ dtype }) => dtype !== 'fp32');
   const names = [
     'first',
@@ -173,7 +173,7 @@ async function planServer(
   const contributions = contributionsIn(model, first as Plan);
   const update = traceServerUpdate(model, contributions, copiesIn(others['working-copies']), step);
   const changing = new Set(update.updates.keys());
-  return { plans: { ...others, apply: compile(update, threads) }, contributions, changing };
+  return { plans: { ...others, apply: compile(update, target) }, contributions, changing };
 }
 
 /** Makes an update when the coordinator says so and the run is ready for it. */
@@ -269,7 +269,7 @@ class Numbers implements ServerNumbers, Disposable {
       ...Object.fromEntries(this.#incoming.map(([{ name }, tensor]) => [name, tensor])),
       squaredNorm: this.#norm,
     };
-    const load = (graph: Parameters<typeof compile>[0]) => device.load(compile(graph, device.threads));
+    const load = (graph: Parameters<typeof compile>[0]) => device.load(compile(graph, device.target));
     this.#programs = {
       first: load(traceSum(contributions, dtype, 'first')),
       next: load(traceSum(contributions, dtype, 'next')),

@@ -67,7 +67,7 @@ export async function* work(
   const config = resolveTrainConfig(served.config, 'the server’s configuration') as SizedConfig;
   const { model } = await modelOf(config);
   const step = stepConfigOf({ ...config, watch: { ...config.watch, activationsEvery: 0 } }, served.dtype, together);
-  await using planner = new Planner(model, device.threads);
+  await using planner = new Planner(model, device.target);
   yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
   const planning = planWorker(planner, step);
   planning.catch(() => {}); // reported where it is awaited
@@ -193,11 +193,11 @@ class Numbers implements WorkerNumbers, Disposable {
         this.#rounded.push(tensor);
         this.#slots[name] = tensor;
       }
-      this.#push = device.load(compile(tracePush(contributions, pushDtype), device.threads));
+      this.#push = device.load(compile(tracePush(contributions, pushDtype), device.target));
     }
     const { size } = together;
     if (size > 1) {
-      const load = (graph: Graph) => device.load(compile(graph, device.threads));
+      const load = (graph: Graph) => device.load(compile(graph, device.target));
       this.#box = {
         sum: load(traceBoxSum(contributions, size)),
         share: load(traceBoxShare(parameters.values(), size)),

@@ -5,6 +5,7 @@ import type { Model } from '../models/model.js';
 import { isSharded } from '../optim/zero.js';
 import type { Precision } from '../passes/narrow.js';
 import type { Plan } from '../runtime/plan.js';
+import type { Target } from '../runtime/target.js';
 import type { CompileTask, UncompressedPart } from './compile-worker.js';
 import type { StepConfig, StepPart } from './step.js';
 
@@ -35,12 +36,12 @@ export class Planner implements AsyncDisposable {
   readonly #compile: (task: CompileTask) => Promise<Plan>;
 
   /**
-   * @param threads - executor threads; workspaces depend on it
+   * @param target - the device they are for
    * @param compile - what plans a program; default: a thread of its own
    */
   constructor(
     readonly model: Model,
-    readonly threads: number,
+    readonly target: Target,
     compile?: (task: CompileTask) => Promise<Plan>,
   ) {
     const pool = compile ? null : new WorkerPool(workerUrl(import.meta.url, './compile-worker.js'), 1);
@@ -62,7 +63,7 @@ export class Planner implements AsyncDisposable {
       model: this.model.toHuggingFace(),
       program,
       step,
-      threads: this.threads,
+      target: this.target,
       ...(withinBytes === undefined ? {} : { withinBytes }),
       ...(candidate === undefined ? {} : { candidate }),
     };
@@ -113,9 +114,9 @@ function partsOf({ dist }: StepConfig, accumulates: boolean): (StepPart | Uncomp
 export async function planPrograms(
   model: Model,
   step: StepConfig,
-  { threads, ...options }: PlanOptions & { threads: number },
+  { target, ...options }: PlanOptions & { target: Target },
 ): Promise<Plans> {
-  await using planner = new Planner(model, threads);
+  await using planner = new Planner(model, target);
   return await planner.programs(step, options);
 }
 

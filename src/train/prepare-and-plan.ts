@@ -4,6 +4,7 @@ import { reported } from '../core/progress.js';
 import type { PreparedPart } from '../data/prepared.js';
 import type { Model } from '../models/model.js';
 import type { PrecisionDType } from '../passes/narrow.js';
+import type { Target } from '../runtime/target.js';
 import { dataClaims, requireAgreement } from './agreement.js';
 import type { TrainConfig } from './config.js';
 import type { PrepareEvent } from './events.js';
@@ -19,7 +20,7 @@ export interface PrepareTask {
   given: TrainConfig;
   model: Model;
   dtype: PrecisionDType;
-  threads: number;
+  target: Target;
   signal: AbortSignal | undefined;
 }
 
@@ -36,11 +37,11 @@ export interface Planned extends Pick<Fitted, 'config' | 'decisions'> {
  * @throws HadalError as {@link fitToMemory} and {@link prepareRun} do; HADAL_ERR_CONFIG where processes have different data
  */
 export async function* prepareAndPlan(
-  { given, model, dtype, threads, signal }: PrepareTask,
+  { given, model, dtype, target, signal }: PrepareTask,
   together: Together,
   kept: Kept,
 ): AsyncGenerator<PrepareEvent, Planned> {
-  await using planner = new Planner(model, threads);
+  await using planner = new Planner(model, target);
   yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
   const fitted = await fittedTogether(withSizes(given, kept.fitted), planner, dtype, together);
   kept.fitted = fitted;

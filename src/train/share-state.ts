@@ -20,8 +20,7 @@ export async function shareState(stepper: Stepper): Promise<void> {
   const programs = new Map<string, Program>();
   const programFor = ({ shape, dtype }: Tensor): Program => {
     const key = `${dtype} ${shape.join(' ')}`;
-    const known =
-      programs.get(key) ?? device.load(compile(traceBroadcast({ shape, dtype }, worldSize), device.threads));
+    const known = programs.get(key) ?? device.load(compile(traceBroadcast({ shape, dtype }, worldSize), device.target));
     programs.set(key, known);
     return known;
   };

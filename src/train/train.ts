@@ -93,7 +93,7 @@ async function* trainRound(task: Task, together: Together, kept: Kept): AsyncGen
   const notes = await differingMachines(together, `${device.threads} threads on ${loadAddon().features().isa}`);
   kept.offloadFile ??= openOffloadFile(given, (message) => notes.push(message));
   const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;
-  const planned = yield* prepareAndPlan({ given, model, dtype, threads: device.threads, signal }, together, kept);
+  const planned = yield* prepareAndPlan({ given, model, dtype, target: device.target, signal }, together, kept);
   const { config, decisions, prepared, heldOut, plans } = planned;
   const memory = planMemory(model, plans, {
     gradAccumulationSteps: config.gradAccumulationSteps,

@@ -41,8 +41,8 @@ void train(presets.test());
 void train({ ...options, optimiser: {} });
 // @ts-expect-error: a misspelt field within a section
 defineConfig({ optimizer: { leanringRate: 1e-3 } });
-// @ts-expect-error: no such device
-void train({ ...options, device: 'gpu' });
+// @ts-expect-error: devices have names
+void train({ ...options, device: 0 });
 defineConfig({ optimizer: { lr: 1e-3 } });
 
 expectTypeOf<PresetName>().toEqualTypeOf<'shallow' | 'test' | 'gpt2-124m' | 'deepseek-v2-lite' | 'deepseek-v3'>();

@@ -90,7 +90,7 @@ describe('Hessian-vector product of a DeepSeek layer', () => {
 
   beforeAll(() => {
     device = openDevice('cpu', { threads: 2 });
-    program = device.load(compile(trace(parameters), device.threads));
+    program = device.load(compile(trace(parameters), device.target));
     const rng = new Rng('hessian point');
     for (const { name, shape, trainable } of parameters.values()) {
       const spread = name.includes('norm') ? 0.2 : name.includes('gate.weight') ? 1 : 0.5;

@@ -13,7 +13,7 @@ function summing(size: number, count: number) {
   graph.output('sum', sum as NonNullable<typeof sum>);
   return async (device: Device, x: Float32Array): Promise<Float32Array> => {
     using y = device.allocate([count], 'fp32');
-    const program = device.load(compile(graph, device.threads));
+    const program = device.load(compile(graph, device.target));
     await device.run([{ program, slots: { sum: y }, inputs: { x } }]);
     return y.toFloat32();
   };

@@ -78,7 +78,7 @@ async function lossAndGradients(model: Model, weights: Numbers, pass: Pass = (gr
   for (const [i, { name }] of parameters.entries()) graph.output(`gradient ${name}`, found[i] as Value);
 
   const device = testDevice();
-  const program = device.load(plan(runPasses(graph), device.threads));
+  const program = device.load(plan(runPasses(graph), device.target));
   const slots: Record<string, Tensor> = {};
   for (const { name, shape, dtype } of [...program.slots, ...program.outputs]) {
     slots[name] = device.allocate(shape, dtype);

@@ -20,7 +20,7 @@ function negation(size = 4) {
   graph.update('x', negate(graph.slot('x', [size], 'fp32')));
   graph.output('y', negate(graph.input('in', [size], 'fp32')));
   const { words, params, constants, kernels } = plan(graph, 1);
-  return new Program(words, params, constants, kernels, 1);
+  return new Program(words, params, constants, kernels, 1, 'cpu');
 }
 
 describe('constructors', () => {
@@ -28,9 +28,10 @@ describe('constructors', () => {
     for (const bytes of [-1, Number.NaN, 2 ** 60, 'x', undefined, null, {}]) {
       expect(() => new Storage(wrong(bytes)), `${bytes}`).toThrow(/\[native\]/);
     }
-    for (const threads of [0, -1, 1025, 'x', undefined]) {
+    for (const threads of [0, -1, 1025, undefined]) {
       expect(() => new Device(wrong(threads)), `${threads}`).toThrow(/threads/);
     }
+    expect(() => new Device('x', 0)).toThrow(/no backend 'x'/);
     const [words, bytes] = [new Float64Array(), new Uint8Array()];
     for (const list of [
       [],

@@ -18,7 +18,7 @@ function runner(shape: number[], build: Build) {
   graph.output('y', result);
   return async (device: Device, x: Float32Array): Promise<Float32Array> => {
     using y = device.allocate(result.shape, result.dtype);
-    const program = device.load(compile(graph, device.threads));
+    const program = device.load(compile(graph, device.target));
     await device.run([{ program, slots: { y }, inputs: { x } }]);
     return y.toFloat32();
   };

@@ -36,7 +36,7 @@ async function tryRun({
   kernels: list,
 }: Pick<Plan, 'words' | 'params' | 'constants' | 'kernels'>) {
   try {
-    const program = new Program(words, params, constants, list, 2);
+    const program = new Program(words, params, constants, list, 2, 'cpu');
     if (program.arenaBytes > 2 ** 28) return false;
     const slots = [0, 1].map(() => new Storage(4096));
     await device.run(
@@ -117,7 +117,7 @@ describe('params', () => {
           return;
         }
         for (const buffer of list) expect(buffer.bytes).toBeGreaterThanOrEqual(0);
-        expect(workspaceBytes(name, params, 2)).toBeGreaterThanOrEqual(0);
+        expect(workspaceBytes(name, params, 2, 'cpu')).toBeGreaterThanOrEqual(0);
       });
       fc.assert(property, { numRuns: 150, seed });
     });

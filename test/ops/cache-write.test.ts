@@ -32,7 +32,7 @@ describe('cache-write', () => {
     const cache = graph.slot('cache', [2, 4, 2], 'fp32');
     graph.update('cache', cacheWrite(cache, graph.input('x', [2, 1, 2], 'fp32'), graph.input('start', [2], 'int32')));
     const device = testDevice();
-    const program = device.load(compile(graph, device.threads));
+    const program = device.load(compile(graph, device.target));
     // One instruction: nothing is copied around it.
     expect(program.instructions.map(({ op }) => op)).toEqual(['cache-write']);
     using tensor = device.allocate([2, 4, 2], 'fp32');

@@ -14,7 +14,7 @@ it('a program for ranks that the device has no group of is refused, not run alon
   const [sum] = allReduce([graph.input('x', [4], 'fp32')], { ...two, op: 'sum', wire: 'fp32' });
   graph.output('sum', sum!);
   const device = testDevice();
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   using y = device.allocate([4], 'fp32');
   await expect(device.run([{ program, slots: { sum: y }, inputs: { x: new Float32Array(4) } }])).rejects.toMatchObject({
     code: 'HADAL_ERR_RUN',

@@ -47,7 +47,7 @@ export async function runCompression(
     const norm = residualNorm(graph);
     if (norm) graph.output('residualNorm', norm);
     for (const [i, name] of names.entries()) graph.output(`sum/${name}`, sums[i]!);
-    const program = device.load(compile(graph, device.threads));
+    const program = device.load(compile(graph, device.target));
     const slots: Record<string, Tensor> = {};
     for (const { name, shape, dtype } of program.slots) slots[name] = device.allocate(shape, dtype);
     const seen: RankState[] = [];

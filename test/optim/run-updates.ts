@@ -54,7 +54,7 @@ export async function runUpdates(config: OptimizerConfig, given: Updates): Promi
     if (config.emaDecay !== null) applyEma(graph, named, config.emaDecay);
   });
   const device = testDevice();
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   const slots = Object.fromEntries(
     program.slots.map(({ name, shape, dtype }) => [name, device.allocate(shape, dtype)]),
   );

@@ -64,7 +64,7 @@ async function run(
   graph.output('dw', dw as Value);
   verify(graph);
   const device = testDevice();
-  const program = device.load(plan(runPasses(graph), device.threads));
+  const program = device.load(plan(runPasses(graph), device.target));
   const slots: Record<string, Tensor> = {};
   for (const { name, shape, dtype } of [...program.slots, ...program.outputs])
     slots[name] ??= device.allocate(shape, dtype);

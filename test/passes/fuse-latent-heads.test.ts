@@ -85,7 +85,7 @@ async function train(forward: Graph): Promise<Map<string, Float32Array>> {
   );
   for (const [i, [name]] of weights.entries()) forward.output(`gradient of ${name}`, found[i] as Value);
   const device = testDevice();
-  const program = device.load(compile(forward, device.threads));
+  const program = device.load(compile(forward, device.target));
   const rng = new Rng('layer');
   const slots: Record<string, Tensor> = {};
   for (const { name, shape, dtype } of program.slots) {

@@ -54,7 +54,7 @@ function traceGradients(model: Model, forwardPasses: Pass): Graph {
 async function results(graph: Graph): Promise<Map<string, Float32Array>> {
   verify(graph);
   const device = testDevice();
-  const program = device.load(plan(graph, device.threads));
+  const program = device.load(plan(graph, device.target));
   const slots: Record<string, Tensor> = {};
   for (const { name, shape, dtype } of program.slots) {
     const rng = new Rng(name);

@@ -30,7 +30,7 @@ it('gives the results of the plain graph, from packed slots', async () => {
 
   const device = testDevice();
   const [plainProgram, packedProgram, packingProgram] = [graph, packed, packing].map((each) =>
-    device.load(compile(each, device.threads)),
+    device.load(compile(each, device.target)),
   );
   const slots: Record<string, Tensor> = { logits: device.allocate([2, 3, 40], 'fp32') };
   for (const [name, { shape, dtype }] of [...graph.slots, ...packing.slots])
@@ -120,7 +120,7 @@ it('packs what is made of weights alone, a matrix a head too', async () => {
   await slots.w?.write(normals(120));
   const inputs = { x: normals(24) };
   const run = async (each: Graph) => {
-    const program = device.load(compile(each, device.threads));
+    const program = device.load(compile(each, device.target));
     await device.run([{ program, slots, inputs }]);
     return slots.y?.toFloat32() as Promise<Float32Array>;
   };

@@ -108,7 +108,7 @@ it('a product does not write over a row that it adds to every row', async () => 
   const row = multiply(graph.slot('row', [8], 'fp32'), 2);
   graph.output('y', cast(matmulAccumulate(row, a, b, { outputDType: 'bf16' }), 'fp32'));
   const device = testDevice();
-  const program = device.load(plan(graph, device.threads));
+  const program = device.load(plan(graph, device.target));
   const slots = Object.fromEntries(
     program.slots.map(({ name, shape, dtype }) => [name, device.allocate(shape, dtype)]),
   );

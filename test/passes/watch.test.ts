@@ -61,7 +61,7 @@ describe('a watched program', () => {
 
   async function run(graph: Graph, isWatched: number): Promise<Map<string, number[]>> {
     const device = testDevice();
-    const program = device.load(compile(graph, device.threads));
+    const program = device.load(compile(graph, device.target));
     const slots = Object.fromEntries(
       program.slots.map(({ name, shape, dtype }) => [name, device.allocate(shape, dtype)]),
     );

@@ -42,7 +42,7 @@ describe('HADAL_DEBUG', () => {
 describe('a profile', () => {
   it('has a time for every instruction, and a table of shares', async () => {
     const device = testDevice();
-    const program = device.load(compile(graphOfTwo(), device.threads));
+    const program = device.load(compile(graphOfTwo(), device.target));
     using y = device.allocate([64, 64], 'fp32');
     const run = async (profile: boolean) =>
       (await device.run([{ program, slots: { y }, inputs: { x: new Float32Array(4096) } }], { profile })).instructions;

@@ -34,7 +34,7 @@ describe('the event loop ticks', () => {
     let x = graph.slot('x', [768, 768], 'fp32');
     for (let i = 0; i < 100; i++) x = matmul(x, x);
     graph.update('x', x);
-    const program = device.load(compile(graph, device.threads));
+    const program = device.load(compile(graph, device.target));
     using tensor = device.allocate([768, 768], 'fp32');
     const entry = { program, slots: { x: tensor } };
     const once = performance.now();
@@ -50,7 +50,7 @@ describe('the event loop ticks', () => {
       workerUrl(import.meta.url.replace('/test/', '/src/'), '../train/compile-worker.js'),
       1,
     );
-    const task: CompileTask = { model: deepseekV3, program: 'whole', step: stepConfig(1, 64), threads: 2 };
+    const task: CompileTask = { model: deepseekV3, program: 'whole', step: stepConfig(1, 64), target: 2 };
     let planned: Plan | undefined;
     const { gapMs, totalMs } = await longestGap(async () => {
       planned = await pool.run<Plan>('compileProgram', task);

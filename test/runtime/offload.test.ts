@@ -77,7 +77,7 @@ describe.runIf(process.platform === 'linux')('a run', () => {
       const { graph, slots, inputs, expected } = randomProgram(new Rng(seed), { isAsync: seed % 2 === 0 });
       const names = [...slots.keys()];
       const device = testDevice();
-      const program = device.load(plan(graph, device.threads, ({ name }) => (mask & (1 << names.indexOf(name))) > 0));
+      const program = device.load(plan(graph, device.target, ({ name }) => (mask & (1 << names.indexOf(name))) > 0));
       using file = new BackingFile(directory);
       const tensors = Object.fromEntries(
         program.slots.map(({ name, shape, dtype, offloaded }) => [
@@ -100,7 +100,7 @@ describe.runIf(process.platform === 'linux')('a run', () => {
 
   it('has a window of the slots in memory', async () => {
     const device = testDevice();
-    const planned = compile(chain(12, 16, { updates: true }), device.threads, { isOffloaded: isWeight });
+    const planned = compile(chain(12, 16, { updates: true }), device.target, { isOffloaded: isWeight });
     const program = device.load(planned);
     using file = new BackingFile(directory);
     const tensors: Record<string, Tensor> = {};

@@ -23,7 +23,7 @@ async function run(
 ): Promise<Record<string, number[]>> {
   verify(graph);
   const device = testDevice();
-  const program = device.load(plan(graph, device.threads));
+  const program = device.load(plan(graph, device.target));
   const tensors = Object.fromEntries(
     program.slots.map(({ name, shape, dtype }) => [name, device.allocate(shape, dtype)]),
   );
@@ -197,7 +197,7 @@ describe('memory', () => {
     const graph = new Graph();
     graph.output('y', rmsNorm(graph.input('x', [64, 128], 'fp32'), graph.input('w', [128], 'fp32'), 1e-6));
     const device = testDevice();
-    const planned = plan(graph, device.threads);
+    const planned = plan(graph, device.target);
     expect(device.load(planned).native.arenaBytes).toBe(planned.arenaBytes);
     expect(planned.workspaceBytes).toBeLessThanOrEqual(planned.arenaBytes);
   });

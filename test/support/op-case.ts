@@ -41,10 +41,13 @@ export interface OpCase {
   bench?: boolean;
 }
 
+/** HADAL_TEST_DEVICE: another device than the processor, on which tests of kernels then run. */
+export const testDeviceName = process.env.HADAL_TEST_DEVICE || 'cpu';
+
 let device: Device | undefined;
 /** The device under test; one for the whole file. */
 export function testDevice(): Device {
-  device ??= openDevice('cpu', { threads: 2 });
+  device ??= openDevice(testDeviceName, { threads: 2 });
   return device;
 }
 afterAll(() => {
@@ -67,7 +70,7 @@ export async function runGraph(
   const transformed = transform(graph);
   verify(transformed);
   const on = testDevice();
-  const program = on.load(compile(transformed, on.threads));
+  const program = on.load(compile(transformed, on.target));
   const outputs = Object.fromEntries(program.outputs.map((spec) => [spec.name, on.allocate(spec.shape, spec.dtype)]));
   const arrays = Object.fromEntries(
     Object.entries(inputs).map(([name, { dtype, data }]) => [name, fromFloats(data, dtype)]),
@@ -87,7 +90,7 @@ export function describeOp(family: string, cases: readonly OpCase[]): void {
   describe(family, () => {
     for (const dtype of ['fp32', 'bf16', 'fp16'] as const) {
       for (const c of small.filter(({ dtypes }) => dtypes?.includes(dtype) ?? true)) {
-        const label = `${c.name} ${dtype} cpu`;
+        const label = `${c.name} ${dtype} ${testDeviceName}`;
         it(`forward ${label}`, () => checkForward(family, c, dtype));
         if (differentiable(c).length > 0) it(`gradients ${label}`, () => checkGradients(family, c, dtype));
       }
@@ -129,7 +132,7 @@ async function checkForward(family: string, c: OpCase, dtype: FloatDType): Promi
     const outputType = types[i] as DType;
     const round = (x: number) => (outputType === 'int32' ? x : roundTo(outputType as FloatDType, x));
     const rounded = Float64Array.from(plain[i] as ArrayLike<number>, round);
-    compare(`${family} '${c.name}' ${dtype} cpu output ${i}`, actual[i] as Float64Array, expected, {
+    compare(`${family} '${c.name}' ${dtype} ${testDeviceName} output ${i}`, actual[i] as Float64Array, expected, {
       allowed: (c.tolerance ?? 1) * (2 * largestError(rounded, expected) + 2 * ulp(outputType, largest(expected))),
     });
   }
@@ -176,7 +179,7 @@ async function checkGradients(family: string, c: OpCase, dtype: FloatDType): Pro
     exact(at).reduce((total, output, i) => total + dot(output, weights[i] as Float64Array), 0);
   for (const [g, name] of names.entries()) {
     const got = fused[g] as Float64Array;
-    const label = `${family} '${c.name}' ${dtype} cpu gradient of ${name}`;
+    const label = `${family} '${c.name}' ${dtype} ${testDeviceName} gradient of ${name}`;
     const type = inputs[name]?.dtype as FloatDType;
     const scale = largest(got);
     const picks = pick(got.length, rng);

@@ -10,7 +10,7 @@ import { testDevice } from './op-case.js';
  */
 export async function programRunner(graph: Graph, beginning: Readonly<Record<string, readonly number[]>> = {}) {
   const device = testDevice();
-  const program = device.load(compile(graph, device.threads));
+  const program = device.load(compile(graph, device.target));
   const tensors: Record<string, Tensor> = {};
   for (const { name, shape, dtype } of program.slots) tensors[name] = device.allocate(shape, dtype);
   for (const [name, values] of Object.entries(beginning)) await tensors[name]?.write(Float32Array.from(values));

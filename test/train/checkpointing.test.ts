@@ -43,7 +43,7 @@ async function plansOf(model: Model, step: StepConfig, accumulates: boolean, wit
   const copies = step.precision.dtype === 'fp32' ? [] : (['working-copies'] as const);
   const plans: Plans = {};
   for (const program of ['initialization', ...copies, ...parts] as const) {
-    const task: CompileTask = { model: model.toHuggingFace(), program, step, threads: testDevice().threads };
+    const task: CompileTask = { model: model.toHuggingFace(), program, step, target: testDevice().target };
     const result = await compileProgram(withinBytes === undefined ? task : { ...task, withinBytes });
     if ('error' in result) throw new Error(result.error.message);
     plans[program] = result.value;

@@ -139,7 +139,7 @@ describe('an update of several ranks', () => {
 it('gradients travel while the backward pass goes on, and after it where they are not to', async () => {
   const planned = async (change: Partial<DistConfig>, program: 'whole' | 'last') => {
     const step = changed(stepConfig(2, seqLen), { bucketBytes: 2048, ...change }, 0, 2);
-    const task = { model: tinyModel().toHuggingFace(), program, step, threads: 1 };
+    const task = { model: tinyModel().toHuggingFace(), program, step, target: 1 };
     const result = await compileProgram(task);
     if (!('value' in result)) throw new Error(JSON.stringify(result));
     return result.value.instructions;
@@ -164,7 +164,7 @@ it('has nothing left to wait for when the update of the weights begins, which a 
   for (const kind of ['bf16', 'int8'] as const) {
     const compression = { ...dist(0, 2).compression, kind };
     const step = changed(stepConfig(2, seqLen), { compression }, 0, 2);
-    const result = await compileProgram({ model: tinyModel().toHuggingFace(), program: 'last', step, threads: 1 });
+    const result = await compileProgram({ model: tinyModel().toHuggingFace(), program: 'last', step, target: 1 });
     if (!('value' in result)) throw new Error(JSON.stringify(result));
     const { instructions } = result.value;
     const update = instructions.findIndex(({ op }) => op === 'adamw');
@@ -179,7 +179,7 @@ it('calls the same collectives however many threads processes have, where what i
     const auto: StepConfig = { ...stepConfig(2, 64), activationCheckpointing: 'auto' };
     const step = changed(auto, { bucketBytes: 1024 }, 0, 2);
     const result = await compileProgram({
-      ...{ model: tinyModel().toHuggingFace(), program: 'whole', step, threads },
+      ...{ model: tinyModel().toHuggingFace(), program: 'whole', step, target: threads },
       ...task,
     });
     if (!('value' in result)) throw new Error(JSON.stringify(result));

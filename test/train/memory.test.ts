@@ -20,7 +20,7 @@ describe('planned memory', () => {
     ['fp16', true],
   ] as const)('is what is allocated, to the byte, in %s (accumulating: %s)', async (dtype, accumulates) => {
     const config = stepConfig(2, 16, dtype);
-    const plans = await planPrograms(tinyModel(), config, { threads: 2, accumulates });
+    const plans = await planPrograms(tinyModel(), config, { target: 2, accumulates });
     const { allocated } = planMemory(tinyModel(), plans, options);
     const before = storageBytes().live;
     using run = await tinyStepper(config, { accumulates });
@@ -31,7 +31,7 @@ describe('planned memory', () => {
   });
 
   it('is the sum of its kinds; a copy for checkpoints holds weights and optimizer', async () => {
-    const plans = await planPrograms(tinyModel(), stepConfig(2, 16, 'bf16'), { threads: 2, accumulates: true });
+    const plans = await planPrograms(tinyModel(), stepConfig(2, 16, 'bf16'), { target: 2, accumulates: true });
     const table = planMemory(tinyModel(), plans, { ...options, snapshot: true, base: 1000, budget: 5000 });
     const { weights, gradients, optimizer, activations, workspace, buffers, snapshot } = table;
     expect(table.planned).toBe(weights + gradients + optimizer + activations + workspace + buffers + snapshot);
@@ -45,7 +45,7 @@ describe('planned memory', () => {
   });
 
   it('counts more batches where an update has more', async () => {
-    const plans = await planPrograms(tinyModel(), stepConfig(2, 16), { threads: 2, accumulates: true });
+    const plans = await planPrograms(tinyModel(), stepConfig(2, 16), { target: 2, accumulates: true });
     const of = (gradAccumulationSteps: number) =>
       planMemory(tinyModel(), plans, { ...options, gradAccumulationSteps }).buffers;
     // Tokens, document ids, positions, labels, and two of the MTP module; numbers that come with them are few.

@@ -154,7 +154,7 @@ describe('ZeRO', () => {
   it('takes less memory stage by stage, as planned', async () => {
     const bytesOf = async (zero: number) => {
       const step = configOf({ worldSize: 4, microBatches: 3 }, zero, 1);
-      const task = { model: tinyModel().toHuggingFace(), step, threads: 1 };
+      const task = { model: tinyModel().toHuggingFace(), step, target: 1 };
       const plans: Plans = {};
       for (const program of ['first', 'next', 'last', 'evaluation'] as const) {
         const planned = await compileProgram({ ...task, program });

@@ -1,21 +1,15 @@
-#include "core/executor.h"
+#include "core/cpu-executor.h"
 
 #include <omp.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 
 #include "core/affinity.h"
-
-#ifdef __GLIBCXX__
-// GCC 12 gave wait() a new version of the same meaning. By the old one, the binary also runs with GCC 11's libstdc++.
-__asm__(
-    ".symver _ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE, "
-    "_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
-#endif
+#include "core/registry.h"
 
 namespace hadal {
 
@@ -40,74 +34,16 @@ void giveWayBetweenKernels() {
   });
 }
 
-// Page by page, a gigabyte takes half a second to come; in huge pages a tenth of that.
-void provide(const Memory& block) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(block.data) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<uintptr_t>(block.data) + static_cast<uintptr_t>(block.bytes)) / page * page;
-#ifdef MADV_HUGEPAGE
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a wish
-#endif
-  for (uintptr_t at = begin; at < end; at += page) *reinterpret_cast<volatile char*>(at) = 0;
+// Memory that lies in a file is held by steps alone, for as long as they need it.
+std::string afterTransfer(void* at, int64_t bytes) {
+  const int error = releasePages(at, bytes);
+  if (!error) return {};
+  return std::string("[device] expected to write the file of offloaded tensors, got: ") + std::strerror(error);
 }
 
 }  // namespace
 
-TaskThread::TaskThread(std::function<void()> onStart) : onStart_(std::move(onStart)) {}
-
-TaskThread::~TaskThread() { stop(); }
-
-uint64_t TaskThread::post(std::function<void()> task) {
-  std::lock_guard lock(mutex_);
-  if (stopping_) return 0;
-  if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
-  tasks_.push_back(std::move(task));
-  posted_.notify_one();
-  return ++postedCount_;
-}
-
-void TaskThread::waitFor(uint64_t task) {
-  std::unique_lock lock(mutex_);
-  finished_.wait(lock, [&] { return finishedCount_ >= task || (stopping_ && !running_); });
-}
-
-bool TaskThread::isDone(uint64_t task) {
-  std::lock_guard lock(mutex_);
-  return finishedCount_ >= task;
-}
-
-void TaskThread::stop() {
-  std::deque<std::function<void()>> dropped;  // destroyed outside the lock
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-    dropped.swap(tasks_);
-    posted_.notify_all();
-    finished_.notify_all();
-  }
-  if (thread_.joinable()) thread_.join();
-}
-
-void TaskThread::loop() {
-  if (onStart_) onStart_();
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    posted_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
-    if (stopping_) return;
-    auto task = std::move(tasks_.front());
-    tasks_.pop_front();
-    running_ = true;
-    lock.unlock();
-    task();
-    task = nullptr;
-    lock.lock();
-    running_ = false;
-    finishedCount_++;
-    finished_.notify_all();
-  }
-}
-
-Executor::Executor(int threads, std::vector<int> processors)
+CpuExecutor::CpuExecutor(int threads, std::vector<int> processors)
     : threads_(threads),
       // Made by the compute thread, whose binding they would share.
       communication_([processors] { allowProcessors(processors); }),
@@ -124,20 +60,20 @@ Executor::Executor(int threads, std::vector<int> processors)
       }) {
 }
 
-Executor::~Executor() { shutdown(); }
+CpuExecutor::~CpuExecutor() { shutdown(); }
 
-void Executor::setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group) {
+void CpuExecutor::setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group) {
   std::lock_guard lock(groupsMutex_);
   groups_[static_cast<size_t>(axis)] = std::move(group);
 }
 
-void Executor::abortGroups(const std::string& reason) {
+void CpuExecutor::abortGroups(const std::string& reason) {
   std::lock_guard lock(groupsMutex_);
   for (const auto& group : groups_)
     if (group) group->abort(reason);
 }
 
-void Executor::shutdown() {
+void CpuExecutor::shutdown() {
   cancelled_ = true;
   abortGroups("[comm] the device was shut down");  // a collective under way may wait for others for minutes
   communication_.stop();
@@ -146,30 +82,30 @@ void Executor::shutdown() {
   compute_.stop();
 }
 
-void Executor::snapshot(const std::vector<BlockCopy>& copies, std::function<void()> done) {
+void CpuExecutor::snapshot(const std::vector<BlockCopy>& copies, std::function<void(std::string)> done) {
   for (const BlockCopy& copy : copies)
     copying_[copy.from.get()] = snapshot_.post([copy] {
       if (copy.from->bytes() > 0) std::memcpy(copy.to, copy.from->data(), static_cast<size_t>(copy.from->bytes()));
       releasePages(copy.from->data(), copy.from->bytes());
     });
-  lastCopy_ = snapshot_.post(std::move(done));
+  lastCopy_ = snapshot_.post([done = std::move(done)] { done({}); });
 }
 
-void Executor::prepare(std::vector<Memory> blocks, std::function<void()> done) {
+void CpuExecutor::prepare(std::vector<Memory> blocks, std::function<void()> done) {
   snapshot_.post([blocks = std::move(blocks), done = std::move(done)] {
-    for (const Memory& block : blocks) provide(block);
+    for (const Memory& block : blocks) provideMemory(block.data, block.bytes);
     done();
   });
 }
 
-void Executor::awaitCopyOf(const Storage& block) {
+void CpuExecutor::awaitCopyOf(const Storage& block) {
   const auto found = copying_.find(&block);
   if (found == copying_.end()) return;
   snapshot_.waitFor(found->second);
   copying_.erase(found);
 }
 
-void Executor::awaitCopiesOfWritten(const ScheduleEntry& entry, const Instruction& instruction) {
+void CpuExecutor::awaitCopiesOfWritten(const ScheduleEntry& entry, const Instruction& instruction) {
   if (copying_.empty()) return;
   const BufferList list = instruction.kernel->contract->buffers(instruction.params);
   for (uint32_t i = 0; i < instruction.bufferCount; i++) {
@@ -179,7 +115,35 @@ void Executor::awaitCopiesOfWritten(const ScheduleEntry& entry, const Instructio
   }
 }
 
-StepResult Executor::run(const std::vector<ScheduleEntry>& schedule, void* arena, bool profile) {
+Program::FindKernel CpuExecutor::backend() const { return &findKernel; }
+
+std::shared_ptr<Storage> CpuExecutor::allocate(int64_t bytes, bool) {
+  auto block = Storage::allocate(bytes);
+  if (!block) throw std::runtime_error("[native] out of memory allocating " + std::to_string(bytes) + " bytes");
+  return block;
+}
+
+DeviceMemory CpuExecutor::memory() const {
+  const StorageBytes inUse = Storage::inUse();
+  return {inUse.live, inUse.peak, 0, 0};
+}
+
+std::string CpuExecutor::read(const Storage& block, int64_t offset, void* to, int64_t bytes) {
+  char* at = static_cast<char*>(block.data()) + offset;
+  std::memcpy(to, at, static_cast<size_t>(bytes));
+  return afterTransfer(at, bytes);
+}
+
+std::string CpuExecutor::write(const Storage& block, int64_t offset, const void* from, int64_t bytes) {
+  awaitCopyOf(block);
+  char* at = static_cast<char*>(block.data()) + offset;
+  std::memcpy(at, from, static_cast<size_t>(bytes));
+  return afterTransfer(at, bytes);
+}
+
+StepResult CpuExecutor::run(const std::vector<ScheduleEntry>& schedule, const std::shared_ptr<Storage>& memory,
+                            bool profile) {
+  void* const arena = memory->data();
   StepResult result;
   if (!copying_.empty() && snapshot_.isDone(lastCopy_)) copying_.clear();
   for (size_t i = 0; i < schedule.size() && result.error.empty() && !result.cancelled; i++) {
@@ -189,7 +153,7 @@ StepResult Executor::run(const std::vector<ScheduleEntry>& schedule, void* arena
   return result;
 }
 
-void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, StepResult& result) {
+void CpuExecutor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, StepResult& result) {
   using Clock = std::chrono::steady_clock;
   const auto& instructions = entry.program->instructions();
   struct Started {
@@ -254,7 +218,7 @@ void Executor::runEntry(const ScheduleEntry& entry, void* arena, bool profile, S
   result.communicationMs += communicationMs;
 }
 
-std::string Executor::runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena) {
+std::string CpuExecutor::runInstruction(const ScheduleEntry& entry, const Instruction& instruction, void* arena) {
   const Program& program = *entry.program;
   if (instruction.predicated) {
     const auto* flag = static_cast<const int32_t*>(program.resolve(instruction.predicate, entry.bindings, arena));
