@@ -4,7 +4,7 @@
 //   128 × 128 (weights) and other large ones: a block a tile, a warp a row at a time;
 //   128 × 1 (activations, by columns): a block takes tiles side by side, since neighbours share sectors of memory.
 // A lane takes 4 numbers side by side where rows allow it: 32 lanes then take the 128 columns of a row at once.
-#include "cuda/launch.cuh"
+#include "cuda/group-rows.cuh"
 // After launch.cuh, which makes its helpers run on the device.
 #include "ops/quantize-tiles.h"
 
@@ -34,94 +34,31 @@ __device__ __forceinline__ float toE4m3(float x) {
   return __fadd_rn(__fadd_rn(limited, shift), -shift);
 }
 
-// ---- Which rows a stripe of tiles has
-
-// firstStripe[e]: stripes (rows of tiles) before group e; null: every group has as many.
-struct Stripes {
-  const int32_t* offsets;
-  const int64_t* firstStripe;
-  int64_t groups, rows, tileRows;
+// Tiles by stripes (rows of tiles), left to right.
+struct Tiles {
+  group_rows::Groups groups;                   // no offsets: each has as many rows
+  int64_t columns, tileColumns, parts, items;  // parts: of a stripe; items: stripes · parts, at most
+  bool powerOfTwo;
+  DType dtypeY;
 };
 
 struct Rows {
   int64_t begin, count;  // no rows: the stripe does not exist
 };
 
-__device__ __forceinline__ Rows rowsOf(const Stripes& s, int64_t stripe) {
-  int64_t begin, end, within;
-  if (s.offsets) {
-    if (stripe >= s.firstStripe[s.groups]) return {0, 0};
-    int64_t low = 0, high = s.groups - 1;  // the group is one of these
-    while (low < high) {
-      const int64_t middle = (low + high + 1) / 2;
-      if (s.firstStripe[middle] <= stripe)
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    begin = s.offsets[low], end = s.offsets[low + 1], within = stripe - s.firstStripe[low];
+__device__ __forceinline__ Rows rowsOf(const group_rows::Groups& groups, int64_t stripe) {
+  int64_t begin, count, row;
+  if (groups.offsets) {
+    const group_rows::Tile tile = group_rows::tileAt(groups, stripe);
+    if (!tile.exists) return {0, 0};
+    begin = tile.begin, count = tile.count, row = tile.row;
   } else {
-    const int64_t size = s.rows / s.groups, stripes = (size + s.tileRows - 1) / s.tileRows;
-    begin = stripe / stripes * size, end = begin + size, within = stripe % stripes;
+    count = groups.rows / groups.count;
+    const int64_t stripes = (count + groups.tileRows - 1) / groups.tileRows;
+    begin = stripe / stripes * count, row = stripe % stripes * groups.tileRows;
   }
-  begin += within * s.tileRows;
-  return {begin, min(end - begin, s.tileRows)};
+  return {begin + row, min(count - row, groups.tileRows)};
 }
-
-struct CountShared {
-  int64_t sums[warps];
-};
-
-// One block. Groups that do not lie within the rows, one after the other, have no stripes at all.
-__device__ void countStripes(QuantizeTilesParams p, const int32_t* offsets, int64_t* firstStripe, FaultSite faults) {
-  auto& s = shared<CountShared>();
-  bool isSound = true;
-  if (threadIdx.x == 0 && (offsets[0] < 0 || offsets[0] > p.rows)) {
-    faults.report(0, 0, offsets[0]);
-    isSound = false;
-  }
-  // The first group that is not sound is the one that is told.
-  int64_t firstBad = p.groups;
-  for (int64_t e = threadIdx.x; e < p.groups && firstBad == p.groups; e += threads)
-    if (offsets[e + 1] < offsets[e] || offsets[e + 1] > p.rows) firstBad = e;
-  for (int width = warpSize / 2; width > 0; width /= 2)
-    firstBad = min(firstBad, __shfl_xor_sync(wholeWarp, firstBad, width));
-  if (laneId() == 0) s.sums[warpId()] = firstBad;
-  __syncthreads();
-  for (int w = 0; w < warps; w++) firstBad = min(firstBad, s.sums[w]);
-  __syncthreads();
-  if (threadIdx.x == 0 && isSound && firstBad < p.groups)
-    faults.report(firstBad + 1, offsets[firstBad], offsets[firstBad + 1]);
-  isSound = firstBad == p.groups && offsets[0] >= 0 && offsets[0] <= p.rows;
-
-  int64_t before = 0;
-  for (int64_t first = 0; first < p.groups; first += threads) {
-    const int64_t e = first + threadIdx.x;
-    const int64_t rows = isSound && e < p.groups ? offsets[e + 1] - offsets[e] : 0;
-    const int64_t stripes = (rows + p.tileRows - 1) / p.tileRows;
-    int64_t sum = stripes;  // of this lane and those below
-    for (int width = 1; width < warpSize; width *= 2) {
-      const int64_t below = __shfl_up_sync(wholeWarp, sum, width);
-      if (laneId() >= width) sum += below;
-    }
-    if (laneId() == warpSize - 1) s.sums[warpId()] = sum;
-    __syncthreads();
-    for (int w = 0; w < warpId(); w++) sum += s.sums[w];
-    if (e < p.groups) firstStripe[e] = before + sum - stripes;
-    for (int w = 0; w < warps; w++) before += s.sums[w];
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) firstStripe[p.groups] = before;
-}
-
-// ---- Tiles
-
-struct Tiles {
-  Stripes stripes;
-  int64_t columns, tileColumns, parts, items;  // parts: of a stripe; items: stripes · parts, at most
-  bool powerOfTwo;
-  DType dtypeY;
-};
 
 template <class X, int items>
 __device__ __forceinline__ void raise(float (&largest)[items], const Pack<X, items>& x) {
@@ -178,7 +115,7 @@ __device__ void quantizeTiles(Tiles p, const Pack<X, items>* x, void* y) {
   const int64_t stride = p.columns / items;
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * tilesABlock + (wholeBlock ? 0 : warpId());
   for (int64_t item = begin; item < p.items; item += gridDim.x * tilesABlock) {
-    const Rows rows = rowsOf(p.stripes, item / p.parts);
+    const Rows rows = rowsOf(p.groups, item / p.parts);
     if (rows.count <= 0) break;  // nor do the stripes behind it exist
     const int64_t column = item % p.parts * p.tileColumns;
     const int64_t width = min(p.columns - column, p.tileColumns) / items;
@@ -211,7 +148,7 @@ __device__ void quantizeColumns(Tiles p, const Pack<X, items>* x, void* y) {
   auto& s = shared<ColumnsShared<items>>();
   const int64_t stride = p.columns / items;
   for (int64_t item = blockIdx.x; item < p.items; item += gridDim.x) {
-    const Rows rows = rowsOf(p.stripes, item / p.parts);
+    const Rows rows = rowsOf(p.groups, item / p.parts);
     if (rows.count <= 0) break;
     const int64_t column = item % p.parts * warpSize + laneId();
     const int64_t begin = rows.begin * stride + column;
@@ -235,7 +172,7 @@ __device__ void quantizeColumns(Tiles p, const Pack<X, items>* x, void* y) {
 
 // ---- Launches
 
-int64_t workspace(const QuantizeTilesParams& p, int) { return (p.groups + 1) * static_cast<int64_t>(sizeof(int64_t)); }
+int64_t workspace(const QuantizeTilesParams& p, int) { return group_rows::workspaceBytes(p.groups); }
 
 template <class X, int items>
 void launchTiles(const QuantizeTilesParams& p, const Tiles& tiles, const void* from, void* y, RunContext& context) {
@@ -251,28 +188,19 @@ void launchTiles(const QuantizeTilesParams& p, const Tiles& tiles, const void* f
 }
 
 void run(const QuantizeTilesParams& p, void* const* b, RunContext& context) {
-  const int32_t* const offsets = static_cast<const int32_t*>(b[1]);
-  int64_t* const firstStripe = static_cast<int64_t*>(context.workspace);
-  if (offsets)
-    launch<countStripes, threads>(context, {.sharedBytes = sizeof(CountShared)}, p, offsets, firstStripe,
-                                  faultsOf(context));
+  const group_rows::Groups groups{static_cast<const int32_t*>(b[1]), static_cast<int32_t*>(context.workspace), p.groups,
+                                  p.rows, p.tileRows};
+  if (groups.offsets) group_rows::launchCutTiles(groups, context);
   if (p.rows == 0 || p.columns == 0 || p.groups == 0) return;
-  // Every group may end with a stripe of fewer rows.
   const int64_t perGroup = (p.rows / p.groups + p.tileRows - 1) / p.tileRows;
-  const int64_t stripes = offsets ? p.rows / p.tileRows + p.groups : perGroup * p.groups;
+  const int64_t stripes = groups.offsets ? group_rows::mostTiles(p.groups, p.rows, p.tileRows) : perGroup * p.groups;
   const bool areColumns = p.tileColumns == 1;
   const bool isWide = p.columns % wide == 0 && (areColumns || p.tileColumns % wide == 0) &&
                       isAligned(b[0], static_cast<size_t>(bytesOf(p.dtypeX)) * wide) &&
                       isAligned(b[2], static_cast<size_t>(bytesOf(p.dtypeY)) * wide);
   const int64_t width = areColumns ? warpSize * (isWide ? wide : 1) : p.tileColumns;
   const int64_t parts = (p.columns + width - 1) / width;
-  const Tiles tiles{{offsets, firstStripe, p.groups, p.rows, p.tileRows},
-                    p.columns,
-                    p.tileColumns,
-                    parts,
-                    stripes * parts,
-                    p.powerOfTwo != 0,
-                    p.dtypeY};
+  const Tiles tiles{groups, p.columns, p.tileColumns, parts, stripes * parts, p.powerOfTwo != 0, p.dtypeY};
   dispatch(p.dtypeX, [&](auto zero) {
     using X = decltype(zero);
     if (isWide)
@@ -283,13 +211,9 @@ void run(const QuantizeTilesParams& p, void* const* b, RunContext& context) {
 }
 
 void explain(const QuantizeTilesParams& p, const Fault& fault, RunContext& context) {
-  if (fault.numbers[0] == 0)
-    context.fail("[quantize-tiles] expected offsets[0] in 0..%lld, got %d", static_cast<long long>(p.rows),
-                 static_cast<int>(fault.numbers[2]));
-  else
-    context.fail("[quantize-tiles] expected offsets[%lld] in %lld..%lld, got %lld",
-                 static_cast<long long>(fault.numbers[0]), static_cast<long long>(fault.numbers[1]),
-                 static_cast<long long>(p.rows), static_cast<long long>(fault.numbers[2]));
+  context.fail("[quantize-tiles] expected offsets[%lld] in %lld..%lld, got %lld",
+               static_cast<long long>(fault.numbers[0]), static_cast<long long>(fault.numbers[1]),
+               static_cast<long long>(p.rows), static_cast<long long>(fault.numbers[2]));
 }
 
 }  // namespace quantize_tiles
