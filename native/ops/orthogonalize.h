@@ -28,7 +28,7 @@ struct OrthogonalizeParams {
 HADAL_CONTRACT(orthogonalize, "orthogonalize", OrthogonalizeParams, batch, rows, columns);
 
 // In [-1, 1): the finalizer of MurmurHash3 of row and column.
-HADAL_INLINE double orthogonalizeRandom(int64_t row, int64_t column) {
+HADAL_INLINE constexpr double orthogonalizeRandom(int64_t row, int64_t column) {
   uint32_t h = static_cast<uint32_t>(row) * 0x9e3779b1u + static_cast<uint32_t>(column) * 0x85ebca77u + 1;
   h ^= h >> 16, h *= 0x85ebca6bu, h ^= h >> 13, h *= 0xc2b2ae35u, h ^= h >> 16;
   return static_cast<double>(static_cast<int32_t>(h)) / 2147483648.0;
