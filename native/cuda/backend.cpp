@@ -3,6 +3,7 @@
 
 #include <unordered_map>
 
+#include "cuda/cublaslt.h"
 #include "cuda/executor.h"
 #include "cuda/failure.h"
 
@@ -51,7 +52,8 @@ std::vector<std::string> describeLibraries() {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  return {"CUDA runtime " + versionOf(runtime), driver ? "driver for CUDA " + versionOf(driver) : "no driver"};
+  return {"CUDA runtime " + versionOf(runtime), driver ? "driver for CUDA " + versionOf(driver) : "no driver",
+          cublaslt::status()};
 }
 
 std::unique_ptr<Executor> open(int device) { return std::make_unique<CudaExecutor>(device); }

@@ -22,12 +22,109 @@ namespace cublaslt {
 
 namespace {
 
+// ---- Descriptors
+
+// cuBLASLt takes matrices as columns: it is asked for cᵀ = op(b)ᵀ·op(a)ᵀ, b being its first factor. A row of ours is a column of its, so
+// that memory and strides are the same, and what is transposed here is transposed there.
+struct Plan {
+  MatmulDesc* desc = nullptr;
+  MatrixLayout *first = nullptr, *second = nullptr, *result = nullptr;
+  Algorithm algorithm{};
+  size_t workspaceBytes = 0;
+  bool isUsable = false;
+};
+
+DataType typeOf(DType dtype) {
+  return dtype == DType::bf16 ? DataType::bf16 : dtype == DType::fp16 ? DataType::fp16 : DataType::fp32;
+}
+
+// As NVIDIA advises for Hopper; older cards need less. The stand-in needs none.
+constexpr int64_t bytesOfWorkspace = int64_t{32} << 20;
+
+template <class T>
+bool set(const Api& api, MatmulDesc* desc, DescAttribute attribute, const T& value) {
+  return api.descSet(desc, attribute, &value, sizeof(value)) == Status::success;
+}
+template <class T>
+bool set(const Api& api, MatrixLayout* layout, LayoutAttribute attribute, const T& value) {
+  return api.layoutSet(layout, attribute, &value, sizeof(value)) == Status::success;
+}
+template <class T>
+bool set(const Api& api, Preference* preference, PreferenceAttribute attribute, const T& value) {
+  return api.preferenceSet(preference, attribute, &value, sizeof(value)) == Status::success;
+}
+
+bool makeLayout(const Api& api, MatrixLayout*& layout, DType dtype, int64_t rows, int64_t columns, int64_t stride,
+                int64_t batch) {
+  return api.layoutCreate(&layout, typeOf(dtype), rows, columns, stride) == Status::success &&
+         set(api, layout, LayoutAttribute::batchCount, static_cast<int32_t>(batch)) &&
+         set(api, layout, LayoutAttribute::stridedBatchOffset, stride * columns);
+}
+
+bool describe(const Api& api, Plan& plan, const Product& p) {
+  const auto compute = p.dtypeA == DType::fp32 ? ComputeType::fp32Pedantic : ComputeType::fp32;
+  const auto operation = [](int64_t isTransposed) { return isTransposed ? Operation::transpose : Operation::none; };
+  return api.descCreate(&plan.desc, compute, DataType::fp32) == Status::success &&
+         set(api, plan.desc, DescAttribute::transA, operation(p.transposeB)) &&
+         set(api, plan.desc, DescAttribute::transB, operation(p.transposeA)) &&
+         (!p.bias || (set(api, plan.desc, DescAttribute::epilogue, Epilogue::bias) &&
+                      set(api, plan.desc, DescAttribute::biasPointer, p.bias))) &&
+         makeLayout(api, plan.first, p.dtypeB, p.transposeB ? p.k : p.n, p.transposeB ? p.n : p.k, p.rowB(), p.batch) &&
+         makeLayout(api, plan.second, p.dtypeA, p.transposeA ? p.m : p.k, p.transposeA ? p.k : p.m, p.rowA(),
+                    p.batch) &&
+         makeLayout(api, plan.result, p.dtypeC, p.n, p.m, p.rowC(), p.batch);
+}
+
+void destroy(const Api& api, Plan& plan) {
+  if (plan.desc) api.descDestroy(plan.desc);
+  for (MatrixLayout* layout : {plan.first, plan.second, plan.result})
+    if (layout) api.layoutDestroy(layout);
+}
+
+bool makePreference(const Api& api, Preference*& preference, int64_t alignment) {
+  bool isSet = api.preferenceCreate(&preference) == Status::success &&
+               set(api, preference, PreferenceAttribute::maxWorkspaceBytes, uint64_t{bytesOfWorkspace}) &&
+               set(api, preference, PreferenceAttribute::reductionSchemeMask, deterministicReductions);
+  for (const auto attribute : {PreferenceAttribute::minAlignmentA, PreferenceAttribute::minAlignmentB,
+                               PreferenceAttribute::minAlignmentC, PreferenceAttribute::minAlignmentD})
+    isSet = isSet && set(api, preference, attribute, static_cast<uint32_t>(alignment));
+  return isSet;
+}
+
+// Whether the library takes descriptors as they are made here: they need no GPU, and it rejects wrong sizes and unknown names.
+bool takesDescriptors(const Api& api) {
+  Plan plan;
+  const float bias = 0;
+  const bool isTaken = describe(api, plan,
+                                {.batch = 2,
+                                 .m = 8,
+                                 .n = 16,
+                                 .k = 24,
+                                 .transposeA = true,
+                                 .transposeB = false,
+                                 .dtypeA = DType::bf16,
+                                 .dtypeB = DType::bf16,
+                                 .dtypeC = DType::fp32,
+                                 .a = nullptr,
+                                 .b = nullptr,
+                                 .c = nullptr,
+                                 .bias = &bias});
+  Preference* preference = nullptr;
+  const bool isPreferred = makePreference(api, preference, 16);
+  if (preference) api.preferenceDestroy(preference);
+  destroy(api, plan);
+  return isTaken && isPreferred;
+}
+
 // ---- Opening the library
 
 struct Library {
   Api api;
   bool isStandIn = false;
   std::string status;
+
+  // The library itself is opened on the simulated device only to see whether it takes descriptors.
+  bool isUsable() const { return isStandIn == takesStandIn; }
 };
 
 int enqueue(Stream stream, void (*function)(void*), void* data) {
@@ -59,9 +156,14 @@ std::optional<Library> openLibrary(const std::string& path, std::string& why) {
     return std::nullopt;
   }
   if (setEnqueue) setEnqueue(enqueue);
+  if (!takesDescriptors(library.api)) {
+    why = path + " refuses descriptors as they are made for other versions";
+    return std::nullopt;
+  }
   const size_t version = library.api.getVersion();
   library.status = "cuBLASLt " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
                    std::to_string(version % 100) + " (" + path + ")";
+  if (!library.isUsable()) library.status += ", whose products need a GPU";
   return library;
 }
 
@@ -104,7 +206,8 @@ Opened open() {
   for (const char* place : places)
     for (const std::string& file : filesAt(place))
       if (auto library = openLibrary(file, why)) return {library, library->status};
-  return {std::nullopt, "no cuBLASLt: " + why + "; products are by hadal's own kernels"};
+  return {std::nullopt, "no cuBLASLt: " + why +
+                            "; products are by hadal's own kernels (install nvidia-cublas, or set HADAL_CUBLASLT)"};
 }
 
 const Opened& opened() {
@@ -114,28 +217,11 @@ const Opened& opened() {
 
 // ---- Products
 
-// cuBLASLt takes matrices as columns: it is asked for cᵀ = op(b)ᵀ·op(a)ᵀ, b being its first factor. A row of ours is a column of its, so
-// that memory and strides are the same, and what is transposed here is transposed there.
-struct Plan {
-  MatmulDesc* desc = nullptr;
-  MatrixLayout *first = nullptr, *second = nullptr, *result = nullptr;
-  Algorithm algorithm{};
-  size_t workspaceBytes = 0;
-  bool isUsable = false;
-};
-
 // Everything that an algorithm is chosen by.
 struct Shape {
-  std::array<int64_t, 12> numbers;
+  std::array<int64_t, 15> numbers;
   bool operator<(const Shape& other) const { return numbers < other.numbers; }
 };
-
-// As NVIDIA advises for Hopper; older cards need less. The stand-in needs none.
-constexpr int64_t bytesOfWorkspace = int64_t{32} << 20;
-
-DataType typeOf(DType dtype) {
-  return dtype == DType::bf16 ? DataType::bf16 : dtype == DType::fp16 ? DataType::fp16 : DataType::fp32;
-}
 
 bool takes(const Product& p) {
   if (p.dtypeA != p.dtypeB || (p.dtypeC != p.dtypeA && p.dtypeC != DType::fp32)) return false;
@@ -162,7 +248,8 @@ class Planner {
     const Api& api = library.api;
     const int64_t alignment = alignmentOf({p.a, p.b, p.c, p.bias, p.addend});
     const Shape shape{{device, p.batch, p.m, p.n, p.k, p.transposeA, p.transposeB, static_cast<int64_t>(p.dtypeA),
-                       static_cast<int64_t>(p.dtypeC), p.bias != nullptr, p.addend != nullptr, alignment}};
+                       static_cast<int64_t>(p.dtypeC), p.bias != nullptr, p.addend != nullptr, alignment, p.rowA(),
+                       p.rowB(), p.rowC()}};
     Plan& plan = planOf(api, shape, p, alignment, device);
     if (!plan.isUsable || (p.bias && !set(api, plan.desc, DescAttribute::biasPointer, p.bias))) return false;
     const float alpha = 1, beta = p.addend ? 1 : 0;
@@ -174,63 +261,18 @@ class Planner {
   }
 
  private:
-  template <class T>
-  static bool set(const Api& api, MatmulDesc* desc, DescAttribute attribute, const T& value) {
-    return api.descSet(desc, attribute, &value, sizeof(value)) == Status::success;
-  }
-  template <class T>
-  static bool set(const Api& api, MatrixLayout* layout, LayoutAttribute attribute, const T& value) {
-    return api.layoutSet(layout, attribute, &value, sizeof(value)) == Status::success;
-  }
-  template <class T>
-  static bool set(const Api& api, Preference* preference, PreferenceAttribute attribute, const T& value) {
-    return api.preferenceSet(preference, attribute, &value, sizeof(value)) == Status::success;
-  }
-
-  static bool makeLayout(const Api& api, MatrixLayout*& layout, DType dtype, int64_t rows, int64_t columns,
-                         int64_t batch) {
-    return api.layoutCreate(&layout, typeOf(dtype), rows, columns, rows) == Status::success &&
-           set(api, layout, LayoutAttribute::batchCount, static_cast<int32_t>(batch)) &&
-           set(api, layout, LayoutAttribute::stridedBatchOffset, rows * columns);
-  }
-
-  static bool describe(const Api& api, Plan& plan, const Product& p) {
-    const auto compute = p.dtypeA == DType::fp32 ? ComputeType::fp32Pedantic : ComputeType::fp32;
-    const auto operation = [](int64_t isTransposed) { return isTransposed ? Operation::transpose : Operation::none; };
-    return api.descCreate(&plan.desc, compute, DataType::fp32) == Status::success &&
-           set(api, plan.desc, DescAttribute::transA, operation(p.transposeB)) &&
-           set(api, plan.desc, DescAttribute::transB, operation(p.transposeA)) &&
-           (!p.bias || (set(api, plan.desc, DescAttribute::epilogue, Epilogue::bias) &&
-                        set(api, plan.desc, DescAttribute::biasPointer, p.bias))) &&
-           makeLayout(api, plan.first, p.dtypeB, p.transposeB ? p.k : p.n, p.transposeB ? p.n : p.k, p.batch) &&
-           makeLayout(api, plan.second, p.dtypeA, p.transposeA ? p.m : p.k, p.transposeA ? p.k : p.m, p.batch) &&
-           makeLayout(api, plan.result, p.dtypeC, p.n, p.m, p.batch);
-  }
-
   static bool choose(const Api& api, Context* context, Plan& plan, int64_t alignment) {
     Preference* preference = nullptr;
-    if (api.preferenceCreate(&preference) != Status::success) return false;
-    bool isSet = set(api, preference, PreferenceAttribute::maxWorkspaceBytes, uint64_t{bytesOfWorkspace}) &&
-                 set(api, preference, PreferenceAttribute::reductionSchemeMask, deterministicReductions);
-    for (const auto attribute : {PreferenceAttribute::minAlignmentA, PreferenceAttribute::minAlignmentB,
-                                 PreferenceAttribute::minAlignmentC, PreferenceAttribute::minAlignmentD})
-      isSet = isSet && set(api, preference, attribute, static_cast<uint32_t>(alignment));
     HeuristicResult result{};
     int count = 0;
-    const bool isChosen = isSet &&
+    const bool isChosen = makePreference(api, preference, alignment) &&
                           api.getHeuristic(context, plan.desc, plan.first, plan.second, plan.result, plan.result,
                                            preference, 1, &result, &count) == Status::success &&
                           count == 1 && result.state == Status::success;
-    api.preferenceDestroy(preference);
+    if (preference) api.preferenceDestroy(preference);
     plan.algorithm = result.algorithm;
     plan.workspaceBytes = result.workspaceBytes;
     return isChosen;
-  }
-
-  static void destroy(const Api& api, Plan& plan) {
-    if (plan.desc) api.descDestroy(plan.desc);
-    for (MatrixLayout* layout : {plan.first, plan.second, plan.result})
-      if (layout) api.layoutDestroy(layout);
   }
 
   // Products that the library refuses are remembered, too.
@@ -259,11 +301,14 @@ class Planner {
 bool multiply(const Product& product, void* workspace, RunContext& context) {
   static Planner& planner = *new Planner;  // outlives whatever still runs when the process ends
   const auto& library = opened().library;
-  if (!library || context.predicate || !takes(product)) return false;
+  if (!library || !library->isUsable() || context.predicate || !takes(product)) return false;
   return planner.multiply(*library, product, workspace, context.stream);
 }
 
-int64_t workspaceBytes() { return opened().library && !opened().library->isStandIn ? bytesOfWorkspace : 0; }
+int64_t workspaceBytes() {
+  const auto& library = opened().library;
+  return library && library->isUsable() && !library->isStandIn ? bytesOfWorkspace : 0;
+}
 
 const char* status() { return opened().status.c_str(); }
 
