@@ -39,11 +39,11 @@ struct ForwardTile {
 template <class T, int D, int E>
 struct ForwardShared {
   static constexpr int keys = ForwardTile<D>::keys;
-  T k[2][keys * D], v[2][keys * E];
+  T k[2 * keys * D], v[2 * keys * E];
   // Queries that go to registers lie where the second tile of keys will.
   T q[ForwardTile<D>::holdsQueries ? 8 : blockRows * D];
 
-  __device__ T* queries() { return ForwardTile<D>::holdsQueries ? k[1] : q; }
+  __device__ T* queries() { return ForwardTile<D>::holdsQueries ? k + keys * D : q; }
 };
 
 template <class T, int D, int E>
@@ -73,46 +73,58 @@ __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, flo
 
   const bool keysAreVectors = p.keyDim % 8 == 0, valuesAreVectors = p.valueStride % 8 == 0;
   const auto loadKeys = [&](int key, int stage) {
-    copyTile<D, tileKeys, blockThreads>(s.k[stage], p.keyDim, keysAreVectors, k, [&](int i) -> const T* {
-      return key + i < span.to ? k + p.keyVector(batch, kvHead, key + i) * p.keyDim : nullptr;
-    });
-    copyTile<E, tileKeys, blockThreads>(s.v[stage], p.valueDim, valuesAreVectors, v, [&](int i) -> const T* {
-      return key + i < span.to ? v + p.keyVector(batch, kvHead, key + i) * p.valueStride : nullptr;
-    });
+    copyTile<D, tileKeys, blockThreads>(
+        s.k + stage * tileKeys * D, p.keyDim, keysAreVectors, k, [&](int i) -> const T* {
+          return key + i < span.to ? k + p.keyVector(batch, kvHead, key + i) * p.keyDim : nullptr;
+        });
+    copyTile<E, tileKeys, blockThreads>(
+        s.v + stage * tileKeys * E, p.valueDim, valuesAreVectors, v, [&](int i) -> const T* {
+          return key + i < span.to ? v + p.keyVector(batch, kvHead, key + i) * p.valueStride : nullptr;
+        });
     commitCopies();
   };
   copyTile<D, blockRows, blockThreads>(s.queries(), p.keyDim, keysAreVectors, q, [&](int i) -> const T* {
     return firstRow + i < p.rows ? q + p.vector(batch, kvHead, firstRow + i) * p.keyDim : nullptr;
   });
   loadKeys(span.from, 0);
+  auto queryPlaces = Places<D>::ofRows();
+  queryPlaces.move(warpId() * 16 * D);
   uint32_t held[holdsQueries ? D / 16 : 1][4];
   if constexpr (holdsQueries) {
     awaitCopies<0>();
     __syncthreads();
 #pragma unroll
-    for (int step = 0; step < D / 16; step++) loadLeft<D>(held[step], s.queries(), warpId() * 16, step);
+    for (int step = 0; step < D / 16; step++) loadMatrices4(held[step], queryPlaces.in(s.queries(), 0, step));
   }
   const auto left = [&](uint32_t(&a)[4], int step) {
     if constexpr (holdsQueries) {
 #pragma unroll
       for (int i = 0; i < 4; i++) a[i] = held[step][i];
     } else {
-      loadLeft<D>(a, s.queries(), warpId() * 16, step);
+      loadMatrices4(a, queryPlaces.in(s.queries(), 0, step));
     }
   };
 
   const float factor = p.scale * log2e;
   Sums<E / 8> out = {};
   float top[2] = {unseen, unseen}, total[2] = {0, 0};
+  auto keyPlaces = Places<D>::ofColumns();
+  auto valuePlaces = Places<E>::ofRows();
   int stage = 0;
-  for (int key = span.from; key < span.to; key += tileKeys, stage ^= 1) {
+  const auto turn = [&] {
+    const int by = stage ? -tileKeys : tileKeys;
+    keyPlaces.move(by * D);
+    valuePlaces.move(by * E);
+    stage ^= 1;
+  };
+  for (int key = span.from; key < span.to; key += tileKeys, turn()) {
     awaitCopies<0>();
     __syncthreads();  // this tile is there, and nobody uses the other one any more
     if (key + tileKeys < span.to) loadKeys(key + tileKeys, stage ^ 1);
     if (!seen.isSeen(key, tileKeys)) continue;
 
     Sums<tileKeys / 8> scores = {};
-    addScores<D>(scores, left, s.k[stage]);
+    addScores(scores, left, s.k, keyPlaces);
     const bool isMasked = seen.isMasked(key, tileKeys);
     float tileTop[2] = {unseen, unseen};
 #pragma unroll
@@ -148,7 +160,7 @@ __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, flo
     for (int i = 0; i < E / 8; i++)
 #pragma unroll
       for (int j = 0; j < 4; j++) out[i][j] *= decay[j / 2];
-    addWeighted<E, T>(out, scores, s.v[stage]);
+    addWeighted(out, scores, s.v, valuePlaces);
   }
   awaitCopies<0>();  // where there were no keys
 

@@ -17,7 +17,7 @@ constexpr int chunkRow = 36;   // eight rows, read as vectors of four, lie in 32
 constexpr int weightRow = 80;  // rows of two half-warps lie 16 banks apart
 constexpr int blockThreads = 256;
 
-// 38 KiB: five blocks a multiprocessor of 228 KiB, whose registers four fill.
+// 39 KiB: with 128 registers a thread two blocks a multiprocessor, which every card has room for.
 struct Shared {
   union {
     struct {
@@ -26,19 +26,32 @@ struct Shared {
     float x[depth * 128];
   };
   float weights[side * weightRow];
+  int64_t rows[side], keys[side];  // which vectors of their tensors a tile's rows and keys are; -1: zeros
 };
 
 // Thread (ty, tx) of 16 × 16 has rows ty + 16·i, and columns tx + 16·j of weights.
 __device__ __forceinline__ int ty() { return static_cast<int>(threadIdx.x) / 16; }
 __device__ __forceinline__ int tx() { return static_cast<int>(threadIdx.x) % 16; }
 
-template <class Source>
-__device__ __forceinline__ void loadChunk(float* tile, int first, int dim, Source source) {
-#pragma unroll
+// Numbers of a tensor's vectors.
+template <class T>
+struct Tensor {
+  const T* at;
+  int stride, dim;
+  const int64_t* vectors;
+
+  __device__ float load(int row, int column) const {
+    const int64_t vector = vectors[row];
+    return vector >= 0 && column < dim ? toFloat(at[vector * stride + column]) : 0.0f;
+  }
+};
+
+template <class T>
+__device__ __forceinline__ void loadChunk(float* tile, int first, Tensor<T> x) {
+#pragma unroll 4
   for (int n = 0; n < side * depth / blockThreads; n++) {
     const int i = static_cast<int>(threadIdx.x) + n * blockThreads, row = i / depth, d = i % depth;
-    const auto* from = source(row);
-    tile[row * chunkRow + d] = from && first + d < dim ? toFloat(from[first + d]) : 0.0f;
+    tile[row * chunkRow + d] = x.load(row, first + d);
   }
 }
 __device__ __forceinline__ void loadFour(float (&x)[4], const float* from) {
@@ -47,15 +60,15 @@ __device__ __forceinline__ void loadFour(float (&x)[4], const float* from) {
   for (int i = 0; i < 4; i++) x[i] = four.at[i];
 }
 
-// c += a · bᵀ; a(i), b(i) are where row i of dim numbers lies, or null.
-template <class A, class B>
-__device__ __forceinline__ void addScores(float (&c)[4][4], Shared& s, int dim, A a, B b) {
-  for (int first = 0; first < dim; first += depth) {
+// c += a · bᵀ
+template <class T>
+__device__ __forceinline__ void addScores(float (&c)[4][4], Shared& s, Tensor<T> a, Tensor<T> b) {
+  for (int first = 0; first < a.dim; first += depth) {
     __syncthreads();
-    loadChunk(s.a, first, dim, a);
-    loadChunk(s.b, first, dim, b);
+    loadChunk(s.a, first, a);
+    loadChunk(s.b, first, b);
     __syncthreads();
-#pragma unroll 2
+#pragma unroll 1
     for (int d = 0; d < depth; d += 4) {
       float left[4][4], right[4][4];
 #pragma unroll
@@ -74,18 +87,15 @@ __device__ __forceinline__ void addScores(float (&c)[4][4], Shared& s, int dim, 
 }
 
 // c += weights · x[64][columns first …]; number j of a thread's row is column 64·(j / 4) + 4·tx + j mod 4 of the slice.
-template <int columns, class X>
-__device__ __forceinline__ void addWeighted(float (&c)[4][columns / 16], Shared& s, int first, int dim, X x) {
+template <int columns, class T>
+__device__ __forceinline__ void addWeighted(float (&c)[4][columns / 16], Shared& s, int first, Tensor<T> x) {
   for (int k = 0; k < side; k += depth) {
     __syncthreads();
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < depth * columns; i += blockThreads) {
-      const int column = first + i % columns;
-      const auto* from = x(k + i / columns);
-      s.x[i] = from && column < dim ? toFloat(from[column]) : 0.0f;
-    }
+    for (int i = static_cast<int>(threadIdx.x); i < depth * columns; i += blockThreads)
+      s.x[i] = x.load(k + i / columns, first + i % columns);
     __syncthreads();
-#pragma unroll 2
+#pragma unroll 1
     for (int d = 0; d < depth; d += 4) {
       float left[4][4];
 #pragma unroll
@@ -121,6 +131,13 @@ __device__ __forceinline__ void storeRow(T* row, int first, int dim, const float
   }
 }
 
+__device__ __forceinline__ int64_t rowVector(const Problem& p, int batch, int kvHead, int row) {
+  return row < p.rows ? p.vector(batch, kvHead, row) : -1;
+}
+__device__ __forceinline__ int64_t keyVector(const Problem& p, int batch, int kvHead, int key, int end) {
+  return key < end ? p.keyVector(batch, kvHead, key) : -1;
+}
+
 // Blocks are (batch and kv head, tile, split, slice), slices innermost.
 template <class T, int columns>
 __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, float* logsumexp, Partials partials) {
@@ -146,15 +163,13 @@ __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, flo
 #pragma unroll
   for (int i = 0; i < 4; i++) top[i] = unseen, total[i] = 0;
 
+  if (threadIdx.x < side) s.rows[threadIdx.x] = rowVector(p, batch, kvHead, firstRow + static_cast<int>(threadIdx.x));
   for (int key = span.from; key < span.to; key += side) {
+    __syncthreads();
+    if (threadIdx.x < side)
+      s.keys[threadIdx.x] = keyVector(p, batch, kvHead, key + static_cast<int>(threadIdx.x), span.to);
     float scores[4][4] = {};
-    const auto keyAt = [&](int i) { return p.keyVector(batch, kvHead, key + i); };
-    addScores(
-        scores, s, p.keyDim,
-        [&](int i) -> const T* {
-          return firstRow + i < p.rows ? q + p.vector(batch, kvHead, firstRow + i) * p.keyDim : nullptr;
-        },
-        [&](int i) -> const T* { return key + i < span.to ? k + keyAt(i) * p.keyDim : nullptr; });
+    addScores<T>(scores, s, {q, p.keyDim, p.keyDim, s.rows}, {k, p.keyDim, p.keyDim, s.keys});
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       float most = top[i], sum = 0;
@@ -181,8 +196,7 @@ __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, flo
       for (int j = 0; j < columns / 16; j++) out[i][j] *= decay;
     }
     storeWeights(s, scores);
-    addWeighted<columns>(out, s, slice * columns, p.valueDim,
-                         [&](int i) -> const T* { return key + i < span.to ? v + keyAt(i) * p.valueStride : nullptr; });
+    addWeighted<columns, T>(out, s, slice * columns, {v, p.valueStride, p.valueDim, s.keys});
   }
 
 #pragma unroll

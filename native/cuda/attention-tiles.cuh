@@ -112,14 +112,11 @@ __device__ __forceinline__ Rows rowsOf(const Problem& p, int batch, int key, int
 // same chunk of eight rows that follow each other lies in eight different sets of four banks, for ldmatrix, and so do eight
 // chunks that follow each other, for the copies.
 
-// Where chunk even + odd of a row lies, `even` an even number that is known when this is compiled: what depends on it then
-// is a constant or one of four bitwise sums, which the compiler keeps.
 template <int width>
-__device__ __forceinline__ int swizzled(int row, int even, int odd) {
+__device__ __forceinline__ int permuted(int row, int chunk) {
   static_assert(width == 32 || width % 64 == 0);
   // Rows of 64 bytes: two of them fill the banks once.
-  const int permuted = odd ^ (width == 32 ? (row >> 1) & 3 : row & 7);
-  return row * width + even / 8 * 64 + (even % 8 ^ permuted) * 8;
+  return chunk ^ (width == 32 ? (row >> 1) & 3 : row & 7);
 }
 
 template <class T>
@@ -141,8 +138,8 @@ __device__ __forceinline__ void copyTile(T* tile, int dim, bool isVector, const 
 #pragma unroll
       for (int first = 0; first < width / 8; first += rowThreads) {
         const bool isWanted = from && (first + chunk) * 8 < dim;
-        copyAsync16(tile + swizzled<width>(row, first, chunk), isWanted ? from + (first + chunk) * 8 : someAddress,
-                    isWanted);
+        copyAsync16(tile + row * width + first * 8 + permuted<width>(row, chunk) * 8,
+                    isWanted ? from + (first + chunk) * 8 : someAddress, isWanted);
       }
     }
     return;
@@ -156,59 +153,81 @@ __device__ __forceinline__ void copyTile(T* tile, int dim, bool isVector, const 
 #pragma unroll
       for (int d = 0; d < 8; d++)
         if (from && (first + chunk) * 8 + d < dim) numbers.at[d] = from[(first + chunk) * 8 + d];
-      *reinterpret_cast<Chunk<T>*>(tile + swizzled<width>(row, first, chunk)) = numbers;
+      *reinterpret_cast<Chunk<T>*>(tile + row * width + first * 8 + permuted<width>(row, chunk) * 8) = numbers;
     }
   }
 }
 
-// Left operand of m16n8k16: rows row … row + 15, numbers 16·step … of a tile.
+// Where a lane reads a tile's matrices from. Lane `row` and chunk `odd` of two; chunks 2·step … are at[step % 4] and a constant,
+// as are rows 8, 16, … further on. They are kept, and moved from one tile to the next: the compiler would otherwise keep a
+// hundred sums of a tile's address and an offset.
+template <int width>
+struct Places {
+  int at[4];
+
+  __device__ Places(int row, int odd) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) at[i] = row * width + permuted<width>(row, 2 * i % (width / 8) + odd) * 8;
+  }
+  // For left operands of m16n8k16, also for right ones whose depth is a tile's rows; for right ones whose depth is its columns.
+  __device__ static Places ofRows() { return {laneId() % 16, laneId() / 16}; }
+  __device__ static Places ofColumns() { return {laneId() / 16 * 8 + laneId() % 8, laneId() / 8 % 2}; }
+
+  __device__ void move(int numbers) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) at[i] += numbers;
+  }
+  template <class T>
+  __device__ const T* in(const T* tile, int row, int step) const {
+    return tile + at[step % 4] + (row * width + step / 4 * 64);
+  }
+};
+
+// Right operands for 16 columns.
+struct Right {
+  uint32_t low[2], high[2];
+
+  __device__ Right(const uint32_t (&r)[4]) : low{r[0], r[1]}, high{r[2], r[3]} {}
+};
+// The columns are rows row … row + 15 of the tile; depth is its numbers 16·step ….
 template <int width, class T>
-__device__ __forceinline__ void loadLeft(uint32_t (&a)[4], const T* tile, int row, int step) {
-  const int lane = laneId();
-  loadMatrices4(a, tile + swizzled<width>(row + lane % 16, 2 * step, lane / 16));
-}
-// Right operands for 16 columns, which are rows row … row + 15 of the tile; depth is its numbers 16·step ….
-template <int width, class T>
-__device__ __forceinline__ void loadRight(uint32_t (&low)[2], uint32_t (&high)[2], const T* tile, int row, int step) {
-  const int lane = laneId();
+__device__ __forceinline__ Right loadRight(const T* tile, const Places<width>& columns, int row, int step) {
   uint32_t r[4];
-  loadMatrices4(r, tile + swizzled<width>(row + lane / 16 * 8 + lane % 8, 2 * step, lane / 8 % 2));
-  low[0] = r[0], low[1] = r[1], high[0] = r[2], high[1] = r[3];
+  loadMatrices4(r, columns.in(tile, row, step));
+  return r;
 }
-// Right operands for 16 columns, numbers 16·step … of the tile; depth is its rows row … row + 15.
+// The columns are numbers 16·step … of the tile; depth is its rows row … row + 15.
 template <int width, class T>
-__device__ __forceinline__ void loadRightRows(uint32_t (&low)[2], uint32_t (&high)[2], const T* tile, int row,
-                                              int step) {
-  const int lane = laneId();
+__device__ __forceinline__ Right loadRightRows(const T* tile, const Places<width>& rows, int row, int step) {
   uint32_t r[4];
-  loadMatrices4Transposed(r, tile + swizzled<width>(row + lane % 16, 2 * step, lane / 16));
-  low[0] = r[0], low[1] = r[1], high[0] = r[2], high[1] = r[3];
+  loadMatrices4Transposed(r, rows.in(tile, row, step));
+  return r;
 }
 
 // A warp's 16 × 8·n sums in registers: sums[i] are columns 8·i …, laid out as multiplyAdd says.
 template <int n>
 using Sums = float[n][4];
 
-// c[16][columns] += left · rightᵀ. left(step) loads rows' numbers 16·step …; right is a tile of `columns` rows.
+// c[16][8·n] += left · rightᵀ. left(a, step) loads rows' numbers 16·step …; right is a tile of 8·n rows.
 template <int width, class T, int n, class Left>
-__device__ __forceinline__ void addScores(Sums<n>& c, Left left, const T* right) {
+__device__ __forceinline__ void addScores(Sums<n>& c, Left left, const T* right, const Places<width>& columns) {
 #pragma unroll
   for (int step = 0; step < width / 16; step++) {
     uint32_t a[4];
     left(a, step);
 #pragma unroll
     for (int i = 0; i < n; i += 2) {
-      uint32_t low[2], high[2];
-      loadRight<width>(low, high, right, i * 8, step);
-      multiplyAdd<T>(c[i], a, low);
-      multiplyAdd<T>(c[i + 1], a, high);
+      const Right b = loadRight(right, columns, i * 8, step);
+      multiplyAdd<T>(c[i], a, b.low);
+      multiplyAdd<T>(c[i + 1], a, b.high);
     }
   }
 }
 
 // c[16][width] += weights[16][8·n] · right, a tile of 8·n rows; weights are rounded to T.
 template <int width, class T, int n>
-__device__ __forceinline__ void addWeighted(Sums<width / 8>& c, const Sums<n>& weights, const T* right) {
+__device__ __forceinline__ void addWeighted(Sums<width / 8>& c, const Sums<n>& weights, const T* right,
+                                            const Places<width>& rows) {
 #pragma unroll
   for (int i = 0; i < n; i += 2) {
     const uint32_t a[4] = {packPair<T>(weights[i][0], weights[i][1]), packPair<T>(weights[i][2], weights[i][3]),
@@ -216,10 +235,9 @@ __device__ __forceinline__ void addWeighted(Sums<width / 8>& c, const Sums<n>& w
                            packPair<T>(weights[i + 1][2], weights[i + 1][3])};
 #pragma unroll
     for (int step = 0; step < width / 16; step++) {
-      uint32_t low[2], high[2];
-      loadRightRows<width>(low, high, right, i * 8, step);
-      multiplyAdd<T>(c[2 * step], a, low);
-      multiplyAdd<T>(c[2 * step + 1], a, high);
+      const Right b = loadRightRows(right, rows, i * 8, step);
+      multiplyAdd<T>(c[2 * step], a, b.low);
+      multiplyAdd<T>(c[2 * step + 1], a, b.high);
     }
   }
 }

@@ -5,8 +5,8 @@
 // A block takes one tile of one product of the batch, or a part of its terms: products with few tiles and many terms (gradients
 // of weights) are cut into parts whose fp32 sums a second kernel adds up in order. How many parts follows from the sizes alone, so
 // that every card computes the same bits; which tile does not change bits, and may follow from the card.
-#include "cuda/cublaslt.h"
 #include "cuda/gemm.cuh"
+#include "cuda/product.h"
 #include "ops/matmul.h"
 
 namespace hadal {
@@ -22,7 +22,8 @@ struct Job {
   const void* addend;
   const int32_t* extent;
   void* c;
-  float* partSums;  // [parts][batch·m·n], null where c is written at once
+  int64_t rowA, rowB, rowC;  // between rows as they lie in memory; the addend's are c's
+  float* partSums;           // [parts][batch·m·n], null where c is written at once
   int64_t termsAPart;
 };
 
@@ -73,10 +74,10 @@ __device__ __forceinline__ void finish(const Job& job, Shared& s, const Sums& su
   if (job.partSums) {
     out = {job.partSums + blockIdx.y * p.batch * p.m * p.n + offset, p.n, DType::fp32};
   } else {
-    out = {static_cast<char*>(job.c) + offset * bytesOf(p.dtypeC), p.n, p.dtypeC};
+    out = {static_cast<char*>(job.c) + offset * bytesOf(p.dtypeC), job.rowC, p.dtypeC};
     if (job.addend) {
       out.addend = static_cast<const char*>(job.addend) + (p.addendIsRow ? 0 : offset * bytesOf(p.dtypeAddend));
-      out.addendStride = p.addendIsRow ? 0 : p.n;
+      out.addendStride = p.addendIsRow ? 0 : job.rowC;
       out.dtypeAddend = p.dtypeAddend;
     }
   }
@@ -89,8 +90,8 @@ __device__ void multiply(Job job) {
   const MatmulParams& p = job.p;
   const Part part = partOf<Tile>(job);
   if (part.isEmpty) return;
-  const gemm::Factor<T> a{static_cast<const T*>(job.a) + part.item * p.m * p.k, transposeA ? p.m : p.k};
-  const gemm::Factor<T> b{static_cast<const T*>(job.b) + part.item * p.k * p.n, transposeB ? p.k : p.n};
+  const gemm::Factor<T> a{static_cast<const T*>(job.a) + part.item * p.m * p.k, job.rowA};
+  const gemm::Factor<T> b{static_cast<const T*>(job.b) + part.item * p.k * p.n, job.rowB};
   gemm::Sums<Tile> sums;
   gemm::multiply<Tile, T, transposeA, transposeB>(s, a, b, part.sizes, part.row, part.column, sums);
   finish(job, s, sums, part);
@@ -102,10 +103,10 @@ __device__ void multiplyFp32(Job job) {
   const MatmulParams& p = job.p;
   const Part part = partOf<Tile>(job);
   if (part.isEmpty) return;
-  const gemm::AnyFactor a{static_cast<const char*>(job.a) + part.item * p.m * p.k * bytesOf(p.dtypeA),
-                          p.transposeA ? p.m : p.k, p.dtypeA, p.transposeA != 0};
-  const gemm::AnyFactor b{static_cast<const char*>(job.b) + part.item * p.k * p.n * bytesOf(p.dtypeB),
-                          p.transposeB ? p.k : p.n, p.dtypeB, p.transposeB != 0};
+  const gemm::AnyFactor a{static_cast<const char*>(job.a) + part.item * p.m * p.k * bytesOf(p.dtypeA), job.rowA,
+                          p.dtypeA, p.transposeA != 0};
+  const gemm::AnyFactor b{static_cast<const char*>(job.b) + part.item * p.k * p.n * bytesOf(p.dtypeB), job.rowB,
+                          p.dtypeB, p.transposeB != 0};
   gemm::SumsFp32<Tile> sums;
   gemm::multiplyFp32<Tile>(s, a, b, part.sizes, part.row, part.column, sums);
   finish(job, s, sums, part);
@@ -126,7 +127,7 @@ __device__ void addParts(Job job, int64_t parts) {
 #pragma unroll
     for (int j = 0; j < 4; j++) x[j] += j < count ? from[part * size + j] : 0.0f;
   }
-  const gemm::Output out{job.c, p.n, p.dtypeC, job.addend, p.addendIsRow ? 0 : p.n, p.dtypeAddend};
+  const gemm::Output out{job.c, job.rowC, p.dtypeC, job.addend, p.addendIsRow ? 0 : job.rowC, p.dtypeAddend};
   gemm::storeFour(out, row, column, count, x);
 }
 
@@ -194,10 +195,21 @@ void launchOnTensorCores(const Job& job, int64_t parts, bool isLarge, RunContext
   launchTile<gemm::SmallTile, T>(job, parts, context);
 }
 
-void multiplyOurselves(const MatmulParams& p, void* const* b, RunContext& context) {
+void multiplyOurselves(const MatmulParams& p, const cublaslt::Product& product, const int32_t* extent, void* workspace,
+                       RunContext& context) {
   const int64_t parts = partsOf(p);
-  auto* const partSums = parts > 1 ? static_cast<float*>(context.workspace) : nullptr;
-  const Job job{p, b[0], b[1], b[2], static_cast<const int32_t*>(b[3]), b[4], partSums, termsAPart(p, parts)};
+  auto* const partSums = parts > 1 ? static_cast<float*>(workspace) : nullptr;
+  const Job job{p,
+                product.a,
+                product.b,
+                product.bias ? product.bias : product.addend,
+                extent,
+                product.c,
+                product.rowA(),
+                product.rowB(),
+                product.rowC(),
+                partSums,
+                termsAPart(p, parts)};
   // Large tiles where every multiprocessor gets one.
   const bool isLarge = parts == 1 && tilesOf(p, 128, 128) >= context.processors;
   if (!isOnTensorCores(p)) {
@@ -212,32 +224,46 @@ void multiplyOurselves(const MatmulParams& p, void* const* b, RunContext& contex
     launch<addParts, threads>(context, {.x = blocksFor(p.batch * p.m * ((p.n + 3) / 4), threads)}, job, parts);
 }
 
-bool multiplyByLibrary(const MatmulParams& p, void* const* b, RunContext& context) {
-  if (b[3]) return false;  // an extent is not the host's to read
-  return cublaslt::multiply({.batch = p.batch,
-                             .m = p.m,
-                             .n = p.n,
-                             .k = p.k,
-                             .transposeA = p.transposeA != 0,
-                             .transposeB = p.transposeB != 0,
-                             .dtypeA = p.dtypeA,
-                             .dtypeB = p.dtypeB,
-                             .dtypeC = p.dtypeC,
-                             .a = b[0],
-                             .b = b[1],
-                             .c = b[4],
-                             .bias = p.addendIsRow ? b[2] : nullptr,
-                             .addend = p.addendIsRow ? nullptr : b[2],
-                             .dtypeAddend = p.dtypeAddend},
-                            context.workspace, context);
-}
-
 void run(const MatmulParams& p, void* const* b, RunContext& context) {
   if (p.batch == 0 || p.m == 0 || p.n == 0) return;
-  if (!multiplyByLibrary(p, b, context)) multiplyOurselves(p, b, context);
+  const cublaslt::Product product{.batch = p.batch,
+                                  .m = p.m,
+                                  .n = p.n,
+                                  .k = p.k,
+                                  .transposeA = p.transposeA != 0,
+                                  .transposeB = p.transposeB != 0,
+                                  .dtypeA = p.dtypeA,
+                                  .dtypeB = p.dtypeB,
+                                  .dtypeC = p.dtypeC,
+                                  .a = b[0],
+                                  .b = b[1],
+                                  .c = b[4],
+                                  .bias = p.addendIsRow ? b[2] : nullptr,
+                                  .addend = p.addendIsRow ? nullptr : b[2],
+                                  .dtypeAddend = p.dtypeAddend};
+  const auto* const extent = static_cast<const int32_t*>(b[3]);
+  // An extent is not the host's to read.
+  if (extent || !cublaslt::multiply(product, context.workspace, context))
+    multiplyOurselves(p, product, extent, context.workspace, context);
+}
+
+MatmulParams paramsOf(const cublaslt::Product& p) {
+  return {p.batch, p.m, p.n,      p.k,      p.transposeA, p.transposeB, p.bias != nullptr,
+          0,       1,   p.dtypeA, p.dtypeB, p.dtypeC,     p.dtypeAddend};
 }
 
 }  // namespace matmul
+
+void multiply(const cublaslt::Product& product, void* workspace, RunContext& context) {
+  if (product.batch == 0 || product.m == 0 || product.n == 0) return;
+  if (!cublaslt::multiply(product, workspace, context))
+    matmul::multiplyOurselves(matmul::paramsOf(product), product, nullptr, workspace, context);
+}
+
+int64_t productWorkspace(const cublaslt::Product& product) {
+  return matmul::workspaceBytes(matmul::paramsOf(product), 1);
+}
+
 }  // namespace cuda
 
 HADAL_KERNEL_WITH_WORKSPACE(matmul, MatmulParams, cuda::matmul::run, cuda::matmul::workspaceBytes)
