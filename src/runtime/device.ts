@@ -120,12 +120,20 @@ function openNative(backend: BackendName, index: number, { threads, pinThreads }
   }
 }
 
+function instructionSetOf(backend: BackendName, index: number): string {
+  const { backend: describe, features } = loadAddon();
+  const { major, minor } = describe(backend).devices[index] ?? {};
+  return backend === 'cpu' ? features().isa : `sm_${major}${minor}`;
+}
+
 /** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */
 export class Device implements Disposable {
   /** As {@link openDevice} takes it. */
   readonly name: string;
   /** Threads of a processor, multiprocessors of a GPU. */
   readonly threads: number;
+  /** The processor's instruction set, or the GPU's compute capability. */
+  readonly instructionSet: string;
   /** What programs for it are planned for. @internal */
   readonly target: DeviceTarget;
   /** @internal */
@@ -138,6 +146,7 @@ export class Device implements Disposable {
     this.native = openNative(backend, index, options);
     this.name = backend === 'cuda' ? `cuda:${index}` : backend;
     this.threads = this.native.threads;
+    this.instructionSet = instructionSetOf(backend, index);
     this.target = { backend, threads: this.threads, without: [] };
   }
 

@@ -3,14 +3,14 @@ import { isDeepStrictEqual } from 'node:util';
 import { parseBytes } from '../core/bytes.js';
 import { HadalError } from '../core/errors.js';
 import { formatBytes } from '../core/format.js';
-import { type MemoryRoom, memoryRoom, residentBytes } from '../core/memory.js';
 import type { PrecisionDType } from '../passes/narrow.js';
 import { type Candidate, Candidates, divisorsOf } from './candidates.js';
 import type { TrainConfig } from './config.js';
 import { memoryKinds } from './events.js';
 import { smallChunk, waysToFit } from './fit-ways.js';
-import { growthInTraining, hasSnapshot } from './memory.js';
+import { hasSnapshot } from './memory.js';
 import type { Planner, PlanOptions } from './planning.js';
+import type { Room } from './room.js';
 import type { SizedConfig } from './step-config.js';
 
 /** A configuration whose sizes are decided; the budget is one in bytes. */
@@ -36,15 +36,9 @@ const growthBefore = 32 * 2 ** 20;
  * Bytes that the process may take.
  *
  * @param given - bytes, a size such as '12GiB', or 'auto': what is free, less a margin
- * @param processes - that divide what is free
  * @throws HadalError HADAL_ERR_CONFIG for what is no size
  */
-export function memoryBudget(
-  given: number | string,
-  { available }: MemoryRoom = memoryRoom(),
-  resident = residentBytes().now,
-  processes = 1,
-): number {
+export function memoryBudget(given: number | string, { available, resident, processes }: Omit<Room, 'growth'>): number {
   const most = available + resident;
   if (given === 'auto') return Math.floor((available / processes + resident) * (1 - margin));
   return Math.min(parseBytes(given, "[train] field 'memory.budget'"), most);
@@ -60,10 +54,11 @@ export async function fitToMemory(
   config: TrainConfig,
   planner: Planner,
   dtype: PrecisionDType,
-  place = { rank: 0, size: 1, localSize: 1 },
+  room: Room,
+  place = { rank: 0, size: 1 },
 ): Promise<Fitted> {
-  const budget = memoryBudget(config.memory.budget, memoryRoom(), residentBytes().now, place.localSize);
-  const base = residentBytes().now + growthBefore + growthInTraining;
+  const budget = memoryBudget(config.memory.budget, room);
+  const base = room.resident + (room.growth > 0 ? growthBefore + room.growth : 0);
   const found = await fitting(config, new Candidates(planner, dtype, base, budget, place));
   const { accumulates, withinBytes } = found;
   const fitted = { ...found.config, memory: { ...config.memory, budget } };

@@ -63,7 +63,7 @@ export async function inspect(
   model: Record<string, unknown> | string,
   options: InspectOptions = {},
 ): Promise<Inspection> {
-  const made = typeof model === 'string' ? await readModel(model) : modelFromConfig(model);
+  const made = await openModel(model);
   const {
     batch = 1,
     seqLen = Math.min(made.maxPositions, 4096),
@@ -92,6 +92,10 @@ export async function inspect(
       : null,
   };
 }
+
+/** The model of a config's contents, or of a path as {@link inspect} takes it. */
+export const openModel = async (model: Record<string, unknown> | string): Promise<Model> =>
+  typeof model === 'string' ? await readModel(model) : modelFromConfig(model);
 
 async function readModel(path: string): Promise<Model> {
   const info = await withFileErrors(`read ${path}`, () => stat(path));

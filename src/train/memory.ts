@@ -1,10 +1,10 @@
 // What training takes of memory, by kind, from plans alone.
-import { loadAddon } from '../addon/addon.js';
 import { bytesOf } from '../core/dtype.js';
 import { residentBytes } from '../core/memory.js';
 import { sizeOf } from '../core/shape.js';
 import type { Model } from '../models/model.js';
 import { shardPrefix } from '../optim/zero.js';
+import type { Device } from '../runtime/device.js';
 import type { TensorSpec } from '../runtime/plan.js';
 import { type MemoryKind, type MemoryTable, memoryKinds, type StepEvent } from './events.js';
 import type { Plans } from './planning.js';
@@ -75,7 +75,9 @@ export function planMemory(
   );
   kinds.buffers += Math.max(...programs.map(({ offloadWindowBytes }) => offloadWindowBytes));
   // Otherwise a checkpoint is saved tensor by tensor; those before may not be collected yet.
-  kinds.snapshot = snapshot ? saved : Math.min(saved, largest + Math.min(largest, uncollected));
+  // A GPU's copy is the host's memory.
+  if (fullest.target.backend !== 'cpu') kinds.snapshot = 0;
+  else kinds.snapshot = snapshot ? saved : Math.min(saved, largest + Math.min(largest, uncollected));
   const planned = sum(Object.values(kinds));
   return { ...kinds, planned, allocated, saved, offloaded, base, total: planned + (base ?? 0), budget };
 }
@@ -90,8 +92,10 @@ const memoryOf = {
 } as const satisfies Record<SlotKind, MemoryKind>;
 
 /** What the process takes now. */
-export function memoryInUse(): Pick<StepEvent, 'residentBytes' | 'allocatedBytes' | 'allocatedPeakBytes'> {
-  const { live, peak } = loadAddon().storageBytes();
+export function memoryInUse(
+  device: Device,
+): Pick<StepEvent, 'residentBytes' | 'allocatedBytes' | 'allocatedPeakBytes'> {
+  const { live, peak } = device.native.memory();
   return { residentBytes: residentBytes().now, allocatedBytes: live, allocatedPeakBytes: peak };
 }
 

@@ -3,7 +3,6 @@
 
 import { HadalError } from '../core/errors.js';
 import { formatBytes } from '../core/format.js';
-import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
 import { reported } from '../core/progress.js';
 import type { Batch } from '../data/batch.js';
@@ -18,7 +17,7 @@ import type { TrainConfig } from './config.js';
 import { withEarlierSizes } from './earlier-sizes.js';
 import type { PrepareEvent, TrainEvent, WarningEvent } from './events.js';
 import { fitToMemory } from './fit.js';
-import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
+import { hasSnapshot, planMemory } from './memory.js';
 import { modelOf } from './model-of.js';
 import { microBatchesBefore, readAll, type ServedRun, type ServerAddress } from './parameter-server-run.js';
 import {
@@ -33,6 +32,7 @@ import {
 } from './parameter-server-step.js';
 import { Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun, requireSources } from './prepare.js';
+import { roomOf } from './room.js';
 import { Run } from './run.js';
 import { RunDirectory } from './run-directory.js';
 import type { StepConfig } from './step.js';
@@ -55,10 +55,10 @@ export async function* serve(
   using directory = await RunDirectory.open(asked.out, { resume: asked.resume });
   const goesOn = (await directory.checkpoints()).length > 0;
   const sized = goesOn ? await withEarlierSizes(asked, directory.path) : asked;
-  const dtype = sized.dtype === 'auto' ? bestDType() : sized.dtype;
+  const dtype = sized.dtype === 'auto' ? bestDType(device) : sized.dtype;
   await using planner = new Planner(model, device.target);
   yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
-  const { config, decisions } = await fitToMemory(sized, planner, dtype);
+  const { config, decisions } = await fitToMemory(sized, planner, dtype, roomOf(device, 1));
   const step = stepConfigOf(config, dtype);
   const planning = planServer(planner, step);
   planning.catch(() => {}); // reported where it is awaited
@@ -75,10 +75,11 @@ export async function* serve(
   }
   const { plans, contributions, changing } = await planning;
   yield { type: 'prepare', phase: 'program', done: 0, total: 1 };
+  const room = roomOf(device, 1);
   const memory = planMemory(model, plans, {
     gradAccumulationSteps: config.gradAccumulationSteps,
     snapshot: hasSnapshot(config),
-    base: residentBytes().now + growthInTraining,
+    base: room.resident + room.growth,
     budget: config.memory.budget,
   });
 

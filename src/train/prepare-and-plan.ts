@@ -1,16 +1,16 @@
 // Data and programs of a run, made at the same time: the first step is not to wait for both.
-import { memoryRoom, residentBytes } from '../core/memory.js';
 import { reported } from '../core/progress.js';
 import type { PreparedPart } from '../data/prepared.js';
 import type { Model } from '../models/model.js';
 import type { PrecisionDType } from '../passes/narrow.js';
-import type { Target } from '../runtime/target.js';
+import type { Device } from '../runtime/device.js';
 import { dataClaims, requireAgreement } from './agreement.js';
 import type { TrainConfig } from './config.js';
 import type { PrepareEvent } from './events.js';
 import { type Fitted, fitToMemory, memoryBudget } from './fit.js';
 import { candidatesOf, Planner, type Plans } from './planning.js';
 import { type PreparedRun, prepareRun } from './prepare.js';
+import { roomOf } from './room.js';
 import type { Kept } from './rounds.js';
 import { stepConfigOf } from './step-config.js';
 import type { Together } from './together.js';
@@ -20,7 +20,7 @@ export interface PrepareTask {
   given: TrainConfig;
   model: Model;
   dtype: PrecisionDType;
-  target: Target;
+  device: Device;
   signal: AbortSignal | undefined;
 }
 
@@ -37,13 +37,13 @@ export interface Planned extends Pick<Fitted, 'config' | 'decisions'> {
  * @throws HadalError as {@link fitToMemory} and {@link prepareRun} do; HADAL_ERR_CONFIG where processes have different data
  */
 export async function* prepareAndPlan(
-  { given, model, dtype, target, signal }: PrepareTask,
+  { given, model, dtype, device, signal }: PrepareTask,
   together: Together,
   kept: Kept,
 ): AsyncGenerator<PrepareEvent, Planned> {
-  await using planner = new Planner(model, target);
+  await using planner = new Planner(model, device.target);
   yield { type: 'prepare', phase: 'program', done: 0, total: 0 };
-  const fitted = await fittedTogether(withSizes(given, kept.fitted), planner, dtype, together);
+  const fitted = await fittedTogether(withSizes(given, kept.fitted), planner, dtype, device, together);
   kept.fitted = fitted;
   const { config, decisions } = fitted;
   const plans = planner.programs(stepConfigOf(config, dtype, together), fitted);
@@ -80,11 +80,12 @@ async function fittedTogether(
   given: TrainConfig,
   planner: Planner,
   dtype: PrecisionDType,
+  device: Device,
   together: Together,
 ): Promise<Fitted> {
   requireRows(given, together);
   const first = await together.madeByFirst('sizes', async () => {
-    const fitted = await fitToMemory(given, planner, dtype, together);
+    const fitted = await fitToMemory(given, planner, dtype, roomOf(device, together.localSize), together);
     const plans = await planner.updates(stepConfigOf(fitted.config, dtype, together), fitted);
     return { ...fitted, candidates: candidatesOf(plans) };
   });
@@ -95,7 +96,7 @@ async function fittedTogether(
     checkpoint: { ...given.checkpoint, background: checkpoint.background },
     memory: {
       ...{ ...given.memory, lossChunkRows: memory.lossChunkRows },
-      budget: memoryBudget(given.memory.budget, memoryRoom(), residentBytes().now, together.localSize),
+      budget: memoryBudget(given.memory.budget, roomOf(device, together.localSize)),
     },
   };
   return { ...first, config, decisions: [] };

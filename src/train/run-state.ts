@@ -1,5 +1,4 @@
 // Parameters and state of a run in memory, and where they come from: other processes, a checkpoint, the beginning.
-import { loadAddon } from '../addon/addon.js';
 import type { Device } from '../runtime/device.js';
 import { loadParameters, type ModelSource } from '../session/model-source.js';
 import { loadNewestCheckpoint, type TrainState } from './checkpoint.js';
@@ -85,7 +84,7 @@ export class RunState {
       cursor: undefined as never, // the loader's, set in openLoader()
       watch: nothingWatched,
       threads: device.threads,
-      instructionSet: loadAddon().features().isa,
+      instructionSet: device.instructionSet,
       dtype: stepper.config.precision.dtype,
       dist: this.#dist,
     };

@@ -222,7 +222,7 @@ export class Run {
       lr,
       tokensPerSecond: (tokens / stepMs) * 1000,
       stepMs,
-      ...memoryInUse(),
+      ...memoryInUse(this.parts.device),
       ...(together.size > 1 && {
         world: {
           size: together.size,

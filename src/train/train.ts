@@ -1,7 +1,5 @@
 // A run from its configuration on: model, device, data and plans, then the updates.
-import { loadAddon } from '../addon/addon.js';
 import { envFlag } from '../core/env.js';
-import { residentBytes } from '../core/memory.js';
 import { usableProcessors } from '../core/processors.js';
 import { version } from '../core/version.js';
 import { joinWorld, type World } from '../dist/world.js';
@@ -13,7 +11,7 @@ import { configClaims, differingMachines, requireAgreement } from './agreement.j
 import { resolveTrainConfig, type TrainConfig } from './config.js';
 import { withEarlierSizes } from './earlier-sizes.js';
 import type { EndEvent, TrainEvent } from './events.js';
-import { growthInTraining, hasSnapshot, planMemory } from './memory.js';
+import { hasSnapshot, planMemory } from './memory.js';
 import { modelOf } from './model-of.js';
 import { openOffloadFile } from './offload.js';
 import { requireOneDirectory } from './one-directory.js';
@@ -21,6 +19,7 @@ import type { TrainOptions } from './options.js';
 import { isServed, trainServed } from './parameter-server.js';
 import { requireSources } from './prepare.js';
 import { prepareAndPlan } from './prepare-and-plan.js';
+import { roomOf } from './room.js';
 import { arrive, inRounds, Kept } from './rounds.js';
 import { Run, type RunHooks } from './run.js';
 import { RunDirectory } from './run-directory.js';
@@ -90,15 +89,16 @@ async function* trainRound(task: Task, together: Together, kept: Kept): AsyncGen
   using directory = await openDirectory(asked, together);
   const goesOn = together.isFirst && (await directory.checkpoints()).length > 0;
   const given = goesOn ? await withEarlierSizes(asked, directory.path) : asked;
-  const notes = await differingMachines(together, `${device.threads} threads on ${loadAddon().features().isa}`);
+  const notes = await differingMachines(together, `${device.threads} threads on ${device.instructionSet}`);
   kept.offloadFile ??= openOffloadFile(given, (message) => notes.push(message));
-  const dtype = given.dtype === 'auto' ? bestDType() : given.dtype;
-  const planned = yield* prepareAndPlan({ given, model, dtype, target: device.target, signal }, together, kept);
+  const dtype = given.dtype === 'auto' ? bestDType(device) : given.dtype;
+  const planned = yield* prepareAndPlan({ given, model, dtype, device, signal }, together, kept);
   const { config, decisions, prepared, heldOut, plans } = planned;
+  const room = roomOf(device, together.localSize);
   const memory = planMemory(model, plans, {
     gradAccumulationSteps: config.gradAccumulationSteps,
     snapshot: hasSnapshot(config),
-    base: residentBytes().now + growthInTraining,
+    base: room.resident + room.growth,
     budget: config.memory.budget,
   });
   const stepConfig = stepConfigOf(config, dtype, together);
@@ -141,8 +141,8 @@ async function* trainRound(task: Task, together: Together, kept: Kept): AsyncGen
 }
 
 /** The configuration of all processes, in rank 0's directory. @throws HadalError HADAL_ERR_CONFIG where theirs differ */
-async function agreed({ asked, model }: Task, together: Together): Promise<TrainConfig> {
-  const dtype = asked.dtype === 'auto' ? bestDType() : asked.dtype;
+async function agreed({ asked, model, device }: Task, together: Together): Promise<TrainConfig> {
+  const dtype = asked.dtype === 'auto' ? bestDType(device) : asked.dtype;
   await requireAgreement(together, 'configuration', configClaims(asked, model, dtype, version));
   const out = await together.fromFirst('directory', asked.out);
   return { ...asked, out, resume: asked.resume || together.round > 0 };

@@ -5,32 +5,33 @@ import { resolveTrainConfig, type TrainConfig } from '../../src/train/config.js'
 import { fitting, memoryBudget, mostThatFits } from '../../src/train/fit.js';
 import type { TrainOptions } from '../../src/train/options.js';
 import { Planner } from '../../src/train/planning.js';
+import { roomOf } from '../../src/train/room.js';
 import type { SizedConfig } from '../../src/train/step-config.js';
-import { expectHadalError } from '../support/op-case.js';
+import { expectHadalError, testDevice } from '../support/op-case.js';
 import { tinyConfig } from './tiny.js';
 
 const mib = 2 ** 20;
 
 describe('the budget', () => {
-  const room = { total: 32 * 2 ** 30, available: 16 * 2 ** 30 };
+  const room = (resident: number) => ({ available: 16 * 2 ** 30, resident, processes: 1 });
 
   it('is what was asked for, in bytes or with a unit', () => {
-    expect(memoryBudget(12 * 2 ** 30, room, mib)).toBe(12 * 2 ** 30);
-    expect(memoryBudget('12GiB', room, mib)).toBe(12 * 2 ** 30);
-    expect(memoryBudget('8GB', room, mib)).toBe(8e9);
+    expect(memoryBudget(12 * 2 ** 30, room(mib))).toBe(12 * 2 ** 30);
+    expect(memoryBudget('12GiB', room(mib))).toBe(12 * 2 ** 30);
+    expect(memoryBudget('8GB', room(mib))).toBe(8e9);
   });
 
   it('is never more than what is free and what the process has', () => {
-    expect(memoryBudget('1TiB', room, 100 * mib)).toBe(16 * 2 ** 30 + 100 * mib);
+    expect(memoryBudget('1TiB', room(100 * mib))).toBe(16 * 2 ** 30 + 100 * mib);
   });
 
   it('leaves an eighth of what is free to others, where it is the machine’s choice', () => {
-    expect(memoryBudget('auto', room, 0)).toBe(14 * 2 ** 30);
-    expect(memoryBudget('auto')).toBeGreaterThan(64 * mib);
+    expect(memoryBudget('auto', room(0))).toBe(14 * 2 ** 30);
+    expect(memoryBudget('auto', roomOf(testDevice(), 1))).toBeGreaterThan(64 * mib);
   });
 
   it('is refused when it is no size', () => {
-    expectHadalError(() => memoryBudget('lots', room, 0), 'HADAL_ERR_CONFIG', /'memory.budget' expected.*got 'lots'/);
+    expectHadalError(() => memoryBudget('lots', room(0)), 'HADAL_ERR_CONFIG', /'memory.budget' expected.*got 'lots'/);
   });
 });
 
