@@ -45,7 +45,7 @@ struct ElementwiseParams {
     return size;
   }
   // How many numbers an opcode takes from the stack.
-  static int arity(uint8_t op) { return op < 2 ? 0 : op < 16 ? 2 : op < 48 ? 1 : 3; }
+  static constexpr int arity(uint8_t op) { return op < 2 ? 0 : op < 16 ? 2 : op < 48 ? 1 : 3; }
 
   const char* check() const {
     if (rank < 1 || rank > elementwiseRank) return "expected rank 1 to 6";
