@@ -254,7 +254,7 @@ MatmulParams paramsOf(const cublaslt::Product& p) {
 
 }  // namespace matmul
 
-void multiply(const cublaslt::Product& product, void* workspace, RunContext& context) {
+void runProduct(const cublaslt::Product& product, void* workspace, RunContext& context) {
   if (product.batch == 0 || product.m == 0 || product.n == 0) return;
   if (!cublaslt::multiply(product, workspace, context))
     matmul::multiplyOurselves(matmul::paramsOf(product), product, nullptr, workspace, context);

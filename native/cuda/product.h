@@ -6,7 +6,7 @@ namespace hadal {
 namespace cuda {
 
 // Puts the product on the context's stream. The workspace is productWorkspace(product) bytes, aligned to 16.
-void multiply(const cublaslt::Product& product, void* workspace, RunContext& context);
+void runProduct(const cublaslt::Product& product, void* workspace, RunContext& context);
 
 // Follows from the sizes and dtypes alone; addresses need not be known yet.
 int64_t productWorkspace(const cublaslt::Product& product);
