@@ -41,6 +41,7 @@ GroupOptions optionsOf(const Napi::Object& given) {
   options.timeout = std::chrono::milliseconds(static_cast<int64_t>(timeoutMs));
   options.host = text("host");
   options.library = text("library");
+  options.device = static_cast<int>(number("device"));
   return options;
 }
 

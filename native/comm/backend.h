@@ -16,6 +16,7 @@ struct GroupOptions {
   std::string host;
   std::chrono::milliseconds timeout{0};  // that a collective waits for the others, and that connecting does
   std::string library;                   // the backend's; empty: where it usually is
+  int device = -1;                       // the GPU that NCCL is to use; -1: CUDA's choice
 };
 
 class ConnectableGroup : public ProcessGroup {

@@ -15,13 +15,42 @@ HierarchicalGroup::HierarchicalGroup(std::shared_ptr<ProcessGroup> all, std::sha
 void HierarchicalGroup::allReduce(void* data, int64_t count, DType dtype, ReduceOp op, Reducer reduce) {
   const int64_t ranks = box_->size(), each = count / ranks, size = bytesOf(dtype);
   if (count * size < leastBytes_ || each == 0) return all_->allReduce(data, count, dtype, op, reduce);
-  if (slice_.size() < size_t(each * size)) slice_.resize(size_t(each * size));
-  box_->reduceScatter(data, slice_.data(), each, dtype, op, reduce);
-  across_->allReduce(slice_.data(), each, dtype, op, reduce);
-  box_->allGather(slice_.data(), data, each * size);
+  // On a GPU the slice stays where it is, which NCCL allows.
+  void* slice = static_cast<uint8_t*>(data) + box_->rank() * each * size;
+  if (!isOnStream_) {
+    if (slice_.size() < size_t(each * size)) slice_.resize(size_t(each * size));
+    slice = slice_.data();
+  }
+  box_->reduceScatter(data, slice, each, dtype, op, reduce);
+  across_->allReduce(slice, each, dtype, op, reduce);
+  box_->allGather(slice, data, each * size);
   // What does not divide: fewer numbers than a box has ranks.
   const int64_t rest = count - each * ranks;
   if (rest > 0) all_->allReduce(static_cast<uint8_t*>(data) + each * ranks * size, rest, dtype, op, reduce);
+}
+
+bool HierarchicalGroup::worksOnStreams() const {
+  return all_->worksOnStreams() && box_->worksOnStreams() && across_->worksOnStreams();
+}
+
+void HierarchicalGroup::useStream(void* stream, StreamCaller caller) {
+  isOnStream_ = stream != nullptr;
+  for (const auto& group : {all_, box_, across_}) group->useStream(stream, caller);
+}
+
+// Which of them a graph's bytes go over is not known: they are counted once.
+void HierarchicalGroup::enter(WireBytes replayed) {
+  all_->enter(replayed);
+  box_->enter({});
+  across_->enter({});
+}
+
+void HierarchicalGroup::check() {
+  for (const auto& group : {all_, box_, across_}) group->check();
+}
+
+void HierarchicalGroup::settle() {
+  for (const auto& group : {all_, box_, across_}) group->settle();
 }
 
 void HierarchicalGroup::abort(const std::string& reason) {

@@ -35,13 +35,20 @@ class HierarchicalGroup final : public ProcessGroup {
   void receive(void* data, int64_t bytes, int from) override { all_->receive(data, bytes, from); }
   void barrier() override { all_->barrier(); }
 
+  bool worksOnStreams() const override;
+  void useStream(void* stream, StreamCaller caller) override;
+  void enter(WireBytes replayed) override;
+  void check() override;
+  void settle() override;
+
   void abort(const std::string& reason) override;
   WireBytes wireBytes() const override;
 
  private:
   std::shared_ptr<ProcessGroup> all_, box_, across_;
   int64_t leastBytes_;
-  std::vector<uint8_t> slice_;  // grows to the largest slice there was
+  bool isOnStream_ = false;
+  std::vector<uint8_t> slice_;  // grows to the largest slice there was; not used on streams
 };
 
 }  // namespace hadal

@@ -71,6 +71,13 @@ struct Api {
   HADAL_NCCL_FUNCTIONS(HADAL_DECLARE)
 #undef HADAL_DECLARE
   StreamState (*streamQuery)(Stream stream) = nullptr;  // cuStreamQuery
+  // Of CUDA's driver: what makes a GPU the calling thread's (cuInit, cuDeviceGet, cuDevicePrimaryCtxRetain, cuCtxSetCurrent).
+  int (*initDriver)(unsigned flags) = nullptr;
+  int (*getDevice)(int* device, int ordinal) = nullptr;
+  int (*retainContext)(void** context, int device) = nullptr;
+  int (*setContext)(void* context) = nullptr;
+  // hadalNcclSetEnqueue, which only the stand-in has: how it puts calls on streams.
+  void (*setCaller)(void (*caller)(Stream stream, void (*function)(void* data), void* data)) = nullptr;
 };
 
 }  // namespace hadal::nccl

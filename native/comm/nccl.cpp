@@ -1,8 +1,9 @@
 // Process groups over NCCL, which is opened at run time: HADAL_NCCL, else
 // libnccl.so.2 where the system finds it. NCCL puts its work on a stream and
-// returns; every call here waits for it, and meanwhile looks for errors, for
-// the end of its time and for abort(). Communicators do not block, so that this
-// holds while they are made, too.
+// returns. Given no stream, every call here waits for it, and meanwhile looks
+// for errors, for the end of its time and for abort(); given one, the device
+// does, by check(), for all calls until settle(): a step. Communicators do not
+// block, so that this holds while they are made, too.
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -31,10 +32,16 @@ Api load(const std::string& path) {
   api.name = reinterpret_cast<decltype(api.name)>(dlsym(library, #symbol));
   HADAL_NCCL_FUNCTIONS(HADAL_FIND)
 #undef HADAL_FIND
-  void* query = dlsym(library, "cuStreamQuery");  // the stand-in has its own
-  if (!query)
-    if (void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) query = dlsym(driver, "cuStreamQuery");
-  api.streamQuery = reinterpret_cast<decltype(api.streamQuery)>(query);
+  api.setCaller = reinterpret_cast<decltype(api.setCaller)>(dlsym(library, "hadalNcclSetEnqueue"));
+  void* driver = api.setCaller ? library : dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  const auto findIn = [&](auto& function, const char* symbol) {
+    if (driver) function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(driver, symbol));
+  };
+  findIn(api.streamQuery, "cuStreamQuery");
+  findIn(api.initDriver, "cuInit");
+  findIn(api.getDevice, "cuDeviceGet");
+  findIn(api.retainContext, "cuDevicePrimaryCtxRetain");
+  findIn(api.setContext, "cuCtxSetCurrent");
   std::string missing;
 #define HADAL_CHECK(name, symbol, result, parameters) \
   if (!api.name) missing = #symbol;
@@ -79,12 +86,17 @@ nccl::RedOp opOf(ReduceOp op) {
 class NcclGroup final : public ConnectableGroup {
  public:
   explicit NcclGroup(const GroupOptions& options)
-      : options_(options), api_(apiOf(options.library)), links_(options, 1), attendance_(options, [] {}) {
+      : options_(options),
+        api_(apiOf(options.library)),
+        links_(options, 1),
+        attendance_(options, [this] { endIfIdle(); }) {
     if (options_.rank == 0) check(api_.getUniqueId(&id_));
   }
 
   ~NcclGroup() override {
+    std::lock_guard lock(use_);
     if (comm_) attendance_.failure().isSet() ? api_.commAbort(comm_) : api_.commDestroy(comm_);
+    comm_ = nullptr;
   }
 
   int rank() const override { return options_.rank; }
@@ -113,6 +125,7 @@ class NcclGroup final : public ConnectableGroup {
       throw;
     }
     attendance_.begin(links_, 0);
+    takeDevice();
     perform("joining", 0, -1, [&] {
       nccl::Config config;
       await(api_.commInitRankConfig(&comm_, options_.size, id_, options_.rank, &config), [] { return true; });
@@ -181,9 +194,45 @@ class NcclGroup final : public ConnectableGroup {
   void abort(const std::string& reason) override {
     attendance_.abort(reason);
     links_.interrupt();
-    // A call under way ends the communicator itself as soon as it looks.
-    std::unique_lock lock(use_, std::try_to_lock);
-    if (lock) end();
+    endIfIdle();
+  }
+
+  bool worksOnStreams() const override { return true; }
+
+  void useStream(void* stream, StreamCaller caller) override {
+    std::lock_guard lock(use_);
+    stream_ = stream;
+    if (stream && api_.setCaller) api_.setCaller(caller);
+  }
+
+  void enter(WireBytes replayed) override {
+    std::lock_guard lock(use_);
+    expectComm();
+    beginStep("a step's collectives", replayed.sent);
+    sent_ += replayed.sent;
+    received_ += replayed.received;
+  }
+
+  void check() override {
+    std::lock_guard lock(use_);
+    if (!isInStep_) return;
+    try {
+      attendance_.failure().throwIfSet();
+      Result result = Result::success;
+      check(api_.commGetAsyncError(comm_, &result));
+      check(result);
+    } catch (const CommError& error) {
+      isInStep_ = false;
+      end();
+      attendance_.explain(error.what());
+    }
+  }
+
+  void settle() override {
+    std::lock_guard lock(use_);
+    check();
+    if (isInStep_) attendance_.leave();
+    isInStep_ = false;
   }
 
   // NCCL does not tell; as its rings send it.
@@ -191,6 +240,20 @@ class NcclGroup final : public ConnectableGroup {
 
  private:
   int64_t shareOf(int64_t bytes) const { return bytes / options_.size * (options_.size - 1); }
+
+  // NCCL makes a communicator for the GPU of the thread that asks for it.
+  void takeDevice() const {
+    if (options_.device < 0 || !api_.setContext) return;  // the stand-in has none
+    int device = 0;
+    void* context = nullptr;
+    int error = api_.initDriver(0);
+    if (error == 0) error = api_.getDevice(&device, options_.device);
+    if (error == 0) error = api_.retainContext(&context, device);  // for good, as the process keeps it
+    if (error == 0) error = api_.setContext(context);
+    if (error != 0)
+      throw CommError("[comm] cannot take GPU " + std::to_string(options_.device) + " for NCCL: CUDA reports error " +
+                      std::to_string(error));
+  }
 
   template <class Issue>
   void collective(const char* what, int64_t bytes, int64_t wireBytes, Issue issue) {
@@ -202,9 +265,28 @@ class NcclGroup final : public ConnectableGroup {
   template <class Issue>
   void call(const char* what, int64_t bytes, int peer, Issue issue) {
     std::lock_guard lock(use_);
+    expectComm();
+    if (!stream_) return perform(what, bytes, peer, [&] { await(issue(), [&] { return isStreamDone(); }); });
+    beginStep(what, bytes);
+    try {
+      await(issue(), [] { return true; });
+    } catch (const CommError& error) {
+      isInStep_ = false;
+      end();
+      attendance_.explain(error.what());
+    }
+  }
+
+  void expectComm() const {
     attendance_.failure().throwIfSet();
     if (!comm_) throw CommError("[comm] expected a connected group, got one that is not");
-    perform(what, bytes, peer, [&] { await(issue(), [&] { return isStreamDone(); }); });
+  }
+
+  // All that is put on streams up to settle() is one thing that every rank comes to; how many calls it has does not matter,
+  // since a graph makes them without telling. Its time begins with the first.
+  void beginStep(const char* what, int64_t bytes) {
+    if (!isInStep_) attendance_.enter(what, bytes);
+    isInStep_ = true;
   }
 
   template <class Work>
@@ -249,6 +331,13 @@ class NcclGroup final : public ConnectableGroup {
       throw CommError(std::string("[comm] NCCL reports ") + api_.getErrorString(result));
   }
 
+  // On whichever thread learns of a failure: what is on streams ends. A call under way ends the communicator itself as soon as
+  // it looks.
+  void endIfIdle() {
+    std::unique_lock lock(use_, std::try_to_lock);
+    if (lock) end();
+  }
+
   // The others notice.
   void end() {
     if (comm_) api_.commAbort(comm_);
@@ -259,9 +348,11 @@ class NcclGroup final : public ConnectableGroup {
   const Api& api_;
   nccl::UniqueId id_{};
   nccl::Comm* comm_ = nullptr;
-  const nccl::Stream stream_ = nullptr;  // the default one
+  nccl::Stream stream_ = nullptr;  // null: the default one, which is waited for
+  bool isInStep_ = false;
   int32_t barrier_ = 0;
-  std::mutex use_;  // held by the call under way
+  std::recursive_mutex
+      use_;  // held by the call under way, amidst which the attendance may say that the group has failed
   std::atomic<int64_t> sent_{0}, received_{0};
   Links links_;
   Attendance attendance_;

@@ -29,6 +29,9 @@ struct WireBytes {
   int64_t sent = 0, received = 0;
 };
 
+// Puts a call of the host on a stream of a GPU (cudaLaunchHostFunc).
+using StreamCaller = void (*)(void* stream, void (*function)(void* data), void* data);
+
 // Every member calls the same functions in the same order with the same sizes, from one thread at a time. All but abort() and
 // wireBytes() block until this rank's part is done, and throw CommError. `count` counts numbers, `bytes` bytes.
 class ProcessGroup {
@@ -51,11 +54,16 @@ class ProcessGroup {
   virtual void barrier() = 0;
 
   // Whether collectives can be put on a GPU's stream: they return at once then, work on its memory, and may be captured in a
-  // graph. The stream is told before each call; null: they block, as ever.
+  // graph.
   virtual bool worksOnStreams() const { return false; }
-  virtual void useStream(void*) {}
+  // The calls that follow go onto this stream; null: they block, as ever. `caller` is for who stands in for a GPU's library.
+  virtual void useStream(void* /*stream*/, StreamCaller /*caller*/) {}
+  // A graph with calls of this group is about to be launched: what it sends. Calls that are put on a stream tell themselves.
+  virtual void enter(WireBytes /*replayed*/) {}
   // While what was put on a stream is waited for: throws CommError where another rank is gone, or time is over.
   virtual void check() {}
+  // All that was put on streams has been waited for. Throws CommError where it failed.
+  virtual void settle() {}
 
   // From any thread: what is under way and what follows throws CommError with this reason.
   virtual void abort(const std::string& reason) = 0;

@@ -38,6 +38,8 @@ struct CudaExecutor::Step {
   std::vector<std::vector<bool>> isInputWritten;  // by entry and input
   int runs = 0;
   cudaGraphExec_t graph = nullptr;
+  std::array<WireBytes, meshAxes> wireBytes;  // that the graph sends, by axis
+  bool isReplayed = false;                    // the graph was launched before
 
   Step() = default;
   Step(const Step&) = delete;
@@ -260,6 +262,7 @@ StepResult CudaExecutor::run(const std::vector<ScheduleEntry>& schedule, const s
         if (!profile && !step.graph && step.runs > 0 && isCapturable()) capture(step);
         step.runs++;
         if (!profile && step.graph && isCapturable()) {
+          enterGroups(step);
           must(cudaGraphLaunch(step.graph, compute_), "launch a graph");
         } else {
           usedEvents_ = usedTimingEvents_ = 0;
@@ -276,6 +279,12 @@ StepResult CudaExecutor::run(const std::vector<ScheduleEntry>& schedule, const s
               copy(schedule[e].bindings.inputs[i].data, step.inputAt(e, i), schedule[e].bindings.inputs[i].bytes, true);
       },
       result.error);
+  // In any case: what groups were about is over.
+  const std::string failure = messageOf([&] {
+    for (const auto& group : groups_)
+      if (group) group->settle();
+  });
+  if (result.error.empty()) result.error = failure;
   if (cancelled_) result.cancelled = true;
   return result;
 }
@@ -284,7 +293,13 @@ void CudaExecutor::capture(Step& step) {
   usedEvents_ = 0;
   must(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), "capture a graph");
   StepResult result;
+  const std::array<WireBytes, meshAxes> before = wireBytes();
   std::string error = messageOf([&] { issue(step, result, false, false); }, result.error);
+  step.wireBytes = wireBytes();
+  for (size_t axis = 0; axis < meshAxes; axis++) {
+    step.wireBytes[axis].sent -= before[axis].sent;
+    step.wireBytes[axis].received -= before[axis].received;
+  }
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(compute_, &graph);
   if (error.empty() && ended == cudaSuccess) {
@@ -434,6 +449,22 @@ void CudaExecutor::setGroup(MeshAxis axis, std::shared_ptr<ProcessGroup> group) 
   std::lock_guard lock(groupsMutex_);
   groups_[static_cast<size_t>(axis)] = std::move(group);
   steps_.clear();  // graphs hold the old one's communicator
+}
+
+std::array<WireBytes, meshAxes> CudaExecutor::wireBytes() const {
+  std::array<WireBytes, meshAxes> bytes;
+  for (size_t axis = 0; axis < meshAxes; axis++)
+    if (groups_[axis]) bytes[axis] = groups_[axis]->wireBytes();
+  return bytes;
+}
+
+// The groups that the graph calls; the first time, those calls have counted their bytes themselves.
+void CudaExecutor::enterGroups(Step& step) {
+  for (size_t axis = 0; axis < meshAxes; axis++) {
+    const WireBytes bytes = step.wireBytes[axis];
+    if (groups_[axis] && bytes.sent + bytes.received > 0) groups_[axis]->enter(step.isReplayed ? bytes : WireBytes{});
+  }
+  step.isReplayed = true;
 }
 
 void CudaExecutor::abortGroups(const std::string& reason) {

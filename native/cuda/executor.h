@@ -65,6 +65,8 @@ class CudaExecutor final : public Executor {
   cudaStream_t streamOf(QueueId queue) const;
   void copy(void* to, const void* from, int64_t bytes, bool toHost);
   void abortGroups(const std::string& reason);
+  std::array<WireBytes, meshAxes> wireBytes() const;
+  void enterGroups(Step& step);
 
   const int device_;
   const bool usesGraphs_, awaitsEach_;

@@ -2,11 +2,16 @@
 // that meet by unique id and work on host memory. Collectives are done by the
 // last rank that comes, which reduces in the order of ranks, in fp32. A rank
 // that aborts or leaves shows as ncclRemoteError at those that wait for it.
+// Without a stream a rank comes when it calls, and asks by cuStreamQuery; on a
+// stream (of the simulated GPU) it comes when the stream does, which then waits
+// for the others, as a kernel of NCCL does.
 // Tests open it in NCCL's place, so that several devices of one process form a
 // group and the code around NCCL runs as it does with the real one.
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -61,6 +66,7 @@ struct Clique {
 };
 
 std::mutex mutex;
+std::condition_variable changed;  // something is done, or a rank learns that it will not be
 
 std::map<std::string, std::shared_ptr<Clique>>& cliques() {
   static std::map<std::string, std::shared_ptr<Clique>> all;
@@ -182,10 +188,68 @@ using hadal::nccl::Comm;
 
 namespace {
 
-std::shared_ptr<bool> newPending() {
+// What a call does once its rank comes, under `mutex`; the flag is set when it is done.
+using Work = std::function<Result(Clique& clique, int rank, const std::shared_ptr<bool>& done)>;
+
+struct Part {
+  std::shared_ptr<Clique> clique;
+  int rank;
+  Work work;
+};
+// What is put on a stream at once: all of it is under way before any of it is waited for.
+struct StreamCall {
+  std::vector<Part> parts;
+};
+
+std::atomic<void (*)(Stream, void (*)(void*), void*)> putOnStream{nullptr};
+// Of the group that this thread has begun.
+thread_local int groupDepth = 0;
+thread_local Stream groupStream = nullptr;
+thread_local std::vector<Part> groupParts;
+
+void runStreamCall(void* data) {
+  std::unique_lock lock(mutex);
+  std::vector<std::shared_ptr<bool>> done;
+  const auto& parts = static_cast<const StreamCall*>(data)->parts;
+  const auto isOver = [](const Part& part) {
+    const auto r = static_cast<size_t>(part.rank);
+    return part.clique->left[r] || part.clique->errors[r] != Result::success;
+  };
+  for (const Part& part : parts) {
+    if (isOver(part)) return;
+    done.push_back(std::make_shared<bool>(false));
+    const Result result = part.work(*part.clique, part.rank, done.back());
+    if (result != Result::success) part.clique->errors[static_cast<size_t>(part.rank)] = result;
+  }
+  for (size_t i = 0; i < parts.size(); i++) changed.wait(lock, [&] { return *done[i] || isOver(parts[i]); });
+}
+
+Result putGroupOnStream() {
+  if (groupParts.empty()) return Result::success;
+  // Kept for good: a graph may have it run again.
+  static auto& calls = *new std::deque<StreamCall>;
+  StreamCall* call;
+  {
+    std::lock_guard lock(mutex);
+    call = &calls.emplace_back(StreamCall{std::move(groupParts)});
+  }
+  groupParts.clear();
+  const auto put = putOnStream.load();
+  if (!put) return Result::invalidUsage;
+  put(groupStream, runStreamCall, call);
+  return Result::success;
+}
+
+Result submit(Comm* comm, Stream stream, Work work) {
+  if (stream) {
+    groupStream = stream;
+    groupParts.push_back({comm->clique, comm->rank, std::move(work)});
+    return groupDepth > 0 ? Result::success : putGroupOnStream();
+  }
+  std::lock_guard lock(mutex);
   auto done = std::make_shared<bool>(false);
   pending.push_back(done);
-  return done;
+  return work(*comm->clique, comm->rank, done);
 }
 
 // NCCL hangs or ends where ranks do not fit together; here it is an error at
@@ -193,19 +257,17 @@ std::shared_ptr<bool> newPending() {
 void failAll(Clique& clique, Result error) {
   for (Result& each : clique.errors)
     if (each == Result::success) each = error;
+  changed.notify_all();
 }
 
-Result post(Comm* comm, Operation operation) {
-  std::lock_guard lock(mutex);
-  Clique& clique = *comm->clique;
-  operation.done = newPending();
-  clique.queues[static_cast<size_t>(comm->rank)].push_back(operation);
+Result post(Clique& clique, int rank, Operation operation) {
+  clique.queues[static_cast<size_t>(rank)].push_back(operation);
   std::vector<Operation> all;
   for (size_t r = 0; r < clique.queues.size(); r++) {
     if (!clique.queues[r].empty()) {
       all.push_back(clique.queues[r].front());
     } else if (clique.left[r]) {
-      clique.errors[static_cast<size_t>(comm->rank)] = Result::remoteError;
+      clique.errors[static_cast<size_t>(rank)] = Result::remoteError;
     }
   }
   if (all.size() != clique.queues.size()) return Result::success;
@@ -217,19 +279,24 @@ Result post(Comm* comm, Operation operation) {
     }
   perform(all);
   for (const Operation& each : all) *each.done = true;
+  changed.notify_all();
   return Result::success;
 }
 
+Result postTo(Comm* comm, Stream stream, Operation operation) {
+  return submit(comm, stream, [operation](Clique& clique, int rank, const std::shared_ptr<bool>& done) {
+    Operation own = operation;
+    own.done = done;
+    return post(clique, rank, own);
+  });
+}
+
 // One end of a message: meets the other one or waits for it.
-Result exchange(Comm* comm, int peer, bool isSend, Message message) {
-  std::lock_guard lock(mutex);
-  Clique& clique = *comm->clique;
-  if (peer < 0 || peer >= clique.ranks) return Result::invalidArgument;
-  message.done = newPending();
-  const std::pair<int, int> way = isSend ? std::pair(comm->rank, peer) : std::pair(peer, comm->rank);
+Result exchange(Clique& clique, int rank, int peer, bool isSend, const Message& message) {
+  const std::pair<int, int> way = isSend ? std::pair(rank, peer) : std::pair(peer, rank);
   auto& others = (isSend ? clique.receives : clique.sends)[way];
   if (others.empty()) {
-    if (clique.left[static_cast<size_t>(peer)]) clique.errors[static_cast<size_t>(comm->rank)] = Result::remoteError;
+    if (clique.left[static_cast<size_t>(peer)]) clique.errors[static_cast<size_t>(rank)] = Result::remoteError;
     (isSend ? clique.sends : clique.receives)[way].push_back(message);
     return Result::success;
   }
@@ -242,7 +309,17 @@ Result exchange(Comm* comm, int peer, bool isSend, Message message) {
   if (message.bytes > 0)
     std::memmove(isSend ? other.receive : message.receive, isSend ? message.send : other.send, message.bytes);
   *other.done = *message.done = true;
+  changed.notify_all();
   return Result::success;
+}
+
+Result exchangeWith(Comm* comm, Stream stream, int peer, bool isSend, Message message) {
+  if (peer < 0 || peer >= comm->clique->ranks) return Result::invalidArgument;
+  return submit(comm, stream, [=](Clique& clique, int rank, const std::shared_ptr<bool>& done) {
+    Message own = message;
+    own.done = done;
+    return exchange(clique, rank, peer, isSend, own);
+  });
 }
 
 // Who waits for this rank waits in vain, and nobody touches its memory any more.
@@ -261,6 +338,7 @@ void leave(Comm* comm) {
     if (waits && error == Result::success) error = Result::remoteError;
   }
   if (++clique.leftCount == clique.joinedCount) cliques().erase(comm->id);
+  changed.notify_all();
   delete comm;
 }
 
@@ -326,36 +404,45 @@ HADAL_EXPORT const char* ncclGetErrorString(Result result) {
 }
 
 HADAL_EXPORT Result ncclAllReduce(const void* send, void* receive, size_t count, DataType type, RedOp op, Comm* comm,
-                                  Stream) {
-  return post(comm, {Kind::allReduce, send, receive, count, type, op, 0, nullptr});
+                                  Stream stream) {
+  return postTo(comm, stream, {Kind::allReduce, send, receive, count, type, op, 0, nullptr});
 }
 
 HADAL_EXPORT Result ncclReduceScatter(const void* send, void* receive, size_t count, DataType type, RedOp op,
-                                      Comm* comm, Stream) {
-  return post(comm, {Kind::reduceScatter, send, receive, count, type, op, 0, nullptr});
+                                      Comm* comm, Stream stream) {
+  return postTo(comm, stream, {Kind::reduceScatter, send, receive, count, type, op, 0, nullptr});
 }
 
-HADAL_EXPORT Result ncclAllGather(const void* send, void* receive, size_t count, DataType type, Comm* comm, Stream) {
-  return post(comm, {Kind::allGather, send, receive, count, type, RedOp::sum, 0, nullptr});
+HADAL_EXPORT Result ncclAllGather(const void* send, void* receive, size_t count, DataType type, Comm* comm,
+                                  Stream stream) {
+  return postTo(comm, stream, {Kind::allGather, send, receive, count, type, RedOp::sum, 0, nullptr});
 }
 
 HADAL_EXPORT Result ncclBroadcast(const void* send, void* receive, size_t count, DataType type, int root, Comm* comm,
-                                  Stream) {
+                                  Stream stream) {
   if (root < 0 || root >= comm->clique->ranks) return Result::invalidArgument;
-  return post(comm, {Kind::broadcast, send, receive, count, type, RedOp::sum, root, nullptr});
+  return postTo(comm, stream, {Kind::broadcast, send, receive, count, type, RedOp::sum, root, nullptr});
 }
 
-HADAL_EXPORT Result ncclSend(const void* data, size_t count, DataType type, int peer, Comm* comm, Stream) {
-  return exchange(comm, peer, true, {data, nullptr, count * bytesOf(type), nullptr});
+HADAL_EXPORT Result ncclSend(const void* data, size_t count, DataType type, int peer, Comm* comm, Stream stream) {
+  return exchangeWith(comm, stream, peer, true, {data, nullptr, count * bytesOf(type), nullptr});
 }
 
-HADAL_EXPORT Result ncclRecv(void* data, size_t count, DataType type, int peer, Comm* comm, Stream) {
-  return exchange(comm, peer, false, {nullptr, data, count * bytesOf(type), nullptr});
+HADAL_EXPORT Result ncclRecv(void* data, size_t count, DataType type, int peer, Comm* comm, Stream stream) {
+  return exchangeWith(comm, stream, peer, false, {nullptr, data, count * bytesOf(type), nullptr});
 }
 
-// No call here waits, so that those of a group need not be held together.
-HADAL_EXPORT Result ncclGroupStart() { return Result::success; }
-HADAL_EXPORT Result ncclGroupEnd() { return Result::success; }
+// Without a stream no call here waits, so that those of a group need not be held together.
+HADAL_EXPORT Result ncclGroupStart() {
+  groupDepth++;
+  return Result::success;
+}
+HADAL_EXPORT Result ncclGroupEnd() { return --groupDepth > 0 ? Result::success : putGroupOnStream(); }
+
+// How calls are put on streams. NCCL has no such function.
+HADAL_EXPORT void hadalNcclSetEnqueue(void (*put)(Stream stream, void (*function)(void* data), void* data)) {
+  putOnStream = put;
+}
 
 HADAL_EXPORT StreamState cuStreamQuery(Stream) {
   std::lock_guard lock(mutex);
