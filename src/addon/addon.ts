@@ -56,6 +56,8 @@ export interface NativeProcessGroupOptions {
   timeoutMs: number;
   /** File of the backend's library; default: the usual one. */
   library?: string;
+  /** The GPU that NCCL is to use; default: CUDA's first. */
+  device?: number;
 }
 
 /**
