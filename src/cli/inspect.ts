@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { PrecisionDType } from '../passes/narrow.js';
+import { type GpuName, gpus } from '../runtime/gpus.js';
 import type { Inspection } from '../train/inspect.js';
 import type { TrainOptions } from '../train/options.js';
 import { type CommonFlags, collect, described, oneOf, wholeNumber } from './output.js';
@@ -13,6 +14,8 @@ interface InspectFlags extends CommonFlags {
   worldSize?: number;
   zero?: '0' | '1' | '2' | '3';
   plan: boolean;
+  device?: GpuName;
+  microBatches?: number;
   schedule?: boolean;
   set?: string[];
 }
@@ -24,6 +27,7 @@ export function registerInspect(program: Command): void {
     'inspect runs/shallow-1/checkpoints/step-00000400 --batch 8 --seq 256',
     'inspect config.json --json',
     'inspect config.json --world-size 4 --zero 3',
+    'inspect deepseek-v2-lite --device h100 --batch 8 --micro-batches 16',
     'inspect deepseek-v3 --schedule',
     'inspect run.yaml --schedule --set optimizer.schedule.shape=warmup-stable-decay',
   ])
@@ -43,6 +47,12 @@ export function registerInspect(program: Command): void {
     .option('--world-size <n>', 'processes that train together, for the memory of each (default: 1)', wholeNumber(1))
     .option('--zero <stage>', 'ZeRO stage of these processes (default: 0)', oneOf(['0', '1', '2', '3']))
     .option(
+      '--device <name>',
+      `what a step would take on this GPU instead, op by op, predicted on paper: ${Object.keys(gpus).join(', ')}`,
+      oneOf(Object.keys(gpus) as GpuName[]),
+    )
+    .option('--micro-batches <n>', 'with --device: micro-batches an update (default: 1)', wholeNumber(1))
+    .option(
       '--schedule',
       'what changes over a run instead; <model> is a preset, a run’s configuration or its directory',
     )
@@ -53,6 +63,7 @@ export function registerInspect(program: Command): void {
 
 async function inspectModel(target: string, flags: InspectFlags): Promise<void> {
   const { batch, seq, threads, dtype, worldSize, zero, plan, json = false, schedule = false, set = [] } = flags;
+  const { device, microBatches } = flags;
   if (schedule) {
     const { inspectSchedule } = await import('./run-inspect-schedule.js');
     return inspectSchedule(target, { json, set });
@@ -65,6 +76,18 @@ async function inspectModel(target: string, flags: InspectFlags): Promise<void> 
   const model = preset && 'config' in preset.model ? preset.model.config : await checkedPath(target);
   const seqLen = seq ?? preset?.seqLen;
   const rows = batch ?? (preset ? microRows(preset) : 1);
+  if (device) {
+    const { inspectRoofline } = await import('./run-inspect-roofline.js');
+    return inspectRoofline(model, {
+      gpu: device,
+      batch: rows,
+      json,
+      ...(seqLen === undefined ? {} : { seqLen }),
+      ...(microBatches === undefined ? {} : { microBatches }),
+      ...(dtype === undefined || dtype === 'auto' ? {} : { dtype }),
+      plan: plan ? undefined : false,
+    });
+  }
   const found = await inspect(model, {
     batch: rows,
     ...(plan ? {} : { plan }),

@@ -304,7 +304,7 @@ export interface TrainOptions {
   } | undefined;
   /** Seed of weights and data order: the same seed, the same run. Default: 0. */
   seed?: number | undefined;
-  /** Where to compute; `auto`: the best device there is. Default: "auto". */
+  /** Where to compute: `cpu`; `cuda` or `cuda:1`, a GPU; `cuda-sim`, the GPU’s kernels executed by the processor, slowly; `auto`: a GPU where there is one, else the processor. Default: "auto". */
   device?: string | undefined;
   /** Number format of the computation; `auto`: bf16 where the machine has products for it, else fp32; `fp8`: bf16 whose linear products are rounded as DeepSeek-V3 does, emulated. Weights, gradients of weights, statistics, routing and loss are fp32 always. Default: "auto". */
   dtype?: 'auto' | 'fp32' | 'bf16' | 'fp16' | 'fp8' | undefined;
