@@ -100,6 +100,7 @@ struct Job {
         report = w.report();
       }
     }
+    w.endLaunch();
     if (!counts) return;
     std::lock_guard lock(mutex);
     loads.count += w.loads.count;
@@ -115,9 +116,7 @@ class Team {
   Team() {
     int count = static_cast<int>(std::thread::hardware_concurrency());
     if (const char* text = std::getenv("HADAL_SIM_THREADS")) count = std::atoi(text);
-#ifdef HADAL_SIM_THREAD_SANITIZER
-    count = 1;
-#endif
+    if (hasThreadSanitizer()) count = 1;  // its fibers are this OS thread's
     count = std::clamp(count, 1, 16);
     for (int i = 1; i < count; i++) std::thread([this] { loop(); }).detach();
     helpers_ = count - 1;

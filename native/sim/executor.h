@@ -58,6 +58,9 @@ void awaitCopies(int pending);
 
 // Order in memory, for all of the device.
 void fence();
+// Around an atomic, where ThreadSanitizer watches.
+void beforeAtomic(void* address);
+void afterAtomic(void* address);
 
 // Ends the launch: something that hardware leaves undefined.
 [[noreturn]] void fault(Site where, const char* format, ...) __attribute__((format(printf, 2, 3)));

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "sim/sanitizers.h"
+
 namespace hadal {
 namespace sim {
 
@@ -93,14 +95,11 @@ void* firstPlace(char* top, void (*function)()) {
 namespace {
 
 constexpr size_t page = 4096;
-#ifdef HADAL_SIM_SANITIZE
-constexpr size_t stackBytes = 512 * 1024;  // instrumented frames are several times as large
-#else
-constexpr size_t stackBytes = 128 * 1024;
-#endif
+// Instrumented frames are several times as large.
+const size_t stackBytes = (hasAddressSanitizer() || hasThreadSanitizer() ? 256 : 128) * size_t{1024};
 // An odd number of pages from one stack to the next, so that the same frame on all of them does not fall into the same
 // lines of a cache. The first page is the guard.
-constexpr size_t stride = stackBytes + page * ((stackBytes / page) % 2 == 0 ? 1 : 2);
+const size_t stride = stackBytes + page;
 constexpr int stacksPerMapping = 32;
 
 }  // namespace
@@ -131,7 +130,12 @@ Stack* StackPool::take() {
   return taken_ = stack;
 }
 
-void StackPool::takeBackAll() { free_ = all_; }
+void StackPool::takeBackAll() {
+  free_ = all_;
+  // Frames that were left for good still lie in AddressSanitizer's books.
+  if (hasAddressSanitizer())
+    for (Stack* stack : all_) __asan_unpoison_memory_region(stack->low, stack->bytes);
+}
 
 StackPool::~StackPool() {
   for (size_t i = 0; i < all_.size(); i++) {

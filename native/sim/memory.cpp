@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "sim/runtime.h"
+#include "sim/sanitizers.h"
 #include "sim/stream.h"
 
 namespace hadal {
@@ -45,18 +46,18 @@ cudaError_t allocate(void** memory, size_t bytes, Side side) {
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   Allocation made{bytes, side, nullptr, 0};
   char* base;
-#ifdef HADAL_SIM_ADDRESS_SANITIZER
-  base = static_cast<char*>(made.mapping = aligned_alloc(alignment, bytes));
-  if (!base) return cudaErrorMemoryAllocation;
-#else
-  made.mappedBytes = (rounded + page - 1) / page * page + page;
-  made.mapping =
-      mmap(nullptr, made.mappedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (made.mapping == MAP_FAILED) return cudaErrorMemoryAllocation;
-  char* const guard = static_cast<char*>(made.mapping) + made.mappedBytes - page;
-  mprotect(guard, page, PROT_NONE);
-  base = guard - rounded;
-#endif
+  if (hasAddressSanitizer()) {
+    base = static_cast<char*>(made.mapping = aligned_alloc(alignment, bytes));
+    if (!base) return cudaErrorMemoryAllocation;
+  } else {
+    made.mappedBytes = (rounded + page - 1) / page * page + page;
+    made.mapping =
+        mmap(nullptr, made.mappedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (made.mapping == MAP_FAILED) return cudaErrorMemoryAllocation;
+    char* const guard = static_cast<char*>(made.mapping) + made.mappedBytes - page;
+    mprotect(guard, page, PROT_NONE);
+    base = guard - rounded;
+  }
   std::memset(base, 0xff, bytes);
   allocations().emplace(reinterpret_cast<uintptr_t>(base), made);
   if (side == Side::device) deviceBytes += bytes;
@@ -72,11 +73,10 @@ cudaError_t release(void* memory, Side side) {
   const auto at = allocations().find(reinterpret_cast<uintptr_t>(memory));
   if (at == allocations().end() || at->second.side != side || !at->second.mapping) return cudaErrorInvalidValue;
   if (side == Side::device) deviceBytes -= at->second.bytes;
-#ifdef HADAL_SIM_ADDRESS_SANITIZER
-  std::free(at->second.mapping);
-#else
-  munmap(at->second.mapping, at->second.mappedBytes);
-#endif
+  if (hasAddressSanitizer())
+    std::free(at->second.mapping);
+  else
+    munmap(at->second.mapping, at->second.mappedBytes);
   allocations().erase(at);
   return error;
 }

@@ -148,7 +148,8 @@ void loadMatrices(uint32_t* registers, const void* row, int count, bool isTransp
   struct Loaded {
     uint32_t* registers;
     const unsigned char* row;
-  } mine{registers, bytes};
+    const unsigned char* reads[4];
+  } mine{registers, bytes, {}};
   worker->meet(Operation::loadMatrices, count * 2 + isTransposed, 0xffffffffu, &mine, where, [&](int first, uint32_t) {
     for (int m = 0; m < count; m++) {
       uint16_t rows[8][8];
@@ -157,7 +158,10 @@ void loadMatrices(uint32_t* registers, const void* row, int count, bool isTransp
         const int g = l / 4, t = l % 4;
         const uint32_t low = isTransposed ? rows[2 * t][g] : rows[g][2 * t];
         const uint32_t high = isTransposed ? rows[2 * t + 1][g] : rows[g][2 * t + 1];
-        operandsOf<Loaded>(first + l).registers[m] = low | high << 16;
+        auto& to = operandsOf<Loaded>(first + l);
+        to.registers[m] = low | high << 16;
+        to.reads[m] =
+            operandsOf<Loaded>(first + 8 * m + (isTransposed ? 2 * t : g)).row + (isTransposed ? 2 * g : 4 * t);
       }
       if (!worker->counts) continue;
       // Rows that fall into the same 16 of the 128 bytes of all banks are read one after the other.
@@ -181,6 +185,7 @@ void loadMatrices(uint32_t* registers, const void* row, int count, bool isTransp
     }
     worker->loads.count++;
   });
+  for (int m = 0; m < count; m++) readsMemory(mine.reads[m], isTransposed ? 2 : 4);
 }
 
 namespace {
@@ -243,6 +248,7 @@ void copyAsync(void* shared, const void* global, int bytes, bool isWanted, Site 
     fault(where, "cp.async of %d bytes from %p to shared offset %td: not aligned", bytes, global, to - state.shared);
   Thread& t = worker->self();
   std::memset(to, 0xff, bytes);
+  writesMemory(to, bytes);
   t.copies.push_back({to, static_cast<const unsigned char*>(global), bytes, isWanted, t.group});
 }
 
@@ -255,16 +261,34 @@ void awaitCopies(int pending) {
   for (const Copy& copy : t.copies) {
     if (copy.group >= done) {
       t.copies[kept++] = copy;
-    } else if (copy.isWanted) {
-      std::memcpy(copy.shared, copy.global, copy.bytes);
     } else {
-      std::memset(copy.shared, 0, copy.bytes);
+      writesMemory(copy.shared, copy.bytes);
+      if (copy.isWanted) {
+        readsMemory(copy.global, copy.bytes);
+        std::memcpy(copy.shared, copy.global, copy.bytes);
+      } else {
+        std::memset(copy.shared, 0, copy.bytes);
+      }
     }
   }
   t.copies.resize(kept);
 }
 
-void fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// A fence orders with the help of atomics: what a thread did before a fence and an atomic, before what another does after
+// an atomic there and a fence. ThreadSanitizer knows no fences, so they are told it as the atomics' own order.
+void fence() {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (!hasThreadSanitizer()) return;
+  Thread& t = worker->self();
+  for (void* address : t.fencedBy) __tsan_acquire(address);
+  t.fencedBy.clear();
+  t.hasFenced = true;
+}
+
+void beforeAtomic(void* address) {
+  if (worker->self().hasFenced) __tsan_release(address);
+}
+void afterAtomic(void* address) { worker->self().fencedBy.push_back(address); }
 
 void fault(Site where, const char* text, ...) {
   va_list list;

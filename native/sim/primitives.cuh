@@ -169,48 +169,56 @@ inline void __stcs(T* address, T value) {
   *address = value;
 }
 
-template <hadal::sim::Word T>
-inline T atomicAdd(T* address, std::type_identity_t<T> value) {
-  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+namespace hadal {
+namespace sim {
+
+// Atomics order nothing but themselves.
+inline constexpr int relaxed = __ATOMIC_RELAXED;
+
+template <class T, class F>
+inline T atomically([[maybe_unused]] T* address, F&& f) {
+#ifdef __SANITIZE_THREAD__
+  beforeAtomic(address);
+  const T old = f();
+  afterAtomic(address);
+  return old;
+#else
+  return f();
+#endif
 }
-template <hadal::sim::Word T>
-inline T atomicSub(T* address, std::type_identity_t<T> value) {
-  return __atomic_fetch_sub(address, value, __ATOMIC_RELAXED);
+
+// Replaces what is there by replacement(what is there).
+template <class T, class F>
+inline T replaced(T* address, F&& replacement) {
+  T old = __atomic_load_n(address, relaxed);
+  while (!__atomic_compare_exchange_n(address, &old, replacement(old), false, relaxed, relaxed)) {
+  }
+  return old;
 }
-template <hadal::sim::Word T>
-inline T atomicAnd(T* address, std::type_identity_t<T> value) {
-  return __atomic_fetch_and(address, value, __ATOMIC_RELAXED);
-}
-template <hadal::sim::Word T>
-inline T atomicOr(T* address, std::type_identity_t<T> value) {
-  return __atomic_fetch_or(address, value, __ATOMIC_RELAXED);
-}
-template <hadal::sim::Word T>
-inline T atomicXor(T* address, std::type_identity_t<T> value) {
-  return __atomic_fetch_xor(address, value, __ATOMIC_RELAXED);
-}
-template <hadal::sim::Word T>
-inline T atomicExch(T* address, std::type_identity_t<T> value) {
-  return __atomic_exchange_n(address, value, __ATOMIC_RELAXED);
-}
+
+}  // namespace sim
+}  // namespace hadal
+
+#define HADAL_SIM_ATOMIC(name, operation)                                     \
+  template <hadal::sim::Word T>                                               \
+  inline T atomic##name(T* address, std::type_identity_t<T> value) {          \
+    return hadal::sim::atomically(address, [&]() -> T { return operation; }); \
+  }
+HADAL_SIM_ATOMIC(Add, __atomic_fetch_add(address, value, hadal::sim::relaxed))
+HADAL_SIM_ATOMIC(Sub, __atomic_fetch_sub(address, value, hadal::sim::relaxed))
+HADAL_SIM_ATOMIC(And, __atomic_fetch_and(address, value, hadal::sim::relaxed))
+HADAL_SIM_ATOMIC(Or, __atomic_fetch_or(address, value, hadal::sim::relaxed))
+HADAL_SIM_ATOMIC(Xor, __atomic_fetch_xor(address, value, hadal::sim::relaxed))
+HADAL_SIM_ATOMIC(Exch, __atomic_exchange_n(address, value, hadal::sim::relaxed))
+HADAL_SIM_ATOMIC(Max, hadal::sim::replaced(address, [&](T old) { return old < value ? value : old; }))
+HADAL_SIM_ATOMIC(Min, hadal::sim::replaced(address, [&](T old) { return value < old ? value : old; }))
+#undef HADAL_SIM_ATOMIC
 template <hadal::sim::Word T>
 inline T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
-  __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return expected;
-}
-template <hadal::sim::Word T>
-inline T atomicMax(T* address, std::type_identity_t<T> value) {
-  T old = __atomic_load_n(address, __ATOMIC_RELAXED);
-  while (old < value && !__atomic_compare_exchange_n(address, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-  return old;
-}
-template <hadal::sim::Word T>
-inline T atomicMin(T* address, std::type_identity_t<T> value) {
-  T old = __atomic_load_n(address, __ATOMIC_RELAXED);
-  while (value < old && !__atomic_compare_exchange_n(address, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-  return old;
+  return hadal::sim::atomically(address, [&] {
+    __atomic_compare_exchange_n(address, &expected, value, false, hadal::sim::relaxed, hadal::sim::relaxed);
+    return expected;
+  });
 }
 
 // ---- Bits

@@ -87,16 +87,18 @@ Worker::Worker() : threads_(maxThreads) {
 // As many bytes as launched: behind them (rounded up to their alignment) lies a page that may not be touched, or
 // AddressSanitizer's red zone. All are NaN, in whichever dtype they are read.
 void Worker::prepareShared(size_t bytes) {
-#ifdef HADAL_SIM_ADDRESS_SANITIZER
-  if (bytes != exactBytes_ || !exact_) {
-    std::free(exact_);
-    exact_ = static_cast<unsigned char*>(aligned_alloc(sharedAlignment, bytes));
-    exactBytes_ = bytes;
+  if (hasAddressSanitizer()) {
+    if (bytes != exactBytes_ || !exact_) {
+      std::free(exact_);
+      exact_ = static_cast<unsigned char*>(aligned_alloc(sharedAlignment, bytes));
+      exactBytes_ = bytes;
+    }
+    state.shared = exact_;
+  } else if (hasThreadSanitizer()) {
+    state.shared = threadOrder_.sharedMemory(bytes);
+  } else {
+    state.shared = sharedEnd_ - (bytes + sharedAlignment - 1) / sharedAlignment * sharedAlignment;
   }
-  state.shared = exact_;
-#else
-  state.shared = sharedEnd_ - (bytes + sharedAlignment - 1) / sharedAlignment * sharedAlignment;
-#endif
   state.sharedBytes = bytes;
   std::memset(state.shared, 0xff, bytes);
 }
@@ -110,6 +112,7 @@ bool Worker::runBlock(const Launch& launch, Index block, Order order, uint64_t s
   barrierDiffers_ = false;
   votes_ = 0;
   isFailed_ = false;
+  running_ = 0;
   readyWarps_ = 0;
   for (int i = 0; i < launch.threads; i += warpLanes) {
     const int lanes = launch.threads - i < warpLanes ? launch.threads - i : warpLanes;
@@ -122,19 +125,31 @@ bool Worker::runBlock(const Launch& launch, Index block, Order order, uint64_t s
     t.phase = Phase::unstarted;
     t.waitsAt = Operation::none;
     t.copies.clear();
-    t.group = t.awaited = 0;
+    t.group = 0;
+    t.fencedBy.clear();
+    t.hasFenced = false;
   }
   state.thread = {0, 0, 0};
   state.block = block;
   state.blockSize = {static_cast<unsigned>(launch.threads), 1, 1};
   state.gridSize = {launch.grid.x, launch.grid.y, launch.grid.z};
+  if (hasThreadSanitizer() && threadOrder_.beginBlock(launch.threads)) stacks_.takeBackAll();
   prepareShared(launch.grid.sharedBytes);
   worker = this;
-  begin(pick());
-  hadalSimSwitch(&home_, stacks_.take()->start);
+  leave(&home_, pick());
+  if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
   worker = nullptr;
-  if (isFailed_) stacks_.takeBackAll();
+  if (hasThreadSanitizer())
+    threadOrder_.endBlock();
+  else if (isFailed_)
+    stacks_.takeBackAll();
   return !isFailed_;
+}
+
+void Worker::endLaunch() {
+  if (!hasThreadSanitizer()) return;
+  threadOrder_.endLaunch();
+  stacks_.takeBackAll();
 }
 
 // Of the threads that can run: a warp goes on until all of its lanes wait, which keeps what it uses in the caches.
@@ -176,34 +191,69 @@ void Worker::begin(int thread) {
 // Leaves this stack for the thread's own, or for a new one where it has not begun.
 void Worker::leave(void** place, int next) {
   begin(next);
-  hadalSimSwitch(place, threads_[next].phase == Phase::unstarted ? stacks_.take()->start : threads_[next].place);
+  Thread& t = threads_[next];
+  if (t.phase == Phase::unstarted) {
+    t.stack = stacks_.take();
+    switchTo(place, t.stack->start, t.stack, false);
+  } else {
+    if (hasThreadSanitizer()) threadOrder_.resumeThread(next);
+    switchTo(place, t.place, t.stack, false);
+  }
+}
+
+void Worker::switchTo(void** from, void* to, const Stack* stack, bool isLast) {
+  void* save = nullptr;
+  if (__sanitizer_start_switch_fiber)
+    __sanitizer_start_switch_fiber(isLast ? nullptr : &save, stack->low, stack->bytes);
+  hadalSimSwitch(from, to);
+  if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(save, nullptr, nullptr);
+}
+
+void Worker::goHome() {
+  void* nowhere;
+  switchTo(&nowhere, home_, &homeStack_, true);
+  std::abort();  // nothing comes back here
 }
 
 // What every stack begins with: the threads that have not begun, one after the other, as long as none suspends itself.
 void Worker::runThreads() {
   Worker& w = *worker;
   Stack* const stack = w.stacks_.taken();
-  void* nowhere;
+  if (__sanitizer_finish_switch_fiber) {
+    const void* from;
+    size_t bytes;
+    __sanitizer_finish_switch_fiber(nullptr, &from, &bytes);
+    if (w.running_++ == 0) w.homeStack_ = {static_cast<char*>(const_cast<void*>(from)), bytes, nullptr};
+  }
   for (;;) {
     w.self().phase = Phase::active;
+    if (hasThreadSanitizer()) w.threadOrder_.beginThread(w.current_);
     w.launch_->run(w.launch_->arguments);
+    if (hasThreadSanitizer()) w.threadOrder_.endThread();
     w.self().phase = Phase::finished;
     w.finished_++;
     const int next = w.pick();
-    if (next >= 0 && w.threads_[next].phase == Phase::unstarted) {
-      w.begin(next);
-      continue;
-    }
-    w.stacks_.give(stack);
-    if (next >= 0) {
-      w.leave(&nowhere, next);
-    } else {
+    if (next < 0) {
       if (w.finished_ < w.launch_->threads) {
         w.isFailed_ = true;
         w.report_ = w.deadlock();
       }
-      hadalSimSwitch(&nowhere, w.home_);
+      if (!hasThreadSanitizer()) w.stacks_.give(stack);
+      w.goHome();
     }
+    if (hasThreadSanitizer()) {
+      void* nowhere;
+      w.leave(&nowhere, next);
+    }
+    if (w.threads_[next].phase == Phase::unstarted) {
+      w.begin(next);
+      w.self().stack = stack;
+      continue;
+    }
+    w.stacks_.give(stack);
+    w.begin(next);
+    void* nowhere;
+    w.switchTo(&nowhere, w.threads_[next].place, w.threads_[next].stack, true);
   }
 }
 
@@ -217,9 +267,7 @@ void Worker::suspend() {
 void Worker::fail(std::string text) {
   isFailed_ = true;
   report_ = std::move(text);
-  void* nowhere;
-  hadalSimSwitch(&nowhere, home_);
-  std::abort();  // nothing comes back here
+  goHome();
 }
 
 int Worker::barrier(Vote vote, bool value, Site site) {
@@ -240,6 +288,7 @@ int Worker::barrier(Vote vote, bool value, Site site) {
   if (barrierDiffers_) fail(deadlock());
   result_ = vote == Vote::any ? votes_ > 0 : vote == Vote::all ? votes_ == launch_->threads : votes_;
   arrived_ = votes_ = 0;
+  if (hasThreadSanitizer()) threadOrder_.meetAll(launch_->threads, current_);
   for (int i = 0; i < launch_->threads; i++) threads_[i].waitsAt = Operation::none;
   for (int i = 0; i < launch_->threads; i += warpLanes) {
     const int lanes = launch_->threads - i < warpLanes ? launch_->threads - i : warpLanes;

@@ -7,6 +7,7 @@
 
 #include "sim/executor.h"
 #include "sim/fiber.h"
+#include "sim/sanitizers.h"
 
 namespace hadal {
 namespace sim {
@@ -41,6 +42,7 @@ struct Copy {
 
 struct Thread {
   void* place = nullptr;  // where it goes on, once it has left its stack
+  const Stack* stack = nullptr;
   Phase phase = Phase::unstarted;
   Operation waitsAt = Operation::none;
   uint32_t mask = 0;
@@ -48,7 +50,9 @@ struct Thread {
   Site site;
   void* operands = nullptr;  // of the operation, on the thread's stack
   std::vector<Copy> copies;
-  int group = 0, awaited = 0;
+  int group = 0;
+  std::vector<void*> fencedBy;  // atomics since its last fence
+  bool hasFenced = false;
 };
 
 // What launches are counted by, where a log is wanted.
@@ -74,6 +78,7 @@ class Worker {
   // False: the block could not end, and report() says why.
   bool runBlock(const Launch& launch, Index block, Order order, uint64_t seed, bool counts);
   const std::string& report() const { return report_; }
+  void endLaunch();
 
   // ---- For the operations
   Thread& self() { return threads_[current_]; }
@@ -89,6 +94,7 @@ class Worker {
   void meet(Operation operation, int variant, uint32_t mask, void* operands, Site site, Complete&& complete) {
     if (!arrive(operation, variant, mask, operands, site)) return suspend();
     complete(firstOfWarp(), mask);
+    if (operation == Operation::syncWarp && hasThreadSanitizer()) threadOrder_.meet(firstOfWarp(), mask, current_);
     release(mask);
   }
   [[noreturn]] void fail(std::string text);
@@ -107,6 +113,8 @@ class Worker {
   int pick();
   void begin(int thread);
   void leave(void** place, int next);
+  void switchTo(void** from, void* to, const Stack* stack, bool isLast);
+  [[noreturn]] void goHome();
   void setReady(int warp, uint32_t mask) {
     ready_[warp] |= mask;
     readyWarps_ |= 1u << warp;
@@ -120,7 +128,7 @@ class Worker {
   const Launch* launch_ = nullptr;
   Order order_ = Order::forward;
   Random random_;
-  int current_ = 0, finished_ = 0, arrived_ = 0;
+  int current_ = 0, running_ = 0, finished_ = 0, arrived_ = 0;
   // Of threads that can run or have not begun.
   uint32_t ready_[maxWarps] = {}, readyWarps_ = 0;
   uint32_t atWarp_[maxWarps] = {};  // wait at an operation of their warp
@@ -129,6 +137,8 @@ class Worker {
   Vote vote_ = Vote::none;
   int votes_ = 0, result_ = 0;
   void* home_ = nullptr;
+  Stack homeStack_;  // as AddressSanitizer knows it
+  ThreadOrder threadOrder_;
   bool isFailed_ = false;
   std::string report_;
   unsigned char* sharedEnd_ = nullptr;  // before a page that may not be touched
