@@ -31,13 +31,10 @@ Plan planOf(const ExpertOrderParams& p) {
   return {p.pairs, p.experts, share, (p.pairs + share - 1) / share, bits};
 }
 
-struct Shared {
-  int32_t counts[warps * mostShared];
-};
 // Where a warp counts.
 __device__ __forceinline__ int32_t* countsOf(const Plan& plan, int64_t share, int32_t* next) {
   if (plan.experts > mostShared) return next + share * plan.experts;
-  return shared<Shared>().counts + warpId() * plan.experts;
+  return &shared<int32_t>() + warpId() * plan.experts;
 }
 
 // next_SE: pairs of each share that an expert has.

@@ -325,10 +325,6 @@ constexpr int64_t pairsABlock = 16 * threads;
 // So many experts are counted in shared memory first: 16 KiB, with which blocks still fill a multiprocessor.
 constexpr int64_t mostShared = 4096;
 
-struct Shared {
-  int32_t counts[mostShared];
-};
-
 __device__ void clear(int64_t count, int32_t* counts) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * threads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x; i < count; i += step) counts[i] = 0;
@@ -340,7 +336,7 @@ __device__ void count(ExpertCountsParams p, int64_t parts, const int32_t* expert
   for (int64_t item = blockIdx.x; item < p.shares * parts; item += gridDim.x) {
     const int64_t share = item / parts, begin = item % parts * pairsABlock, end = min(begin + pairsABlock, p.pairs);
     int32_t* const whole = counts + share * p.experts;
-    int32_t* const own = isShared ? shared<Shared>().counts : whole;
+    int32_t* const own = isShared ? &shared<int32_t>() : whole;
     if (isShared) {
       for (int64_t e = threadIdx.x; e < p.experts; e += threads) own[e] = 0;
       __syncthreads();

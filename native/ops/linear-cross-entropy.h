@@ -7,7 +7,8 @@
 // The gradients of `loss` are computed with the logits at hand, for chunkRows rows at a time (0: as many as run fastest); either may be
 // left out (null).
 // N rows, V vocabulary, D features. hidden, dhidden in dtypeH; weight in dtypeW, dweight in dtypeDW; loss_1, losses_N, scale_1
-// fp32. Where hidden and weight are bf16, softmax(z) is rounded to it before the gradients' products; the losses are fp32's.
+// fp32. Where hidden and weight are bf16 (on a GPU: or fp16), softmax(z) is rounded to it before the gradients' products; the losses
+// are fp32's.
 // Bytes: reads N·D + chunks·V·D, writes N·D + chunks·V·D.
 #pragma once
 #include "core/kernel.h"
