@@ -25,7 +25,7 @@ __device__ void backwardKeys(Problem p, const T* dOut, const T* q, const T* k, c
   const int firstColumn = (isValue ? slice : slice - valueSlices) * columns;
   const Rows rows = rowsOf(p, batch, firstKey, min(firstKey + side, p.keys));
 
-  if (thread < side) s.keys[thread] = keyVector(p, batch, kvHead, firstKey + thread, p.keys);
+  if (thread < side) s.keys[thread] = keyVector(p, batch, kvHead, firstKey + thread, p.usedKeys(batch));
   float out[4][columns / 16] = {};
   for (int row = rows.first; row < rows.end; row += side) {
     __syncthreads();

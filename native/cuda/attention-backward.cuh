@@ -83,9 +83,10 @@ __device__ void backwardKeys(Problem p, const T* dOut, const T* q, const T* k, c
     }
     commitCopies();
   };
+  const int usedKeys = p.usedKeys(batch);
   const auto loadOwn = [&](auto width, T* tile, const T* from, int dim, bool areVectors) {
     copyTile<width.value, blockRows, blockThreads>(tile, dim, areVectors, from, [&](int i) -> const T* {
-      return firstKey + i < p.keys ? from + p.keyVector(batch, kvHead, firstKey + i) * dim : nullptr;
+      return firstKey + i < usedKeys ? from + p.keyVector(batch, kvHead, firstKey + i) * dim : nullptr;
     });
   };
   Sums<makesKeys ? D / 8 : 1> keySums = {};

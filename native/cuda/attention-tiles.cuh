@@ -61,6 +61,8 @@ struct Problem {
     const int64_t end = static_cast<int64_t>(start[batch]) + query + 1;
     return static_cast<int>(end < 0 ? 0 : end > keys ? keys : end);
   }
+  // Behind the last key that may be read: those behind it are not written yet.
+  __device__ int usedKeys(int batch) const { return start ? cachedEnd(batch, queries - 1) : keys; }
   __device__ Span sight(int batch, int row) const {
     const int query = byGroup.of(row);
     const int64_t token = static_cast<int64_t>(batch) * queries + query;
