@@ -24,7 +24,7 @@ struct PackWeightsParams {
     if (!isFloat(dtype)) return "expected a float dtype";
     return nullptr;
   }
-  int64_t panels() const { return (n + panelColumns - 1) / panelColumns; }
+  constexpr int64_t panels() const { return (n + panelColumns - 1) / panelColumns; }
   BufferList buffers() const {
     return BufferList()
         .in("w", batch * n * k * bytesOf(dtype))
@@ -45,7 +45,7 @@ struct PackedMatmulParams {
     if (!isFloat(dtypeA) || !isFloat(dtypeW) || !isFloat(dtypeC)) return "expected float dtypes";
     return nullptr;
   }
-  int64_t panels() const { return (n + panelColumns - 1) / panelColumns; }
+  constexpr int64_t panels() const { return (n + panelColumns - 1) / panelColumns; }
   BufferList buffers() const {
     return BufferList()
         .in("a", batch * m * k * bytesOf(dtypeA))
