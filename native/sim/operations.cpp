@@ -239,6 +239,18 @@ void multiplyAdd(float* d, const uint32_t* a, const uint32_t* b, bool isBf16, Si
 
 // ---- Copies: the destination is NaN until the thread has waited for the copy's group.
 
+namespace {
+
+// 4 or 16 bytes, without a call of the C library, which ThreadSanitizer would see.
+void fill(unsigned char* to, int value, int bytes) {
+  if (bytes == 16)
+    std::memset(to, value, 16);
+  else
+    std::memset(to, value, 4);
+}
+
+}  // namespace
+
 void copyAsync(void* shared, const void* global, int bytes, bool isWanted, Site where) {
   auto* to = static_cast<unsigned char*>(shared);
   if (to < state.shared || static_cast<size_t>(to - state.shared) + bytes > state.sharedBytes)
@@ -247,9 +259,9 @@ void copyAsync(void* shared, const void* global, int bytes, bool isWanted, Site 
   if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
     fault(where, "cp.async of %d bytes from %p to shared offset %td: not aligned", bytes, global, to - state.shared);
   Thread& t = worker->self();
-  std::memset(to, 0xff, bytes);
   writesMemory(to, bytes);
-  t.copies.push_back({to, static_cast<const unsigned char*>(global), bytes, isWanted, t.group});
+  fill(to, 0xff, bytes);
+  worker->aside([&] { t.copies.push_back({to, static_cast<const unsigned char*>(global), bytes, isWanted, t.group}); });
 }
 
 void commitCopies() { worker->self().group++; }
@@ -265,13 +277,16 @@ void awaitCopies(int pending) {
       writesMemory(copy.shared, copy.bytes);
       if (copy.isWanted) {
         readsMemory(copy.global, copy.bytes);
-        std::memcpy(copy.shared, copy.global, copy.bytes);
+        if (copy.bytes == 16)
+          std::memcpy(copy.shared, copy.global, 16);
+        else
+          std::memcpy(copy.shared, copy.global, 4);
       } else {
-        std::memset(copy.shared, 0, copy.bytes);
+        fill(copy.shared, 0, copy.bytes);
       }
     }
   }
-  t.copies.resize(kept);
+  worker->aside([&] { t.copies.resize(kept); });
 }
 
 // A fence orders with the help of atomics: what a thread did before a fence and an atomic, before what another does after
@@ -281,16 +296,19 @@ void fence() {
   if (!hasThreadSanitizer()) return;
   Thread& t = worker->self();
   for (void* address : t.fencedBy) __tsan_acquire(address);
-  t.fencedBy.clear();
+  worker->aside([&] { t.fencedBy.clear(); });
   t.hasFenced = true;
 }
 
 void beforeAtomic(void* address) {
   if (worker->self().hasFenced) __tsan_release(address);
 }
-void afterAtomic(void* address) { worker->self().fencedBy.push_back(address); }
+void afterAtomic(void* address) {
+  worker->aside([&] { worker->self().fencedBy.push_back(address); });
+}
 
 void fault(Site where, const char* text, ...) {
+  worker->goAside();
   va_list list;
   va_start(list, text);
   std::string what = formatList(text, list);

@@ -13,14 +13,7 @@ bool ThreadOrder::beginBlock(int threads) {
   first_ = used_;
   used_ += static_cast<size_t>(threads);
   if (fibers_.size() < used_) fibers_.resize(used_, nullptr);
-  begin_ = std::malloc(16);
-  __tsan_release(begin_);
   return isOrdered;
-}
-
-void ThreadOrder::endBlock() {
-  goHome();
-  std::free(begin_);
 }
 
 void ThreadOrder::endLaunch() {
@@ -36,15 +29,19 @@ void ThreadOrder::endLaunch() {
 
 void ThreadOrder::beginThread(int thread) {
   void*& fiber = fibers_[first_ + thread];
+  goHome();  // a fiber comes after what made it
   fiber = __tsan_create_fiber(0);
-  __tsan_switch_to_fiber(fiber, withoutOrder);
-  __tsan_acquire(begin_);
+  resumeThread(thread);
 }
 
-void ThreadOrder::endThread() { __tsan_release(end_); }
+void ThreadOrder::endThread() {
+  __tsan_release(end_);
+  goHome();
+}
 
 template <class ForThreads>
 void ThreadOrder::order(ForThreads&& forThreads, int current) {
+  goHome();
   void* const mark = std::malloc(16);
   forThreads([&](int t) {
     resumeThread(t);
@@ -54,8 +51,9 @@ void ThreadOrder::order(ForThreads&& forThreads, int current) {
     resumeThread(t);
     __tsan_acquire(mark);
   });
-  resumeThread(current);
+  goHome();
   std::free(mark);
+  resumeThread(current);
 }
 
 void ThreadOrder::meet(int first, uint32_t lanes, int current) {

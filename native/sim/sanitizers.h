@@ -45,12 +45,12 @@ class ThreadOrder {
 
   // Returns whether everything before has become ordered, and what it used may be used again.
   bool beginBlock(int threads);
-  void endBlock();
   // Orders all before what the caller does next.
   void endLaunch();
   void beginThread(int thread);
   void endThread();
   void resumeThread(int thread) { __tsan_switch_to_fiber(fibers_[first_ + thread], withoutOrder); }
+  // Whatever the executor itself does with memory is done from home: ThreadSanitizer sees its calls of the C library.
   void goHome() { __tsan_switch_to_fiber(home_, withoutOrder); }
   // Orders what each of the threads did before what each does next. `first` is a thread of the block.
   void meet(int first, uint32_t lanes, int current);
@@ -66,7 +66,6 @@ class ThreadOrder {
   size_t first_ = 0, used_ = 0;
   std::vector<void*> memories_;
   void* home_ = nullptr;
-  void* begin_ = nullptr;
   char* end_ = new char[16];
 };
 

@@ -90,7 +90,9 @@ void Worker::prepareShared(size_t bytes) {
   if (hasAddressSanitizer()) {
     if (bytes != exactBytes_ || !exact_) {
       std::free(exact_);
-      exact_ = static_cast<unsigned char*>(aligned_alloc(sharedAlignment, bytes));
+      void* memory = nullptr;
+      if (posix_memalign(&memory, sharedAlignment, bytes)) std::abort();
+      exact_ = static_cast<unsigned char*>(memory);
       exactBytes_ = bytes;
     }
     state.shared = exact_;
@@ -137,10 +139,9 @@ bool Worker::runBlock(const Launch& launch, Index block, Order order, uint64_t s
   prepareShared(launch.grid.sharedBytes);
   worker = this;
   leave(&home_, pick());
-  if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
   worker = nullptr;
   if (hasThreadSanitizer())
-    threadOrder_.endBlock();
+    threadOrder_.goHome();
   else if (isFailed_)
     stacks_.takeBackAll();
   return !isFailed_;
@@ -258,8 +259,12 @@ void Worker::runThreads() {
 }
 
 void Worker::suspend() {
+  goAside();
   const int next = pick();
-  if (next == current_) return;
+  if (next == current_) {
+    if (hasThreadSanitizer()) threadOrder_.resumeThread(next);
+    return;
+  }
   if (next >= 0) return leave(&self().place, next);
   fail(deadlock());
 }

@@ -98,6 +98,16 @@ class Worker {
     release(mask);
   }
   [[noreturn]] void fail(std::string text);
+  // Does the executor's own work with memory for the thread.
+  template <class F>
+  void aside(F&& f) {
+    if (hasThreadSanitizer()) threadOrder_.goHome();
+    f();
+    if (hasThreadSanitizer()) threadOrder_.resumeThread(current_);
+  }
+  void goAside() {
+    if (hasThreadSanitizer()) threadOrder_.goHome();
+  }
   // The thread, where it is, for a message.
   std::string describe(Site site) const;
 
