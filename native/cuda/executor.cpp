@@ -154,13 +154,13 @@ void CudaExecutor::copy(void* to, const void* from, int64_t bytes, bool toHost) 
     if (!half.done) half.done = nextEvent(false);
     half.at = at, half.bytes = std::min(stagingBytes, bytes - at);
     const auto size = static_cast<size_t>(half.bytes);
+    // Whatever the direction: offloaded blocks lie in pinned memory.
     if (toHost) {
-      must(cudaMemcpyAsync(staged, static_cast<const char*>(from) + at, size, cudaMemcpyDeviceToHost, compute_),
+      must(cudaMemcpyAsync(staged, static_cast<const char*>(from) + at, size, cudaMemcpyDefault, compute_),
            "copy from the GPU");
     } else {
       std::memcpy(staged, static_cast<const char*>(from) + at, size);
-      must(cudaMemcpyAsync(static_cast<char*>(to) + at, staged, size, cudaMemcpyHostToDevice, compute_),
-           "copy to the GPU");
+      must(cudaMemcpyAsync(static_cast<char*>(to) + at, staged, size, cudaMemcpyDefault, compute_), "copy to the GPU");
     }
     must(cudaEventRecord(half.done, compute_), "record an event");
   }

@@ -25,6 +25,7 @@ struct Allocation {
   Side side;
   void* mapping;  // null for memory that is only registered
   size_t mappedBytes;
+  int device;
 };
 
 std::mutex mutex;
@@ -44,11 +45,11 @@ cudaError_t allocate(void** memory, size_t bytes, Side side) {
   if (bytes > totalBytes || (side == Side::device && bytes > totalBytes - deviceBytes))
     return cudaErrorMemoryAllocation;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  Allocation made{bytes, side, nullptr, 0};
+  Allocation made{bytes, side, nullptr, 0, currentDevice()};
   char* base;
   if (hasAddressSanitizer()) {
-    base = static_cast<char*>(made.mapping = aligned_alloc(alignment, bytes));
-    if (!base) return cudaErrorMemoryAllocation;
+    if (posix_memalign(&made.mapping, alignment, bytes)) return cudaErrorMemoryAllocation;
+    base = static_cast<char*>(made.mapping);
   } else {
     made.mappedBytes = (rounded + page - 1) / page * page + page;
     made.mapping =
@@ -68,10 +69,13 @@ cudaError_t allocate(void** memory, size_t bytes, Side side) {
 cudaError_t release(void* memory, Side side) {
   if (!memory) return cudaSuccess;
   if (side == Side::device && refusesWhileCapturing()) return cudaErrorStreamCaptureUnsupported;
-  const cudaError_t error = cudaDeviceSynchronize();  // as the real ones do
-  std::lock_guard lock(mutex);
+  std::unique_lock lock(mutex);
   const auto at = allocations().find(reinterpret_cast<uintptr_t>(memory));
   if (at == allocations().end() || at->second.side != side || !at->second.mapping) return cudaErrorInvalidValue;
+  const int device = at->second.device;
+  lock.unlock();
+  const cudaError_t error = synchronize(device);  // as the real ones do
+  lock.lock();
   if (side == Side::device) deviceBytes -= at->second.bytes;
   if (hasAddressSanitizer())
     std::free(at->second.mapping);
@@ -108,7 +112,8 @@ cudaError_t cudaFreeHost(void* memory) { return release(memory, Side::pinned); }
 cudaError_t cudaHostRegister(void* memory, size_t bytes, unsigned) {
   if (!memory || bytes == 0 || placeOf(memory, bytes).side != Side::pageable) return cudaErrorInvalidValue;
   std::lock_guard lock(mutex);
-  allocations().emplace(reinterpret_cast<uintptr_t>(memory), Allocation{bytes, Side::pinned, nullptr, 0});
+  allocations().emplace(reinterpret_cast<uintptr_t>(memory),
+                        Allocation{bytes, Side::pinned, nullptr, 0, currentDevice()});
   return cudaSuccess;
 }
 cudaError_t cudaHostUnregister(void* memory) {

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstddef>
 
+#include "sim/runtime.h"
+
 namespace hadal {
 namespace sim {
 
@@ -15,6 +17,11 @@ struct Place {
 };
 // Where [memory, memory + bytes) lies. The end of an allocation counts as of it, as an empty buffer may lie there.
 Place placeOf(const void* memory, size_t bytes);
+
+// Of the calling thread.
+int currentDevice();
+// Runs all that streams of a device hold: freeing its memory waits for them.
+cudaError_t synchronize(int device);
 
 }  // namespace sim
 }  // namespace hadal

@@ -55,6 +55,7 @@ struct CUgraphExec_st {
 };
 
 struct CUstream_st {
+  int device;
   bool isBlocking;
   std::deque<Item> queue;
   bool isBusy = false;  // an item of it is being run
@@ -76,8 +77,13 @@ std::condition_variable changed;
 std::atomic<cudaError_t> launchError{cudaSuccess};  // until a synchronisation has told it
 thread_local cudaError_t lastError = cudaSuccess;
 
+// Devices that are alike: ranks of one process have one each, and wait for their own alone.
+constexpr int deviceCount = 4;
+thread_local int current = 0;
+bool isDevice(int device) { return device >= 0 && device < deviceCount; }
+
 CUstream_st& defaultStream() {
-  static auto& stream = *new CUstream_st{.isBlocking = true, .queue = {}, .capture = {}, .tail = {}};
+  static auto& stream = *new CUstream_st{.device = 0, .isBlocking = true, .queue = {}, .capture = {}, .tail = {}};
   return stream;
 }
 std::vector<CUstream_st*>& streams() {
@@ -178,8 +184,9 @@ bool spoils(CUstream_st* stream) {
   return true;
 }
 
-void drainAll(std::unique_lock<std::mutex>& lock) {
+void drainAll(std::unique_lock<std::mutex>& lock, int device) {
   std::vector<CUstream_st*> all = streams();
+  std::erase_if(all, [&](const CUstream_st* stream) { return stream->device != device; });
   if (order() == Order::reverse) std::reverse(all.begin(), all.end());
   if (order() == Order::random)
     for (size_t i = all.size(); i > 1; i--) std::swap(all[i - 1], all[draw(static_cast<uint32_t>(i))]);
@@ -240,8 +247,19 @@ namespace sim {
 
 bool refusesWhileCapturing() {
   std::lock_guard lock(mutex);
-  return std::any_of(captures().begin(), captures().end(),
-                     [](auto& graph) { return graph->mode != cudaStreamCaptureModeRelaxed; });
+  return std::any_of(captures().begin(), captures().end(), [](auto& graph) {
+    return graph->mode != cudaStreamCaptureModeRelaxed && graph->origin->device == current;
+  });
+}
+
+int currentDevice() { return current; }
+
+cudaError_t synchronize(int device) {
+  std::unique_lock lock(mutex);
+  for (CUstream_st* stream : streams())
+    if (stream->device == device && spoils(stream)) return cudaErrorStreamCaptureUnsupported;
+  drainAll(lock, device);
+  return told();
 }
 
 const char* enqueue(void* stream, std::shared_ptr<QueuedLaunch> launch) {
@@ -263,17 +281,21 @@ const char* enqueue(void* stream, std::shared_ptr<QueuedLaunch> launch) {
 // ---- Device
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = deviceCount;
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = current;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return note(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  if (!isDevice(device)) return note(cudaErrorInvalidDevice);
+  current = device;
+  return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return note(cudaErrorInvalidDevice);
+  if (!isDevice(device)) return note(cudaErrorInvalidDevice);
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "cuda-sim");
   size_t free;
@@ -322,8 +344,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return note(cudaErrorInvalidValue);
 }
 cudaError_t cudaDeviceGetPCIBusId(char* text, int bytes, int device) {
-  if (device != 0) return note(cudaErrorInvalidDevice);
-  std::snprintf(text, static_cast<size_t>(bytes), "0000:00:00.0");
+  if (!isDevice(device)) return note(cudaErrorInvalidDevice);
+  std::snprintf(text, static_cast<size_t>(bytes), "0000:%02x:00.0", device);
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -334,13 +356,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() {
-  std::unique_lock lock(mutex);
-  for (CUstream_st* stream : streams())
-    if (spoils(stream)) return cudaErrorStreamCaptureUnsupported;
-  drainAll(lock);
-  return told();
-}
+cudaError_t cudaDeviceSynchronize() { return synchronize(current); }
 cudaError_t cudaDeviceReset() { return cudaDeviceSynchronize(); }
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
 
@@ -468,7 +484,8 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t 
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   std::lock_guard lock(mutex);
-  *stream = new CUstream_st{.isBlocking = !(flags & cudaStreamNonBlocking), .queue = {}, .capture = {}, .tail = {}};
+  *stream = new CUstream_st{
+      .device = current, .isBlocking = !(flags & cudaStreamNonBlocking), .queue = {}, .capture = {}, .tail = {}};
   streams().push_back(*stream);
   return cudaSuccess;
 }

@@ -65,7 +65,7 @@ export interface DeviceOptions {
 export const deviceNames = ['cpu', 'cuda', 'cuda-sim'] as const;
 
 /** The form of a device's name: a GPU may have a number. */
-export const devicePattern = /^(?:auto|cpu|cuda(?::\d{1,3})?|cuda-sim)$/;
+export const devicePattern = /^(?:auto|cpu|cuda(?:-sim)?(?::\d{1,3})?)$/;
 
 /**
  * Opens a device.

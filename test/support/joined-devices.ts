@@ -4,6 +4,7 @@ import { addonFile, type NativeProcessGroup } from '../../src/addon/addon.js';
 import type { MeshAxis } from '../../src/core/mesh.js';
 import { openProcessGroup } from '../../src/dist/process-group.js';
 import { type Device, openDevice } from '../../src/runtime/device.js';
+import { testDeviceName } from './op-case.js';
 
 /** NCCL's stand-in, which is built beside the native binary. */
 export const ncclStandIn = () => path.join(path.dirname(addonFile()), 'hadal-nccl-sim.so');
@@ -35,7 +36,10 @@ export async function joinedDevices(
   size: number,
   { axis = 'dp' as MeshAxis, threads = 1, timeout = 20, backend = 'nccl' as 'gloo' | 'nccl' } = {},
 ): Promise<JoinedDevices> {
-  const devices = Array.from({ length: size }, () => openDevice('cpu', { threads }));
+  // Devices of their own: a simulated GPU, too, waits for its own streams alone.
+  const devices = Array.from({ length: size }, (_, rank) =>
+    openDevice(testDeviceName === 'cpu' ? 'cpu' : `${testDeviceName}:${rank}`, { threads }),
+  );
   const exchange = addressExchange(size);
   const groups = await Promise.all(
     devices.map((_, rank) =>
