@@ -99,7 +99,7 @@ void Warp::landCopies(int lane, uint32_t group) {
       continue;
     }
     uint8_t* const to = block->shared.data() + copy.destination;
-    memcpy(to, copy.source, copy.sourceBytes);
+    if (copy.sourceBytes) memcpy(to, copy.source, copy.sourceBytes);
     memset(to + copy.sourceBytes, 0, static_cast<size_t>(copy.bytes) - copy.sourceBytes);
   }
   copies.resize(kept);
@@ -174,7 +174,7 @@ void Machine::run(Kernel& kernel, Dim3 grid, Dim3 threads, size_t dynamicSharedB
 void Machine::beginWarp(const Kernel& kernel, Warp& warp, uint32_t id, size_t dynamicSharedBytes) {
   // What nobody has written is NaN, or -1.
   memset(warp.base[0], 0xff, kernel.registerBytes);
-  memset(warp.local.data(), 0xff, warp.local.size());
+  std::fill(warp.local.begin(), warp.local.end(), uint8_t{0xff});
   const uint64_t count = block.threads.count() - static_cast<uint64_t>(id) * lanes;
   const uint32_t present = firstThreadLanes(count);
   warp.id = id;
@@ -218,7 +218,7 @@ void Machine::beginWarp(const Kernel& kernel, Warp& warp, uint32_t id, size_t dy
 }
 
 void Machine::runBlock(Kernel& kernel) {
-  memset(block.shared.data(), 0xff, block.shared.size());
+  std::fill(block.shared.begin(), block.shared.end(), uint8_t{0xff});
   for (Barrier& barrier : barriers) barrier = {};
   running = static_cast<uint32_t>(block.threads.count());
   for (bool isFinished = false; !isFinished;) {

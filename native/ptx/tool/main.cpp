@@ -4,8 +4,8 @@
 //   hadal-ptx find <folder> <name>   the entry that the name of a launch means
 //   hadal-ptx run <file.ptx>         runs what standard input says, writes the buffers to standard output
 //
-// A run's input: lines `kernel <name>`, `grid x y z`, `threads x y z`, `shared <bytes>`, `buffer <bytes>` and `value <bytes>`
-// (the arguments in order), then `data` and the bytes of all buffers and values. Buffers are aligned to 128 bytes.
+// A run's input: lines `kernel <name>`, `grid x y z`, `threads x y z`, `shared <bytes>`, `buffer <bytes>`, `value <bytes>` and
+// `gate` (the arguments in order; the last is what hadal's kernels take first, and open), then `data` and the bytes of all buffers and values. Buffers are aligned to 128 bytes.
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -49,6 +49,8 @@ struct Memory {
   uint64_t pointer;
 };
 
+constexpr size_t gateMark = ~size_t{0};
+
 int run(const std::string& path) {
   const Module module(path, readFile(path));
   std::string name;
@@ -64,11 +66,19 @@ int run(const std::string& path) {
     if (word == "grid") words >> grid.x >> grid.y >> grid.z;
     if (word == "threads") words >> threads.x >> threads.y >> threads.z;
     if (word == "shared") words >> shared;
+    if (word == "gate") memory.push_back({{}, nullptr, gateMark, false, 0});
     if (word == "buffer" || word == "value")
       words >> bytes, memory.push_back({{}, nullptr, bytes, word == "buffer", 0});
   }
+  // A predicate, none, and a fault, not raised.
+  static const uint64_t noFault[8] = {};
+  const uint64_t gate[2] = {0, reinterpret_cast<uint64_t>(noFault)};
   std::vector<Argument> arguments;
   for (Memory& one : memory) {
+    if (one.size == gateMark) {
+      arguments.push_back({gate, sizeof(gate)});
+      continue;
+    }
     one.bytes.resize(one.size + 128);
     one.start = one.bytes.data() + (128 - reinterpret_cast<uintptr_t>(one.bytes.data()) % 128) % 128;
     std::cin.read(reinterpret_cast<char*>(one.start), static_cast<std::streamsize>(one.size));
