@@ -342,8 +342,8 @@ void runExpression(const ElementwiseParams& p, void* const* b, const Extent& ext
   e.extent = extent, e.out = b[elementwiseInputs + 1], e.outputType = p.outputType;
   e.rank = static_cast<int>(p.rank), e.codeBytes = static_cast<int>(p.codeBytes);
   e.isWide = isAligned(e.out, 16);
-  launch<compute, threads>(context,
-                           {.x = blocksFor(extent.count, threads * n), .sharedBytes = (deepest(p) - 1) * levelBytes}, e,
+  const int below = deepest(p) - 1, levels = below > 0 ? below : 1;
+  launch<compute, threads>(context, {.x = blocksFor(extent.count, threads * n), .sharedBytes = levels * levelBytes}, e,
                            faultsOf(context));
 }
 
