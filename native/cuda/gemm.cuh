@@ -98,21 +98,27 @@ template <int threads, class T, class Shared>
 __device__ __forceinline__ void copyTile(Shared& to, const T* data, int64_t stride, bool isAligned, int64_t row,
                                          int64_t rowEnd, int64_t column, int64_t columnEnd) {
   constexpr int chunk = Shared::chunk, rowsAtATime = threads / Shared::chunks;
-  static_assert(threads % Shared::chunks == 0 && Shared::rows % rowsAtATime == 0);
+  // The permutation repeats every 8 rows: a thread's places are the same number of bytes apart.
+  static_assert(threads % Shared::chunks == 0 && rowsAtATime % 8 == 0 && Shared::rows % rowsAtATime == 0);
   const int x = static_cast<int>(threadIdx.x) % Shared::chunks * chunk;
   const int y = static_cast<int>(threadIdx.x) / Shared::chunks;
-  const int64_t rowsLeft = rowEnd - row, columnsLeft = columnEnd - (column + x);
+  const int64_t columnsLeft = columnEnd - (column + x);
+  const int rowsLeft = static_cast<int>(rowEnd - row < Shared::rows ? rowEnd - row : Shared::rows) - y;
   const T* from = data + (row + y) * stride + column + x;
+  T* const place = to.chunkAt(y, x);
+  if (isAligned && (columnsLeft >= chunk || columnsLeft <= 0)) {
+    const int rowsWanted = columnsLeft > 0 ? rowsLeft : 0;
 #pragma unroll
-  for (int i = 0; i < Shared::rows; i += rowsAtATime) {
-    const bool isRow = y + i < rowsLeft;
-    T* const place = to.chunkAt(y + i, x);
-    if (isAligned && (columnsLeft >= chunk || columnsLeft <= 0)) {
-      const bool isWanted = isRow && columnsLeft > 0;
-      copyAsync16(place, isWanted ? from + i * stride : data, isWanted);
-    } else {
+    for (int i = 0; i < Shared::rows; i += rowsAtATime) {
+      copyAsync16(place + i * Shared::columns, i < rowsWanted ? from : data, i < rowsWanted);
+      from += rowsAtATime * stride;
+    }
+  } else {
 #pragma unroll 1
-      for (int j = 0; j < chunk; j++) place[j] = isRow && j < columnsLeft ? from[i * stride + j] : T{};
+    for (int i = 0; i < Shared::rows; i += rowsAtATime) {
+#pragma unroll
+      for (int j = 0; j < chunk; j++) place[i * Shared::columns + j] = i < rowsLeft && j < columnsLeft ? from[j] : T{};
+      from += rowsAtATime * stride;
     }
   }
 }
@@ -376,41 +382,57 @@ struct SumsFp32 {
   }
 };
 
-// How thread and turn i choose an element of a tile of `span` × 16 terms: along the factor's contiguous dimension, 8 terms (a
-// sector) of 4 rows a warp, or 32 neighbours of one term.
+// Which numbers of `span` rows of op(a), or columns of op(b), by 16 terms a thread brings: along the factor's contiguous dimension, so
+// that a warp reads 8 terms (a sector) of 4 rows, or 32 neighbours of one term.
 template <int span>
-struct Place {
-  int at, k;
-  __device__ __forceinline__ Place(int i, bool isTermContiguous) {
+struct Share {
+  static constexpr int termsAtATime = 256 / span;
+  int at, term;
+  bool isTermContiguous;
+  __device__ __forceinline__ explicit Share(bool isTermContiguous) : isTermContiguous(isTermContiguous) {
     const int thread = static_cast<int>(threadIdx.x);
-    at = isTermContiguous ? thread / 8 + i / 2 * 32 : (i * 256 + thread) % span;
-    k = isTermContiguous ? thread % 8 + i % 2 * 8 : (i * 256 + thread) / span;
+    at = isTermContiguous ? thread / 8 : thread % span;
+    term = isTermContiguous ? thread % 8 : thread / span;
   }
 };
 
-// A thread's share of `span` rows of op(a), or columns of op(b), from `first` on, by 16 terms from `k` on.
 template <int span>
-__device__ __forceinline__ void loadFp32(float (&x)[span / 16], AnyFactor from, bool isTermContiguous, int64_t first,
+__device__ __forceinline__ void loadFp32(float (&x)[span / 16], const Share<span>& share, AnyFactor from, int64_t first,
                                          int64_t end, int64_t k, int64_t kEnd) {
-  const auto load = [&](auto zero) {
+  const int left = static_cast<int>(end - first < span ? end - first : span) - share.at;
+  const int termsLeft = static_cast<int>(kEnd - k < 16 ? kEnd - k : 16) - share.term;
+  withType(from.dtype, [&](auto zero) {
     using T = decltype(zero);
+    const int64_t at = first + share.at, term = k + share.term;
     const T* data = static_cast<const T*>(from.data);
+    if (share.isTermContiguous) {
+      data += at * from.stride + term;
 #pragma unroll
-    for (int i = 0; i < span / 16; i++) {
-      const Place<span> place(i, isTermContiguous);
-      const int64_t at = first + place.at, term = k + place.k;
-      const int64_t index = isTermContiguous ? at * from.stride + term : term * from.stride + at;
-      x[i] = at < end && term < kEnd ? toFloat(data[index]) : 0.0f;
+      for (int i = 0; i < span / 16; i += 2) {
+        x[i] = 16 * i < left && 0 < termsLeft ? toFloat(data[0]) : 0.0f;
+        x[i + 1] = 16 * i < left && 8 < termsLeft ? toFloat(data[8]) : 0.0f;
+        data += 32 * from.stride;
+      }
+    } else {
+      data += term * from.stride + at;
+#pragma unroll
+      for (int i = 0; i < span / 16; i++) {
+        x[i] = 0 < left && i * share.termsAtATime < termsLeft ? toFloat(data[0]) : 0.0f;
+        data += share.termsAtATime * from.stride;
+      }
     }
-  };
-  withType(from.dtype, load);
+  });
 }
 template <int span>
-__device__ __forceinline__ void storeFp32(const float (&x)[span / 16], float (*to)[span + 4], bool isTermContiguous) {
+__device__ __forceinline__ void storeFp32(const float (&x)[span / 16], const Share<span>& share,
+                                          float (*to)[span + 4]) {
+  float* const place = &to[share.term][share.at];
+  if (share.isTermContiguous) {
 #pragma unroll
-  for (int i = 0; i < span / 16; i++) {
-    const Place<span> place(i, isTermContiguous);
-    to[place.k][place.at] = x[i];
+    for (int i = 0; i < span / 16; i++) place[i % 2 * 8 * (span + 4) + i / 2 * 32] = x[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < span / 16; i++) place[i * share.termsAtATime * (span + 4)] = x[i];
   }
 }
 
@@ -423,14 +445,16 @@ __device__ __forceinline__ void multiplyFp32(SharedFp32<Tile>& s, AnyFactor a, A
 #pragma unroll
     for (int j = 0; j < Tile::wide; j++) sums.at[i][j] = 0;
   }
+  const Share<Tile::rows> shareA(!a.isTransposed);
+  const Share<Tile::columns> shareB(b.isTransposed);
   float nextA[Tile::rows / 16], nextB[Tile::columns / 16];
   const auto load = [&](int64_t k) {
-    loadFp32<Tile::rows>(nextA, a, !a.isTransposed, row, sizes.m, k, sizes.kEnd);
-    loadFp32<Tile::columns>(nextB, b, b.isTransposed, column, sizes.n, k, sizes.kEnd);
+    loadFp32(nextA, shareA, a, row, sizes.m, k, sizes.kEnd);
+    loadFp32(nextB, shareB, b, column, sizes.n, k, sizes.kEnd);
   };
   const auto store = [&](int buffer) {
-    storeFp32<Tile::rows>(nextA, s.a[buffer], !a.isTransposed);
-    storeFp32<Tile::columns>(nextB, s.b[buffer], b.isTransposed);
+    storeFp32(nextA, shareA, s.a[buffer]);
+    storeFp32(nextB, shareB, s.b[buffer]);
     __syncthreads();
   };
   if (sizes.kBegin < sizes.kEnd) {
