@@ -101,9 +101,11 @@ export const cases: OpCase[] = [
   forwardCase('one group', [9], 3, 5, false),
   forwardCase('one row', [0, 1], 8, 9, true),
   forwardCase('larger than a tile', [70, 2, 131], 40, 36, true, { differentiable: [] }),
+  forwardCase('large tiles of a GPU', [200, 70], 40, 136, false, { differentiable: [] }),
   gradientCase('uneven groups', [3, 1, 5], 4, 6),
   gradientCase('empty groups', [0, 4, 0, 3, 0], 5, 7),
   gradientCase('fp32 sums', [7, 0, 19], 18, 33, { outputDType: 'fp32' }),
   gradientCase('added to an accumulator', [0, 4, 3], 5, 7, { accumulates: true }),
   gradientCase('added to fp32 sums', [0, 17, 3], 35, 37, { outputDType: 'fp32', accumulates: true }),
+  gradientCase('large tiles of a GPU', [40, 0, 77], 144, 136, { outputDType: 'fp32' }, { differentiable: [] }),
 ];

@@ -140,6 +140,7 @@ export const cases: OpCase[] = [
     secondOrderCase(sizes),
   ]),
   orderCase({ T: 20000, K: 2, E: 5, D: 1 }, true), // more than one thread's share
+  orderCase({ T: 900, K: 3, E: 1100, D: 1 }, true), // more experts than a GPU counts in shared memory
   permuteCase({ T: 2048, K: 8, E: 64, D: 512, bench: true }),
   unpermuteCase({ T: 2048, K: 4, E: 16, D: 256, bench: true }, true, false),
   unpermuteCase({ T: 4096, K: 4, E: 32, D: 512, bench: true }, true, false),

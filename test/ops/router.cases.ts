@@ -125,6 +125,10 @@ export const cases: OpCase[] = [
   routerCase('V3 without bias', 3, 20, v3),
   routerCase('V3 with padding', 8, 16, v3, { bias: true, mask: true }),
   routerCase('V3 of 256', 2, 256, { ...v3, topK: 8, groups: 8, topGroups: 4 }, { bias: true }),
+  routerCase('V3 of 480', 3, 480, { ...v3, topK: 10, groups: 20, topGroups: 5 }, { bias: true }),
+  // More than a GPU's warp holds in registers, and more choices than it has lanes.
+  routerCase('V3 of 600', 2, 600, { ...v3, topK: 40, groups: 40, topGroups: 7 }, { bias: true }),
+  routerCase('ties of 600', 3, 600, { ...v2, topK: 35, groups: 6 }, { ties: true }),
   routerCase('V2 group-limited', 9, 16, v2),
   routerCase('V2 normalised', 5, 16, { ...v2, normalize: true }, { mask: true }),
   routerCase('V2 greedy', 5, 7, greedy),
@@ -141,4 +145,5 @@ export const cases: OpCase[] = [
   countsCase([4, 5, 2], 4, 7),
   countsCase([6, 1], 3, 1),
   countsCase([0, 2], 1, 3),
+  countsCase([2500, 4], 2, 5000), // more than a GPU counts in shared memory, by more than one block
 ];
