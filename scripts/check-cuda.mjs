@@ -1,15 +1,16 @@
 // Static gates of the CUDA sources: they compile for every GPU without a warning, and their kernels keep their budgets
 // (native/cuda/budgets.json), do not spill, use no local memory, and are made of tensor-core instructions where they multiply
 // matrices. Nothing runs: that takes a GPU. Prints `skipped: …` where nvcc is not installed.
-// --write makes the budgets anew; --table prints the kernels as a table; names of families (`rms-norm`) restrict it to these.
+// --quick compiles for the GPUs with budgets alone; --write makes the budgets anew; --table prints the kernels as a table;
+// --launches <file> looks at a log of the simulated GPU, too (HADAL_SIM_LOG); names of sources (`rms-norm`) restrict it to these.
 
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { budgetsFile, budgetsOf, budgetsText, familyOf, readBudgets } from './cuda/budgets.mjs';
 import { compileAll, cudaSources, kernelsOn } from './cuda/compile.mjs';
-import { complaintsOf } from './cuda/gates.mjs';
-import { launchedShared } from './cuda/launches.mjs';
+import { complaintsOf, notesOf } from './cuda/gates.mjs';
+import { readLaunches } from './cuda/launches.mjs';
 import { opcodes, probedOpcodes } from './cuda/opcodes.mjs';
 import { kernelTable } from './cuda/table.mjs';
 import { architectures, budgeted, findToolkit, root } from './cuda/toolkit.mjs';
@@ -36,22 +37,25 @@ function checkOpcodes(toolkit) {
   return wrong;
 }
 
+const has = (option) => process.argv.includes(option);
+const optionOf = (name) => (has(name) ? process.argv[process.argv.indexOf(name) + 1] : undefined);
+
 const toolkit = findToolkit();
 if (toolkit === null) console.log('skipped: nvcc is not installed');
 else {
-  const wanted = process.argv.slice(2).filter((word) => !word.startsWith('--'));
+  const wanted = process.argv.slice(2).filter((word, i, words) => !/^--/.test(word) && words[i - 1] !== '--launches');
   const sources = cudaSources().filter((source) => wanted.length === 0 || wanted.includes(familyOf(source)));
-  const { compiled, failures } = await compileAll(toolkit, sources);
-  const launched = launchedShared();
-  if (process.argv.includes('--write'))
-    writeFileSync(budgetsFile, budgetsText(budgetsOf(compiled, readBudgets(), launched)));
+  const { compiled, failures } = await compileAll(toolkit, sources, has('--quick') ? { codes: budgeted } : {});
+  const launches = readLaunches(optionOf('--launches'));
+  if (has('--write')) writeFileSync(budgetsFile, budgetsText(budgetsOf(compiled, readBudgets(), launches)));
   const budgets = readBudgets();
-  const complaints = [...failures, ...checkOpcodes(toolkit), ...complaintsOf(compiled, budgets, launched)];
+  const complaints = [...failures, ...checkOpcodes(toolkit), ...complaintsOf(compiled, budgets, launches)];
+  for (const note of notesOf(compiled)) console.log(`note: ${note}`);
   for (const complaint of complaints) console.error(complaint);
-  if (process.argv.includes('--table')) console.log(kernelTable(compiled, budgets));
+  if (has('--table')) console.log(kernelTable(compiled, budgets));
   const kernels = compiled.reduce((count, one) => count + kernelsOn(one, budgeted[0]).length, 0);
   console.log(
-    `${compiled.length} of ${sources.length} CUDA sources compile for ${architectures.join(', ')}; ` +
+    `${compiled.length} of ${sources.length} CUDA sources compile for ${(has('--quick') ? budgeted : architectures).join(', ')}; ` +
       `${kernels} kernels, ${complaints.length} complaints`,
   );
   if (complaints.length > 0) process.exitCode = 1;

@@ -17,7 +17,7 @@ export const budgetsFile = path.join(root, 'native/cuda/budgets.json');
  */
 
 /** @typedef {Record<string, Record<string, Budget>>} Budgets by source, by kernel */
-/** @typedef {Map<string, number>} Launched the most bytes of shared memory that kernels were launched with, by kernel */
+/** @typedef {ReadonlyMap<string, import('./launches.mjs').Launched>} Launches by kernel */
 
 /** @returns {Budgets} */
 export const readBudgets = (file = budgetsFile) => (existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {});
@@ -48,14 +48,14 @@ const sorted = (object) => Object.fromEntries(Object.entries(object).sort(byKey)
  *
  * @param {readonly import('./compile.mjs').Compiled[]} compiled
  * @param {Budgets} earlier says of shared memory what no launch has shown; stays for sources that are not compiled
- * @param {Launched} launched
+ * @param {Launches} launches
  * @returns {Budgets}
  */
-export function budgetsOf(compiled, earlier, launched) {
+export function budgetsOf(compiled, earlier, launches) {
   const families = compiled.map((one) => {
     const family = familyOf(one.source);
     const budgets = kernelsOn(one, budgeted[0]).map(({ name, threads }) => {
-      const sharedBytes = Math.max(earlier[family]?.[name]?.sharedBytes ?? 0, launched.get(name) ?? 0);
+      const sharedBytes = Math.max(earlier[family]?.[name]?.sharedBytes ?? 0, launches.get(name)?.sharedBytes ?? 0);
       const on = budgeted.map((code) => {
         const registers = kernelsOn(one, code).find((other) => other.name === name)?.registers ?? 0;
         const { blocks, warps } = occupancy(code, { threads, registers, shared: sharedBytes });

@@ -69,9 +69,11 @@ export async function compileAll(toolkit, sources, { codes = architectures, out 
 
 /** @returns {Promise<Compiled>} */
 async function compileOne(toolkit, source, codes, out) {
-  const flags = nvccFlags(codes);
   const name = path.basename(source, '.cu');
-  const folder = path.join(root, out, `${name}-${stateOf(toolkit, source, flags)}`);
+  const folderOf = (some) => path.join(root, out, `${name}-${stateOf(toolkit, source, nvccFlags(some))}`);
+  const whole = folderOf(architectures);
+  const isKnown = codes.every((code) => architectures.includes(code)) && existsSync(path.join(whole, 'kernels.json'));
+  const folder = isKnown ? whole : folderOf(codes);
   const results = {
     source,
     object: path.join(folder, `${name}.o`),
@@ -83,7 +85,7 @@ async function compileOne(toolkit, source, codes, out) {
     mkdirSync(work, { recursive: true });
     try {
       const files = ['--keep', '--keep-dir', work, '-c', source, '-o', path.join(work, `${name}.o`)];
-      const log = await run(toolkit.nvcc, [...flags, ...files], source);
+      const log = await run(toolkit.nvcc, [...nvccFlags(codes), ...files], source);
       const kernels = JSON.stringify(machineKernels(work, name, codes, log));
       for (const file of readdirSync(work))
         if (![`${name}.o`, `${name}.ptx`].includes(file)) rmSync(path.join(work, file));

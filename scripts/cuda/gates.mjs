@@ -23,10 +23,10 @@ const has = (counts, opcode) => (counts?.[opcode] ?? 0) > 0;
 /**
  * @param {readonly import('./compile.mjs').Compiled[]} compiled
  * @param {import('./budgets.mjs').Budgets} budgets
- * @param {import('./budgets.mjs').Launched} [launched]
+ * @param {import('./budgets.mjs').Launches} [launches] what the simulated GPU was seen to launch
  * @returns {string[]} complaints
  */
-export function complaintsOf(compiled, budgets, launched = new Map()) {
+export function complaintsOf(compiled, budgets, launches = new Map()) {
   return compiled.flatMap(({ source, kernels }) => {
     const family = budgets[familyOf(source)] ?? {};
     const names = new Set(Object.values(kernels).flatMap((ofCode) => ofCode.map(({ name }) => name)));
@@ -35,14 +35,30 @@ export function complaintsOf(compiled, budgets, launched = new Map()) {
       ...Object.entries(kernels).flatMap(([code, ofCode]) =>
         ofCode.flatMap((kernel) => {
           const budget = family[kernel.name];
-          const kept = isBudgeted(code) ? budgetComplaints(kernel, code, budget, launched) : [];
-          return [...codeComplaints(kernel), ...kept].map((what) => `${kernel.name} on ${code} ${what}`);
+          const kept = isBudgeted(code) ? budgetComplaints(kernel, code, budget) : [];
+          const said = isBudgeted(code) ? codeComplaints(kernel) : [];
+          return [...said, ...kept].map((what) => `${kernel.name} on ${code} ${what}`);
         }),
       ),
+      ...launchComplaints(family, launches),
       ...gone.map((name) => `${name} has a budget, but ${source} has no such kernel any more; ${fix}`),
     ];
   });
 }
+
+/**
+ * What is worth knowing of kernels on GPUs without budgets, where spilled registers cost time and nothing else.
+ *
+ * @param {readonly import('./compile.mjs').Compiled[]} compiled @returns {string[]}
+ */
+export const notesOf = (compiled) =>
+  compiled.flatMap(({ kernels }) =>
+    Object.entries(kernels).flatMap(([code, ofCode]) =>
+      ofCode
+        .filter(({ spills, stack }) => !isBudgeted(code) && spills + stack > 0)
+        .map(({ name, spills, stack }) => `${name} on ${code} spills ${spills} bytes, has a stack of ${stack} bytes`),
+    ),
+  );
 
 /** @param {import('./compile.mjs').MachineKernel} kernel */
 function codeComplaints({ name, spills, stack, staticShared, counts }) {
@@ -50,9 +66,8 @@ function codeComplaints({ name, spills, stack, staticShared, counts }) {
   if (spills > 0) said.push(`spills registers: ${spills} bytes`);
   if (stack > 0) said.push(`has a stack of ${stack} bytes a thread`);
   if (staticShared > 0) said.push(`has ${staticShared} bytes of static shared memory; all of it is to be dynamic`);
-  if (!counts) return said;
   for (const opcode of localMemory)
-    if (has(counts, opcode)) said.push(`uses local memory: ${counts[opcode]} instructions ${opcode}`);
+    if (has(counts, opcode)) said.push(`uses local memory: ${counts?.[opcode]} instructions ${opcode}`);
   if (has16BitNumbers.test(name) && multiplies.some((pattern) => pattern.test(name)))
     for (const opcode of tensorCore)
       if (!has(counts, opcode)) said.push(`multiplies matrices, but has no instruction ${opcode}`);
@@ -61,9 +76,9 @@ function codeComplaints({ name, spills, stack, staticShared, counts }) {
 
 /**
  * @param {import('./compile.mjs').MachineKernel} kernel @param {typeof budgeted[number]} code
- * @param {import('./budgets.mjs').Budget | undefined} budget @param {import('./budgets.mjs').Launched} launched
+ * @param {import('./budgets.mjs').Budget | undefined} budget
  */
-function budgetComplaints({ name, threads, registers, counts }, code, budget, launched) {
+function budgetComplaints({ threads, registers, counts }, code, budget) {
   const on = budget?.on[code];
   if (!on) return [`has no budget in native/cuda/budgets.json; ${fix}`];
   const { sharedBytes } = budget;
@@ -75,10 +90,24 @@ function budgetComplaints({ name, threads, registers, counts }, code, budget, la
     said.push(
       `uses shared memory, of which its budget knows nothing: give the most it is launched with as sharedBytes`,
     );
-  const most = launched.get(name) ?? 0;
-  if (most > sharedBytes) said.push(`is launched with ${most} bytes of shared memory, ${sharedBytes} are its budget`);
   const { blocks, warps } = occupancy(code, { threads, registers, shared: sharedBytes });
   if (blocks === 0) said.push(`cannot be launched: ${threads} threads, ${registers} registers, ${sharedBytes} bytes`);
   else if (warps < on.warps) said.push(`leaves a multiprocessor ${warps} warps, ${on.warps} in its budget`);
   return said;
+}
+
+/** @param {Record<string, import('./budgets.mjs').Budget>} family @param {import('./budgets.mjs').Launches} launches */
+export function launchComplaints(family, launches) {
+  return Object.entries(family).flatMap(([name, budget]) => {
+    const launched = launches.get(name);
+    if (!launched) return [];
+    const { sharedBytes, wavefronts } = launched;
+    const said = [];
+    if (sharedBytes > budget.sharedBytes)
+      said.push(
+        `${name} is launched with ${sharedBytes} bytes of shared memory, ${budget.sharedBytes} are its budget; ${fix}`,
+      );
+    if (wavefronts > 1) said.push(`${name} has conflicts of banks: ldmatrix takes ${wavefronts} wavefronts a matrix`);
+    return said;
+  });
 }

@@ -21,6 +21,7 @@ export const nvccFlags = (codes) => [
   ...['-std=c++20', '-O3', '--expt-relaxed-constexpr', '--Werror', 'all-warnings'],
   ...['-Xcompiler', '-Wall,-Wextra,-fPIC,-fvisibility=hidden', '-DHADAL_ISA=cuda', '-Inative', '-Inative/cuda/nvcc'],
   ...['-gencode', `arch=compute_80,code=[${[...codes, 'compute_80'].join(',')}]`, '-Xptxas', '-v'],
+  '--compress-mode=size',
 ];
 
 /**
