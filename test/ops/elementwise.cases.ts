@@ -1,3 +1,4 @@
+import type { Value } from '../../src/graph/graph.js';
 import * as ew from '../../src/ops/elementwise.js';
 import type { OpCase } from '../support/op-case.js';
 import type { Rng } from '../support/rng.js';
@@ -96,6 +97,7 @@ function broadcastIndex(i: number, out: readonly number[], shape: readonly numbe
 const shapes = [
   { a: [5, 1, 7], b: [3, 1] },
   { a: [2, 3, 65], b: [] },
+  { a: [3, 2, 16], b: [3, 1, 16] },
 ];
 
 export const cases: OpCase[] = [
@@ -123,6 +125,36 @@ export const cases: OpCase[] = [
       };
     }),
   ),
+  ...(
+    [
+      ['sin', ew.sin, Math.sin],
+      ['cos', ew.cos, Math.cos],
+    ] as const
+  ).map(
+    ([name, build, f]): OpCase => ({
+      name: `${name} of large numbers`,
+      inputs: { x: { shape: [257], values: (rng) => 10_000 * rng.normal() } },
+      build: ({ x }) => build(x as never),
+      reference: ({ x }, r) => [Float64Array.from(x as Float64Array, (v) => r(f(v)))],
+    }),
+  ),
+  {
+    name: 'a deep stack',
+    inputs: { x: { shape: [3, 16] }, y: { shape: [16] } },
+    build({ x, y }) {
+      const level = (depth: number): Value =>
+        depth === 0 ? ew.multiply(x!, y!) : ew.add(x!, ew.tanh(level(depth - 1)));
+      return level(6);
+    },
+    reference: ({ x, y }, r) => [
+      x!.map((v, i) => {
+        let result = r(v * y![i % 16]!);
+        for (let depth = 0; depth < 6; depth++) result = r(v + r(Math.tanh(result)));
+        return result;
+      }),
+    ],
+    tolerance: functionTolerance,
+  },
   {
     name: 'where [4, 9] [9] number',
     inputs: { c: { shape: [4, 9], dtype: 'int32', values: (rng) => rng.integer(2) }, a: { shape: [9] } },

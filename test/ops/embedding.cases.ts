@@ -79,6 +79,7 @@ export const cases: OpCase[] = [
   scatter([2, 10], 11, 16),
   scatter([0], 3, 4),
   scatter([30], 1, 19),
+  scatter([700], 300, 24), // more ids and rows than a block has threads
   mixed(11, 7),
   mixed(4, 64),
   tied(11, 16),

@@ -146,6 +146,7 @@ function secondOrderCase(layout: RotaryLayout, sizes: Sizes): OpCase {
 export const cases: OpCase[] = (['interleaved', 'half'] as const).flatMap((layout) => [
   headsCase(layout, { B: 2, T: 3, H: 3, D: 10, R: 4, E: 5 }),
   headsCase(layout, { B: 1, T: 4, H: 2, D: 48, R: 16, E: 32 }),
+  headsCase(layout, { B: 1, T: 3, H: 19, D: 24, R: 16, E: 16 }),
   headsCase(layout, { B: 1, T: 3, H: 1, D: 99, R: 42, E: 33 }),
   headsCase(layout, { B: 1, T: 2, H: 2, D: 6, R: 6, E: 3 }), // every dim of a key turns
   headsCase(layout, { B: 1, T: 2, H: 2, D: 5, R: 2, E: 1 }),

@@ -59,6 +59,9 @@ export const cases: OpCase[] = [
   layerNormCase(3, 16),
   layerNormCase(2, 133),
   layerNormCase(0, 8),
+  layerNormCase(19, 24), // more than one share of the rows
+  layerNormCase(2, 1028), // longer than a warp takes
+  layerNormCase(1, 6024, { dtypes: ['fp32'] }), // more columns than shared memory has room for
   layerNormCase(4, 9, { fp32Weight: true }),
   layerNormCase(3, 20, { scale: 1e-2 }), // where eps counts
   layerNormCase(3, 21, { offset: 4 }), // E[x²] − E[x]² would cancel
@@ -66,5 +69,6 @@ export const cases: OpCase[] = [
   addLayerNormCase(3, 64),
   addLayerNormCase(2, 133, { fp32Weight: true }),
   addLayerNormCase(0, 8),
+  addLayerNormCase(2, 1032),
   layerNormCase(2048, 1024, { bench: true }),
 ];

@@ -89,6 +89,8 @@ export const cases: OpCase[] = [
   reduceCase('sumOfSquares', [20_001], [0], { differentiable: [] }),
   reduceCase('sum', [2_500, 19], [0], { differentiable: [] }),
   reduceCase('sum', [30, 2_100], [0], { differentiable: [] }), // columns for the widest stretches, and a rest
+  reduceCase('sum', [3, 300, 264], [1], { differentiable: [] }), // several chunks of columns
+  reduceCase('sumOfSquares', [5, 1500], [1], { differentiable: [] }),
   reduceCase('max', [2, 20_000], [1], { differentiable: [] }),
   reduceCase('sum', [0, 4], [0]),
   reduceCase('sum', [4, 0], [1]),

@@ -55,6 +55,9 @@ export const cases: OpCase[] = [
   rmsNormCase(2, 133),
   rmsNormCase(4, 1, { differentiable: ['weight'] }), // dx is what cancellation leaves of zero
   rmsNormCase(0, 8),
+  rmsNormCase(19, 24), // more than one share of the rows
+  rmsNormCase(2, 1028), // longer than a warp takes
+  rmsNormCase(1, 12_040, { dtypes: ['fp32'] }), // more columns than shared memory has room for
   rmsNormCase(4, 9, { fp32Weight: true }),
   rmsNormCase(3, 20, { scale: 1e-3 }), // where eps counts
   rmsNormCase(3, 20, { scale: 400 }), // whose squares fp16 cannot hold
@@ -62,5 +65,6 @@ export const cases: OpCase[] = [
   addRmsNormCase(3, 64),
   addRmsNormCase(2, 133, { fp32Weight: true }),
   addRmsNormCase(0, 8),
+  addRmsNormCase(2, 1032),
   rmsNormCase(2048, 1024, { bench: true }),
 ];

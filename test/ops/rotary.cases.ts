@@ -54,6 +54,7 @@ export const cases: OpCase[] = (['interleaved', 'half'] as const).flatMap((layou
   rotaryCase(layout, { B: 2, T: 7, N: 3, D: 10, R: 10 }),
   rotaryCase(layout, { B: 1, T: 5, N: 2, D: 20, R: 6, offset: 14 }),
   rotaryCase(layout, { B: 1, T: 5, N: 2, D: 21, R: 6, offset: 7 }),
+  rotaryCase(layout, { B: 2, T: 3, N: 2, D: 48, R: 16, offset: 24 }), // whole packs on both sides
   rotaryCase(layout, { B: 2, T: 3, N: 1, D: 64, R: 64, inverse: true }), // a shared rope key
   rotaryCase(layout, { B: 1, T: 1, N: 1, D: 2, R: 2 }),
   rotaryCase(layout, { B: 1, T: 0, N: 2, D: 4, R: 4 }),

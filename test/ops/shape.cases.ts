@@ -94,12 +94,14 @@ export const cases: OpCase[] = [
   transposed([0, 3], [1, 0]),
   { ...transposed([130, 67], [1, 0]), differentiable: [] }, // whole tiles and what is left of both dims
   { ...transposed([3, 64, 48], [0, 2, 1]), differentiable: [] },
+  transposed([3, 4, 2, 16], [0, 2, 1, 3]), // rows of whole packs
   { ...transposed([2, 33, 3, 20], [3, 2, 0, 1]), differentiable: [] },
   sliced([7], 0, 2, 5),
   sliced([4, 6], 1, 1, 6),
   sliced([4, 6], 0, 3, 4),
   sliced([2, 5, 3], 1, 0, 2),
   sliced([4, 6], 1, 3, 3),
+  sliced([3, 40], 1, 8, 32),
   broadcast([], [3]),
   broadcast([5], [3, 5]),
   broadcast([3, 1], [3, 4]),
@@ -119,6 +121,13 @@ export const cases: OpCase[] = [
       [4, 3],
     ],
     0,
+  ),
+  joined(
+    [
+      [3, 8],
+      [3, 24],
+    ],
+    1,
   ),
   joined(
     [

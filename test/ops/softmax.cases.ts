@@ -33,6 +33,8 @@ export const cases: OpCase[] = [
   softmaxCase('three dims', [2, 3, 35]),
   softmaxCase('one', [4, 1]),
   softmaxCase('no rows', [0, 8]),
+  softmaxCase('long', [3, 1029]),
+  softmaxCase('long and even', [2, 4104]),
   softmaxCase('far from zero', [3, 19], { values: (rng) => 80 + rng.normal() }),
   softmaxCase('masked', [4, 21], {
     // Row 0 wholly, every other row in part.
