@@ -10,6 +10,7 @@ bool ThreadOrder::beginBlock(int threads) {
   const bool isOrdered = used_ > 0 && used_ + threads > mostThreads;
   if (isOrdered) endLaunch();
   home_ = __tsan_get_current_fiber();
+  if (used_ == 0) __tsan_release(begin_);
   first_ = used_;
   used_ += static_cast<size_t>(threads);
   if (fibers_.size() < used_) fibers_.resize(used_, nullptr);
@@ -18,10 +19,6 @@ bool ThreadOrder::beginBlock(int threads) {
 
 void ThreadOrder::endLaunch() {
   __tsan_acquire(end_);
-  for (void*& fiber : fibers_) {
-    if (fiber) __tsan_destroy_fiber(fiber);
-    fiber = nullptr;
-  }
   for (void* memory : memories_) std::free(memory);
   memories_.clear();
   used_ = 0;
@@ -29,9 +26,12 @@ void ThreadOrder::endLaunch() {
 
 void ThreadOrder::beginThread(int thread) {
   void*& fiber = fibers_[first_ + thread];
-  goHome();  // a fiber comes after what made it
-  fiber = __tsan_create_fiber(0);
+  if (!fiber) {
+    goHome();  // a fiber comes after what made it
+    fiber = __tsan_create_fiber(0);
+  }
   resumeThread(thread);
+  __tsan_acquire(begin_);
 }
 
 void ThreadOrder::endThread() {

@@ -13,12 +13,11 @@ __attribute__((weak)) void __sanitizer_finish_switch_fiber(void* save, const voi
 __attribute__((weak)) void __asan_unpoison_memory_region(const volatile void* memory, size_t bytes);
 __attribute__((weak)) void* __tsan_get_current_fiber();
 __attribute__((weak)) void* __tsan_create_fiber(unsigned flags);
-__attribute__((weak)) void __tsan_destroy_fiber(void* fiber);
 __attribute__((weak)) void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void* mark);
 __attribute__((weak)) void __tsan_release(void* mark);
-__attribute__((weak)) void __tsan_read_range(const void* memory, size_t bytes);
-__attribute__((weak)) void __tsan_write_range(void* memory, size_t bytes);
+__attribute__((weak)) void __tsan_read_range(void* memory, long bytes);  // as GCC knows them
+__attribute__((weak)) void __tsan_write_range(void* memory, long bytes);
 }
 
 namespace hadal {
@@ -28,10 +27,10 @@ inline bool hasAddressSanitizer() { return __asan_unpoison_memory_region != null
 inline bool hasThreadSanitizer() { return __tsan_create_fiber != nullptr; }
 
 inline void readsMemory(const void* memory, size_t bytes) {
-  if (hasThreadSanitizer()) __tsan_read_range(memory, bytes);
+  if (hasThreadSanitizer()) __tsan_read_range(const_cast<void*>(memory), static_cast<long>(bytes));
 }
 inline void writesMemory(void* memory, size_t bytes) {
-  if (hasThreadSanitizer()) __tsan_write_range(memory, bytes);
+  if (hasThreadSanitizer()) __tsan_write_range(memory, static_cast<long>(bytes));
 }
 
 // How ThreadSanitizer sees a grid. Each CUDA thread is a fiber of its own, and none is used again, nor its stack, nor the
@@ -66,7 +65,9 @@ class ThreadOrder {
   size_t first_ = 0, used_ = 0;
   std::vector<void*> memories_;
   void* home_ = nullptr;
-  char* end_ = new char[16];
+  // Addresses that stand for moments: all threads come after the one, and before the other.
+  char* const begin_ = new char[16];
+  char* const end_ = new char[16];
 };
 
 }  // namespace sim

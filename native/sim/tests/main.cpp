@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "sim/sanitizers.h"
 #include "trial.h"
 
 namespace {
@@ -56,6 +57,15 @@ std::string runAlone(const Case& c, bool& isCaught) {
   return text;
 }
 
+__device__ void nothing() {}
+
+// ThreadSanitizer takes long to make a fiber. The cases' processes have those of this one, which has no other OS thread.
+void makeFibers() {
+  hadal::cuda::Trial trial;
+  hadal::cuda::launch<nothing, 512>(trial.context, {});
+  trial.synchronize();
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -64,6 +74,7 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "expected planted or primitives, and names of cases\n");
     return 2;
   }
+  if (hadal::sim::hasThreadSanitizer()) makeFibers();
   for (const Case& c : isPlanted ? hadal::cuda::plantedFaults() : hadal::cuda::primitiveCases()) {
     if (count > 2 && std::none_of(arguments + 2, arguments + count, [&](char* a) { return !std::strcmp(a, c.name); }))
       continue;
