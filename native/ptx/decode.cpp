@@ -417,6 +417,17 @@ Operand Decoder::readOperand(Reader& reader) {
   return operand;
 }
 
+void Decoder::readPragma(Reader& reader) {
+  const std::string text(reader.take().text);
+  const std::string usedBytes = "\"used_bytes_mask ";
+  if (text.starts_with(usedBytes))
+    usedBytesMask =
+        static_cast<uint32_t>(literalOf(text.substr(usedBytes.size(), text.size() - usedBytes.size() - 1)).bits);
+  else if (text != "\"nounroll\"")
+    fail("[ptx] %s:%u: unknown .pragma %s", module.path.c_str(), reader.peek().line, text.c_str());
+  reader.expect(";");
+}
+
 void Decoder::decodeStatement(Reader& reader) {
   if (reader.accept("{")) {
     scopes.emplace_back();
@@ -430,10 +441,7 @@ void Decoder::decodeStatement(Reader& reader) {
   if (reader.accept(".reg")) return declareRegisters(reader);
   if (reader.accept(".local")) return declareVariable(reader, Space::local);
   if (reader.accept(".param")) return declareVariable(reader, Space::parameter);
-  if (reader.accept(".pragma")) {
-    while (!reader.accept(";")) reader.take();
-    return;
-  }
+  if (reader.accept(".pragma")) return readPragma(reader);
   if (reader.accept(".loc")) {  // a line of the source
     const uint32_t line = reader.peek().line;
     while (reader.peek().line == line) reader.take();
@@ -484,6 +492,7 @@ void Decoder::decodeStatement(Reader& reader) {
                        decodeMemory(s) || decodeAtomic(s) || decodeCooperation(s) || decodeMatrix(s);
   if (!isKnown) s.unsupported("unknown instruction");
   if (!s.parts.empty()) s.unsupported(("unknown qualifier ." + std::string(s.parts.front())).c_str());
+  if (usedBytesMask) s.unsupported("used_bytes_mask before what is no load");
   emit(s.i);
 }
 

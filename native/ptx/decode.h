@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "ptx/kernel.h"
 
@@ -93,6 +94,8 @@ class Decoder {
   std::optional<Register> registerOf(std::string_view name);
   std::optional<Symbol> symbolOf(std::string_view name);
   Place placeFor(int bytes);
+  // Of `.pragma "used_bytes_mask …"`: which bytes of the next load matter; 0 for all.
+  uint32_t takeUsedBytes() { return std::exchange(usedBytesMask, 0); }
 
   const Module& module;
   Kernel& kernel;
@@ -125,6 +128,7 @@ class Decoder {
   void decodeBody(const FunctionSource& source);
   void declareRegisters(Reader& reader);
   void declareVariable(Reader& reader, Space space);
+  void readPragma(Reader& reader);
   void decodeStatement(Reader& reader);
   void decodeFlow(Statement& s, bool& isDone);
   void decodeCall(Statement& s);
@@ -143,6 +147,7 @@ class Decoder {
   std::map<std::pair<uint64_t, int>, Place> constantPlaces;
   std::unordered_map<std::string_view, uint16_t> formNumbers;
   std::map<std::string_view, uint32_t> sharedAddresses;
+  uint32_t usedBytesMask = 0;
 };
 
 }  // namespace ptx

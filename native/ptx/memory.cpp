@@ -26,6 +26,20 @@ void load(Warp& warp, const Instruction& i, uint32_t mask) {
     for (int n = 0; n < i.count; n++) warp.at<R>(i.list[n])[l] = static_cast<R>(values[n]);
   });
 }
+// Some bytes do not matter (`target` has a bit for each that does): nvcc widens loads so, beyond the end of what there is.
+template <class M, class R>
+void loadUsed(Warp& warp, const Instruction& i, uint32_t mask) {
+  eachLane(mask, [&](int l) {
+    const uint64_t address = addressOf(warp, i, l);
+    if (address % (sizeof(M) * i.count) != 0) failLane(l, "misaligned access of %zu bytes", sizeof(M) * i.count);
+    for (uint32_t n = 0; n < i.count; n++) {
+      const bool isUsed = i.target >> (n * sizeof(M)) & ((1u << sizeof(M)) - 1);
+      M value = static_cast<M>(-1);
+      if (isUsed) memcpy(&value, warp.resolve(i.space, address + n * sizeof(M), sizeof(M), l), sizeof(M));
+      warp.at<R>(i.list[n])[l] = static_cast<R>(value);
+    }
+  });
+}
 template <class M, class R>
 void store(Warp& warp, const Instruction& i, uint32_t mask) {
   const uint32_t bytes = sizeof(M) * i.count;
@@ -38,27 +52,32 @@ void store(Warp& warp, const Instruction& i, uint32_t mask) {
   });
 }
 
+enum class Access { load, loadUsed, store };
+template <class M, class R>
+Handler accessOf(Access access) {
+  return access == Access::load ? load<M, R> : access == Access::loadUsed ? loadUsed<M, R> : store<M, R>;
+}
 template <class M>
-Handler accessOf(bool isLoad, int registerBytes) {
+Handler accessOf(Access access, int registerBytes) {
   if (registerBytes == 2) {
-    if constexpr (sizeof(M) <= 2) return isLoad ? load<M, uint16_t> : store<M, uint16_t>;
+    if constexpr (sizeof(M) <= 2) return accessOf<M, uint16_t>(access);
   }
   if (registerBytes == 4) {
-    if constexpr (sizeof(M) <= 4) return isLoad ? load<M, uint32_t> : store<M, uint32_t>;
+    if constexpr (sizeof(M) <= 4) return accessOf<M, uint32_t>(access);
   }
-  if (registerBytes == 8) return isLoad ? load<M, uint64_t> : store<M, uint64_t>;
+  if (registerBytes == 8) return accessOf<M, uint64_t>(access);
   return nullptr;
 }
-Handler accessOf(Type type, bool isLoad, int registerBytes) {
+Handler accessOf(Type type, Access access, int registerBytes) {
   switch (bytesOf(type)) {
     case 1:
-      return isSigned(type) ? accessOf<int8_t>(isLoad, registerBytes) : accessOf<uint8_t>(isLoad, registerBytes);
+      return isSigned(type) ? accessOf<int8_t>(access, registerBytes) : accessOf<uint8_t>(access, registerBytes);
     case 2:
-      return isSigned(type) ? accessOf<int16_t>(isLoad, registerBytes) : accessOf<uint16_t>(isLoad, registerBytes);
+      return isSigned(type) ? accessOf<int16_t>(access, registerBytes) : accessOf<uint16_t>(access, registerBytes);
     case 4:
-      return isSigned(type) ? accessOf<int32_t>(isLoad, registerBytes) : accessOf<uint32_t>(isLoad, registerBytes);
+      return isSigned(type) ? accessOf<int32_t>(access, registerBytes) : accessOf<uint32_t>(access, registerBytes);
     case 8:
-      return accessOf<uint64_t>(isLoad, registerBytes);
+      return accessOf<uint64_t>(access, registerBytes);
     default:
       return nullptr;
   }
@@ -111,7 +130,8 @@ void decodeAccess(Statement& s, bool isLoad) {
   i.count = static_cast<uint16_t>(count);
   i.list = s.list(std::move(places));
   s.address(s.operand(isLoad ? 1 : 0));
-  i.run = accessOf(type, isLoad, registerBytes);
+  i.target = isLoad ? s.decoder.takeUsedBytes() : 0;
+  i.run = accessOf(type, i.target ? Access::loadUsed : isLoad ? Access::load : Access::store, registerBytes);
   if (!i.run) s.unsupported("unknown form of the instruction");
 }
 
