@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "sim/crash.h"
+
 namespace hadal {
 namespace sim {
 
@@ -50,7 +52,7 @@ const char* nameOf(Operation operation) {
 }
 
 std::string siteText(Site site) {
-  if (!site.file) return "?";
+  if (!site.file) return "a place unknown";
   const char* slash = std::strrchr(site.file, '/');
   return format("%s:%d", slash ? slash + 1 : site.file, site.line);
 }
@@ -106,6 +108,8 @@ void Worker::prepareShared(size_t bytes) {
 }
 
 bool Worker::runBlock(const Launch& launch, Index block, Order order, uint64_t seed, bool counting) {
+  static thread_local const bool isReady = (catchCrashes(), true);
+  (void)isReady;
   launch_ = &launch;
   order_ = order;
   random_.state = seed;

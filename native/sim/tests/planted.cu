@@ -143,7 +143,7 @@ __device__ void pastGlobalWrite(float* y, int count) {
 template <bool isFaulty>
 __device__ void pastGlobalRead(const float* x, float* y, int count) {
   const int i = static_cast<int>(threadIdx.x);
-  if (i < count) y[i] = x[isFaulty ? i + 1 : i] >= 0 ? static_cast<float>(i) : static_cast<float>(i);
+  if (i < count) y[i] = __float_as_int(x[i + isFaulty]) == 0x12345678 ? -1.0f : static_cast<float>(i);
 }
 
 template <bool isFaulty>
