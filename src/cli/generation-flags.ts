@@ -54,7 +54,7 @@ export function withGenerationFlags(
       "draft tokens with the model's multi-token-prediction modules: the same text in fewer steps",
     )
     .option('--cache <form>', 'what is kept of earlier tokens: latent or expanded', oneOf(['latent', 'expanded']))
-    .option('--device <name>', 'auto or cpu')
+    .option('--device <name>', 'auto, cpu, cuda, cuda:<number> or cuda-sim')
     .option('--dtype <name>', 'fp32, bf16 or fp16')
     .option('--threads <n>', 'threads of the computation', wholeNumber(1))
     .option('--pin-threads', 'bind each of them to a processor of its own (Linux)');

@@ -26,6 +26,7 @@ export async function runDoctor(json: boolean): Promise<void> {
     cpu(),
     await instructions(),
     ...native(),
+    ...gpus(),
     collectives('gloo', 'in several processes on CPUs: sudo apt-get install libgloo-dev, then npm run build:native'),
     collectives('nccl', 'on several GPUs: install libnccl2, or set HADAL_NCCL to the path of libnccl.so.2'),
     memory(),
@@ -95,6 +96,32 @@ function native(): Finding[] {
   } catch (error) {
     const [, ...advice] = (error as Error).message.split('\n');
     return [{ name: 'native binary', status: 'missing', found: 'does not load', advice: advice.join('\n') }];
+  }
+}
+
+/** GPUs, or why there are none; and whether the simulated one is here. */
+function gpus(): Finding[] {
+  try {
+    const { backend } = loadAddon();
+    const { isBuilt, devices, libraries, why } = backend('cuda');
+    const list = devices.map(({ name, major, minor, memoryBytes }, i) => {
+      return `cuda:${i} ${name} (${major}.${minor}, ${formatBytes(memoryBytes)})`;
+    });
+    const none = isBuilt ? `none: ${why}` : 'none: this build has no CUDA kernels';
+    const found = list.length > 0 ? [...list, ...libraries].join('; ') : none;
+    const advice = isBuilt ? 'install NVIDIA’s driver 580 or later' : 'where CUDA 13 is installed: npm run build:cuda';
+    const simulated = backend('cuda-sim').isBuilt ? 'cpu, cuda-sim (GPU kernels executed by the CPU)' : 'cpu';
+    return [
+      {
+        name: 'CUDA',
+        status: list.length > 0 ? 'ok' : 'optional',
+        found,
+        advice: list.length > 0 ? null : `needed only for training on GPUs: ${advice}`,
+      },
+      { name: 'devices', status: 'ok', found: [simulated, ...devices.map((_, i) => `cuda:${i}`)].join(', '), advice: null },
+    ];
+  } catch {
+    return []; // what native() said
   }
 }
 

@@ -51,7 +51,7 @@ export function registerTrain(program: Command): void {
     .option('--checkpoint-every <n>', 'updates between checkpoints; 0: only at the end', wholeNumber(0))
     .option('--seed <n>', 'seed of weights and data order', wholeNumber(0))
     .option('--dtype <name>', 'number format of the computation: auto, fp32 or bf16')
-    .option('--device <name>', 'auto or cpu')
+    .option('--device <name>', 'auto, cpu, cuda, cuda:<number> or cuda-sim')
     .option('--threads <n>', 'threads of the computation', wholeNumber(1))
     .option('--pin-threads', 'bind each of them to a processor of its own (Linux)')
     .option(

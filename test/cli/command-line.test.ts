@@ -170,6 +170,8 @@ describe('inspect, doctor, bench, tokenizer', () => {
       'CPU offers',
       'native binary',
       'oneDNN',
+      'CUDA',
+      'devices',
       'Gloo',
       'NCCL',
       'memory',
