@@ -206,11 +206,18 @@ __device__ __forceinline__ void loadInput(const Expression& e, const Input& inpu
     const float number = toFloat(data[input.offset]);
     each(x, [&](float) { return number; });
   } else if (input.walk == Walk::rows) {
-    const T* const row = data + offsetOf(input, e.dims, e.rank, at);
+    const T* row = data + offsetOf(input, e.dims, e.rank, at);
     const int64_t stride = input.strides[e.rank - 1];
     if (stride == 1) return loadNumbers(x, row, n, input.isWide);
-#pragma unroll
-    for (int j = 0; j < n; j++) x[j] = toFloat(row[j * stride]);
+    if (stride == 0) {
+      const float number = toFloat(*row);
+      return each(x, [&](float) { return number; });
+    }
+    inTurn(x, [&](float) {
+      const float number = toFloat(*row);
+      row += stride;
+      return number;
+    });
   } else {
     int64_t i = at;
     inTurn(x, [&](float) {
@@ -343,8 +350,8 @@ void runExpression(const ElementwiseParams& p, void* const* b, const Extent& ext
   e.rank = static_cast<int>(p.rank), e.codeBytes = static_cast<int>(p.codeBytes);
   e.isWide = isAligned(e.out, 16);
   const int below = deepest(p) - 1, levels = below > 0 ? below : 1;
-  launch<compute, threads>(context, {.x = blocksFor(extent.count, threads * n), .sharedBytes = levels * levelBytes}, e,
-                           faultsOf(context));
+  launch<compute, threads, 5>(context, {.x = blocksFor(extent.count, threads * n), .sharedBytes = levels * levelBytes},
+                              e, faultsOf(context));
 }
 
 // ---- Copies. Bits are moved as they are, so that int32 beyond 2^24 survive transposes and slices.

@@ -104,29 +104,32 @@ struct alignas(16) RowShared {
   float warps[threads / warpSize];
 };
 
-// ---- Division by a number that the host knows: of indices below 2^31 by a product and a shift (Granlund & Montgomery 1994),
-// since the division of a GPU takes dozens of instructions.
+// ---- Division by a number that the host knows: by a product and a shift (Granlund & Montgomery 1994), of numbers below 2^31 in
+// 32 bits. The division of a GPU takes dozens of instructions, and registers of its own.
 
 struct Divider {
   int64_t divisor = 1;
-  uint32_t magic = 1, shift = 0;
+  uint64_t magic = 1;
+  uint32_t smallMagic = 1, shift = 0;
 
   Divider() = default;
-  explicit Divider(int64_t divisor) : divisor(divisor) {
-    if (divisor < 1 || divisor >= int64_t{1} << 31) return;
-    while (int64_t{1} << shift < divisor) shift++;
-    magic = static_cast<uint32_t>((uint64_t{1} << 32) * ((uint64_t{1} << shift) - static_cast<uint64_t>(divisor)) /
-                                      static_cast<uint64_t>(divisor) +
-                                  1);
+  explicit Divider(int64_t d) : divisor(d) {
+    if (d < 1) return;  // of an empty tensor: nobody divides
+    while (int64_t{1} << shift < d) shift++;
+    const uint64_t lacking = (uint64_t{1} << shift) - static_cast<uint64_t>(d);
+    magic = static_cast<uint64_t>((static_cast<unsigned __int128>(lacking) << 64) / static_cast<uint64_t>(d)) + 1;
+    if (d >> 31 == 0) smallMagic = static_cast<uint32_t>((lacking << 32) / static_cast<uint64_t>(d)) + 1;
   }
   // ⌊x / divisor⌋ for x ≥ 0; `rest` becomes what is left.
   __device__ __forceinline__ int64_t divide(int64_t x, int64_t& rest) const {
     int64_t quotient;
-    if (((x | divisor) >> 31) == 0) {
+    if ((x | divisor) >> 31 == 0) {
       const uint32_t small = static_cast<uint32_t>(x);
-      quotient = (__umulhi(small, magic) + small) >> shift;
+      quotient = (__umulhi(small, smallMagic) + small) >> shift;
     } else {
-      quotient = x / divisor;
+      const uint64_t large = static_cast<uint64_t>(x);
+      const uint64_t high = static_cast<uint64_t>(static_cast<unsigned __int128>(large) * magic >> 64);
+      quotient = static_cast<int64_t>((high + large) >> shift);
     }
     rest = x - quotient * divisor;
     return quotient;
