@@ -34,11 +34,17 @@ export interface JoinedDevices extends Disposable {
  */
 export async function joinedDevices(
   size: number,
-  { axis = 'dp' as MeshAxis, threads = 1, timeout = 20, backend = 'nccl' as 'gloo' | 'nccl' } = {},
+  {
+    axis = 'dp' as MeshAxis,
+    threads = 1,
+    timeout = 20,
+    backend = 'nccl' as 'gloo' | 'nccl',
+    device = testDeviceName,
+  } = {},
 ): Promise<JoinedDevices> {
   // Devices of their own: a simulated GPU, too, waits for its own streams alone.
   const devices = Array.from({ length: size }, (_, rank) =>
-    openDevice(testDeviceName === 'cpu' ? 'cpu' : `${testDeviceName}:${rank}`, { threads }),
+    openDevice(device === 'cpu' ? 'cpu' : `${device}:${rank}`, { threads }),
   );
   const exchange = addressExchange(size);
   const groups = await Promise.all(
