@@ -11,6 +11,7 @@ export interface BenchStepFlags extends CommonFlags {
   batch: number;
   seq: number;
   dtype: 'auto' | PrecisionDType;
+  device: string;
   threads?: number;
   pinThreads?: boolean;
   steps: number;
@@ -37,6 +38,7 @@ export function registerBench(program: Command): void {
       oneOf(['auto', 'fp32', 'bf16', 'fp16', 'fp8']),
       'fp32',
     )
+    .option('--device <name>', 'cpu, cuda, cuda:<number> or cuda-sim', 'cpu')
     .option('--threads <n>', 'threads (default: the processors that the process may use)', wholeNumber(1))
     .option('--pin-threads', 'bind each of them to a processor of its own (Linux)')
     .option('--steps <n>', 'steps that are timed', wholeNumber(1), 10)

@@ -4,6 +4,7 @@ import { registerBench } from './bench.js';
 import { registerChat } from './chat.js';
 import { registerCheckpoint } from './checkpoint.js';
 import { registerCompletion } from './completion.js';
+import { registerCudaSelftest } from './cuda-selftest.js';
 import { registerDoctor } from './doctor.js';
 import { registerGenerate } from './generate.js';
 import { registerInit } from './init.js';
@@ -26,6 +27,7 @@ const commands = [
   registerCheckpoint,
   registerBench,
   registerDoctor,
+  registerCudaSelftest,
   registerCompletion,
 ];
 

@@ -41,9 +41,8 @@ interface StepMeasurement {
 
 /** Trains on random tokens, or given ones, and prints what it took. */
 export async function benchStep(flags: BenchStepFlags): Promise<void> {
-  const dtype = flags.dtype === 'auto' ? bestDType() : flags.dtype;
   await requireProfilePath(flags.profile);
-  const { measured, times, threads } = await measure({ ...flags, dtype });
+  const { measured, times, threads, dtype } = await measure(flags);
   const lines = flags.profile === undefined ? [] : await writeProfile(flags.profile, times, threads);
   if (flags.json) {
     const profile = { ops: profileRows(times, 'op'), modules: profileRows(times, 'module') };
@@ -59,9 +58,9 @@ export async function benchStep(flags: BenchStepFlags): Promise<void> {
 }
 
 async function measure(
-  flags: BenchStepFlags & { dtype: PrecisionDType },
-): Promise<{ measured: StepMeasurement; times: readonly InstructionTime[]; threads: number }> {
-  const { batch, seq, threads = usableProcessors(), pinThreads = false, steps, warmup, seed, dtype } = flags;
+  flags: BenchStepFlags,
+): Promise<{ measured: StepMeasurement; times: readonly InstructionTime[]; threads: number; dtype: PrecisionDType }> {
+  const { batch, seq, pinThreads = false, steps, warmup, seed } = flags;
   const { model, source } = await modelOf(flags);
   if (seq > model.maxPositions) {
     throw new HadalError(
@@ -69,12 +68,13 @@ async function measure(
       `[bench] expected --seq of at most ${model.maxPositions} for this model, got ${seq}`,
     );
   }
+  using device = openDevice(flags.device, { threads: flags.threads ?? usableProcessors(), pinThreads });
+  const dtype = flags.dtype === 'auto' ? bestDType(device) : flags.dtype;
   const step = defaultStepConfig({ batch, seqLen: seq }, dtype);
   const count = warmup + steps + (flags.profile === undefined ? 0 : 1);
   const rowsOf = await rowSource(flags, model.vocabSize, count);
   using signal = abortOnInterrupt(() => {});
   using progress = progressLine(process.stderr);
-  using device = openDevice('cpu', { threads, pinThreads });
   using stepper = new Stepper(
     device,
     model,
@@ -112,7 +112,7 @@ async function measure(
     params: parameters,
     flops_per_token: flopsPerToken,
   };
-  return { measured, times: results.at(-1)?.times ?? [], threads };
+  return { measured, times: results.at(-1)?.times ?? [], threads: device.threads, dtype };
 }
 
 /** The model, and where its weights come from: null where they are random. */

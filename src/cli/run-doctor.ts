@@ -118,7 +118,12 @@ function gpus(): Finding[] {
         found,
         advice: list.length > 0 ? null : `needed only for training on GPUs: ${advice}`,
       },
-      { name: 'devices', status: 'ok', found: [simulated, ...devices.map((_, i) => `cuda:${i}`)].join(', '), advice: null },
+      {
+        name: 'devices',
+        status: 'ok',
+        found: [simulated, ...devices.map((_, i) => `cuda:${i}`)].join(', '),
+        advice: null,
+      },
     ];
   } catch {
     return []; // what native() said

@@ -76,6 +76,12 @@ export const devicePattern = /^(?:auto|cpu|cuda(?:-sim)?(?::\d{1,3})?)$/;
  *   cannot have or cannot pin
  */
 export function openDevice(name: string, options: DeviceOptions = {}): Device {
+  const { backend, index } = backendOf(name);
+  return new Device(backend, index, options);
+}
+
+/** A device's backend, and which of its devices it is. @throws HadalError HADAL_ERR_DEVICE for what is no name @internal */
+export function backendOf(name: string): { backend: BackendName; index: number } {
   if (!devicePattern.test(name)) {
     throw new HadalError(
       'HADAL_ERR_DEVICE',
@@ -84,7 +90,7 @@ export function openDevice(name: string, options: DeviceOptions = {}): Device {
   }
   const [kind = '', index = '0'] = name.split(':');
   const backend = kind === 'auto' ? bestBackend() : (kind as BackendName);
-  return new Device(backend, Number(index), options);
+  return { backend, index: Number(index) };
 }
 
 /** A GPU's where there is one. */

@@ -1,0 +1,282 @@
+// `hadal cuda-selftest`: every part in a process of its own, so that one that fails leaves the others be.
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { loadAddon } from '../addon/addon.js';
+import { HadalError } from '../core/errors.js';
+import { formatBytes, formatInteger } from '../core/format.js';
+import { version } from '../core/version.js';
+import { backendOf, openDevice } from '../runtime/device.js';
+import { type Benchmark, benchmark } from '../selftest/benchmarks.js';
+import { type SelfTestReport, selfTest } from '../selftest/selftest.js';
+import type { CudaSelftestFlags } from './cuda-selftest.js';
+import { printJson, printLine } from './output.js';
+import { presets } from './presets/presets.js';
+
+/** One part's outcome; details differ from part to part. */
+interface Part {
+  name: string;
+  passed: boolean;
+  seconds: number;
+  /** A line for people, or why it failed. */
+  summary: string;
+  details: unknown;
+}
+
+/** What is written down, again after each part. */
+interface Report {
+  hadal: string;
+  date: string;
+  device: string;
+  /** The simulated device's times say nothing about a GPU. */
+  simulated: boolean;
+  card: unknown;
+  libraries: string[];
+  parts: Part[];
+}
+
+const main = fileURLToPath(new URL('./main.js', import.meta.url));
+/** Of one part; all of them are done in eight minutes on an H100. */
+const limitMs = 300_000;
+const steps = 20;
+/** Differences of losses over twenty steps, relative: other orders of sums, and what routers make of them. */
+const allowedDifference = { fp32: 1e-5, bf16: 1e-2, fp16: 1e-2 } as const;
+
+/** Tests and measures a device. Exit status 1 where a part failed. */
+export async function runCudaSelftest(flags: CudaSelftestFlags): Promise<void> {
+  if (flags.part === 'kernels') return printJson(await testKernels(flags.device));
+  if (flags.part === 'benchmarks') return printJson(await measureKernels(flags.device));
+  const { backend, index } = backendOf(flags.device);
+  const { devices, libraries, why } = loadAddon().backend(backend);
+  const card = devices[index];
+  if (backend === 'cpu' || !card) {
+    throw new HadalError(
+      'HADAL_ERR_DEVICE',
+      `[selftest] expected a GPU, or cuda-sim, got '${flags.device}': ${why || 'there is none'}`,
+    );
+  }
+  const simulated = backend === 'cuda-sim';
+  const date = new Date().toISOString();
+  const report: Report = { hadal: version, date, device: flags.device, simulated, card, libraries, parts: [] };
+  const folder = await mkdtemp(join(tmpdir(), 'hadal-selftest-'));
+  try {
+    for (const [name, work] of Object.entries(partsOf(flags.device, simulated, folder))) {
+      const part = await attempt(name, work);
+      report.parts.push(part);
+      if (flags.out !== undefined) await write(flags.out, report);
+      process.stderr.write(
+        `${part.passed ? 'passed' : 'FAILED'} ${part.seconds.toFixed(1).padStart(6)} s  ${name}: ${part.summary}\n`,
+      );
+    }
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+  if (report.parts.some(({ passed }) => !passed)) process.exitCode = 1;
+  if (flags.json) printJson(report);
+  else printLine(asMarkdown(report));
+}
+
+type Work = () => Promise<{ passed: boolean; summary: string; details: unknown }>;
+
+function partsOf(device: string, simulated: boolean, folder: string): Record<string, Work> {
+  const losses = new Map<string, number[]>();
+  let bestProduct = Number.NaN; // TFLOP/s, once it was measured
+  const training = (dtype: keyof typeof allowedDifference) => async () => {
+    const [expected, got] = [await lossesOf('cpu', dtype, folder), await lossesOf(device, dtype, folder)];
+    losses.set(dtype, got);
+    const worst = Math.max(...expected.map((loss, i) => Math.abs(loss - (got[i] ?? Number.NaN)) / loss));
+    const passed = got.length === steps && worst <= allowedDifference[dtype];
+    const summary = `losses of ${steps} steps differ from the CPU's by at most ${worst.toExponential(1)} (allowed ${allowedDifference[dtype]})`;
+    return { passed, summary, details: { worst, expected, got } };
+  };
+  return {
+    kernels: async () => {
+      const { results, suspects } = (await inProcess([
+        'cuda-selftest',
+        '--part',
+        'kernels',
+        '--device',
+        device,
+      ])) as SelfTestReport;
+      const failures = results.filter(({ failure }) => failure !== null);
+      const summary = `${results.length - failures.length} of ${results.length} computations agree with the CPU's${failures.length > 0 ? `; suspects: ${suspects.join(', ')}` : ''}`;
+      return { passed: failures.length === 0, summary, details: { failures, suspects, computations: results.length } };
+    },
+    'training in fp32': training('fp32'),
+    'training in bf16': training('bf16'),
+    'training in fp16, with loss scaling': training('fp16'),
+    'CUDA graphs': async () => {
+      const eager = await lossesOf(device, 'fp32', folder, { HADAL_CUDA_GRAPHS: '0' });
+      const replayed = losses.get('fp32') ?? [];
+      const passed = replayed.length === steps && eager.every((loss, i) => loss === replayed[i]);
+      return {
+        passed,
+        summary: passed ? 'replayed steps give the bits of steps that were launched' : 'replayed steps differ',
+        details: { eager, replayed },
+      };
+    },
+    microbenchmarks: async () => {
+      const rows = (await inProcess(['cuda-selftest', '--part', 'benchmarks', '--device', device])) as Benchmark[];
+      const { tflops, summary } = peaksOf(rows);
+      bestProduct = tflops;
+      return { passed: rows.length > 0, summary, details: rows };
+    },
+    ...Object.fromEntries(
+      (simulated ? (['test'] as const) : (['gpt2-124m', 'test'] as const)).map((preset) => [
+        `tokens per second, ${preset}`,
+        () => measureStep(device, preset, simulated, folder, bestProduct),
+      ]),
+    ),
+  };
+}
+
+async function attempt(name: string, work: Work): Promise<Part> {
+  const begin = performance.now();
+  const outcome = await work().catch((error: Error) => ({ passed: false, summary: error.message, details: null }));
+  return { name, ...outcome, seconds: (performance.now() - begin) / 1000 };
+}
+
+/** Runs a command of hadal and gives what it printed as JSON. */
+async function inProcess(args: readonly string[], env: Record<string, string> = {}): Promise<unknown> {
+  const child = spawn(process.execPath, [main, ...args, '--json'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+    timeout: limitMs,
+    killSignal: 'SIGKILL',
+  });
+  let [out, err] = ['', ''];
+  child.stdout.on('data', (text) => (out += text));
+  child.stderr.on('data', (text) => (err += text));
+  const [code, signal] = await new Promise<[number | null, string | null]>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (...ended) => resolve(ended));
+  });
+  const lines = out.trim().split('\n');
+  if (code !== 0)
+    throw new Error(
+      `hadal ${args[0]} ended with ${signal ?? `status ${code}`}: ${err.trim().slice(-600) || lines.at(-1)}`,
+    );
+  return JSON.parse(lines.at(-1) as string);
+}
+
+async function lossesOf(
+  device: string,
+  dtype: string,
+  folder: string,
+  env: Record<string, string> = {},
+): Promise<number[]> {
+  const out = join(folder, `${device}-${dtype}-${Object.keys(env).length}`.replaceAll(':', '-'));
+  await inProcess(
+    ['train', '--preset', 'test', '--device', device, '--dtype', dtype, '--steps', `${steps}`, '--out', out],
+    env,
+  );
+  const lines = (await readFile(join(out, 'metrics.jsonl'), 'utf8')).trim().split('\n');
+  return lines
+    .map((line) => JSON.parse(line) as { loss?: number })
+    .flatMap(({ loss }) => (loss === undefined ? [] : [loss]));
+}
+
+/** Steps of GPT-2 small, or of the test preset, on random tokens. */
+async function measureStep(
+  device: string,
+  preset: 'gpt2-124m' | 'test',
+  simulated: boolean,
+  folder: string,
+  bestProduct: number,
+) {
+  const config = join(folder, `${preset}.json`);
+  const { model, seqLen = 64 } = presets[preset]() as { model: { config: unknown }; seqLen?: number };
+  await writeFile(config, JSON.stringify(model.config));
+  const batch = simulated ? 2 : preset === 'test' ? 256 : 32;
+  const args = [
+    '--config',
+    config,
+    '--batch',
+    `${batch}`,
+    '--seq',
+    `${seqLen}`,
+    '--dtype',
+    'bf16',
+    '--steps',
+    simulated ? '2' : '20',
+    '--warmup',
+    '3',
+  ];
+  const measured = (await inProcess(['bench', 'step', '--device', device, ...args])) as Record<string, number>;
+  const { tokens_per_s: speed = 0, step_ms: ms = 0, flops_per_token: flops = 0 } = measured;
+  const tflops = (speed * flops) / 1e12;
+  const share = `${((100 * tflops) / bestProduct).toFixed(0)} % of the fastest product measured here`;
+  const summary = `${batch}×${seqLen} tokens: ${formatInteger(speed)} tokens/s, ${ms.toFixed(1)} ms a step, ${tflops.toFixed(1)} TFLOP/s of the model (${share})`;
+  return { passed: speed > 0, summary, details: { batch, seqLen, ...measured } };
+}
+
+async function testKernels(name: string): Promise<SelfTestReport> {
+  using device = openDevice(name);
+  return await selfTest(device);
+}
+
+async function measureKernels(name: string): Promise<Benchmark[]> {
+  using device = openDevice(name);
+  return await benchmark(device, device.name === 'cuda-sim' ? { shrink: 64, times: 1 } : {});
+}
+
+/** The fastest product and the fastest pass over memory: what this card reached at its best, here. */
+function peaksOf(rows: readonly Benchmark[]) {
+  const products = rows.filter(({ kernel }) => kernel === 'matmul');
+  const tflops = Math.max(...products.map((row) => row.tflops));
+  const gbPerSecond = Math.max(...rows.filter(({ kernel }) => kernel === 'elementwise').map((row) => row.gbPerSecond));
+  return {
+    tflops,
+    gbPerSecond,
+    summary: `products at up to ${tflops.toFixed(1)} TFLOP/s, copies at ${gbPerSecond.toFixed(0)} GB/s`,
+  };
+}
+
+async function write(folder: string, report: Report): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, 'selftest.json'), `${JSON.stringify(report, null, 1)}\n`);
+  await writeFile(join(folder, 'selftest.md'), `${asMarkdown(report)}\n`);
+}
+
+function asMarkdown({ device, card, libraries, hadal, date, simulated, parts }: Report): string {
+  const { name, major, minor, memoryBytes } = card as {
+    name: string;
+    major: number;
+    minor: number;
+    memoryBytes: number;
+  };
+  const about = simulated
+    ? 'The simulated device: its times say nothing about a GPU.'
+    : `${name}, compute capability ${major}.${minor}, ${formatBytes(memoryBytes)}.`;
+  const benchmarks = parts.find((part) => part.name === 'microbenchmarks')?.details as Benchmark[] | null | undefined;
+  return [
+    `# Self-test of ${device}`,
+    '',
+    `${about} hadal ${hadal}, ${date}. ${libraries.join('; ')}.`,
+    '',
+    ...tableOf([
+      ['part', 'result', 's', ''],
+      ...parts.map((part) => [part.name, part.passed ? 'passed' : 'FAILED', part.seconds.toFixed(1), part.summary]),
+    ]),
+    ...(benchmarks ? ['', ...benchmarkTable(benchmarks)] : []),
+  ].join('\n');
+}
+
+function benchmarkTable(rows: readonly Benchmark[]): string[] {
+  const peaks = peaksOf(rows);
+  const share = (row: Benchmark) => Math.max(row.tflops / peaks.tflops, row.gbPerSecond / peaks.gbPerSecond);
+  return tableOf([
+    ['kernel', 'of', 'ms', 'TFLOP/s', 'GB/s', 'share of the best measured'],
+    ...rows.map((row) => [
+      ...[row.kernel, row.name, row.ms.toFixed(3), row.tflops.toFixed(1), row.gbPerSecond.toFixed(0)],
+      `${(100 * share(row)).toFixed(0)} %`,
+    ]),
+  ]);
+}
+
+function tableOf([head = [], ...rows]: string[][]): string[] {
+  const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
+  return [line(head), `${'|---'.repeat(head.length)}|`, ...rows.map(line)];
+}
