@@ -7,7 +7,11 @@ import { budgeted } from './toolkit.mjs';
  * Kernels whose work is products of matrices of 16-bit numbers: these must be made of the tensor cores' instructions, fed
  * from shared memory by ldmatrix, which copies fill that go on beside them.
  */
-export const multiplies = [/^attention::(?:forward|backward)\w*</, /^(?:gemm|matmul|grouped_matmul)::multiply\w*</];
+export const multiplies = [
+  /^flash_attention::(?:forward|backwardKeys|backwardQueries)</,
+  /^grouped_matmul::(?:forward|gradient)</,
+  /^matmul::multiply</,
+];
 const has16BitNumbers = /\b(?:Bf16|F16)\b/;
 const tensorCore = ['HMMA', 'LDSM', 'LDGSTS'];
 const localMemory = ['LDL', 'STL'];

@@ -25,6 +25,8 @@ export function bodyOf(name) {
     .replace(/\b(\d+)u?l{0,2}\b/g, '$1')
     .replace(/\(bool\)1\b/g, 'true')
     .replace(/\(bool\)0\b/g, 'false')
+    .replace(/\bshort unsigned int\b/g, 'unsigned short')
+    .replace(/\blong unsigned int\b/g, 'unsigned long')
     .replace(/ >/g, '>')
     .trim();
 }

@@ -28,15 +28,12 @@ const up = (number, unit) => Math.ceil(number / unit) * unit;
 export function occupancy(architecture, { threads, registers, shared }) {
   const limit = limits[architecture];
   const warps = Math.ceil(threads / warpThreads);
-  const warpsByRegisters =
-    registers === 0
-      ? limit.warps
-      : Math.floor(limit.registers / schedulers / up(registers * warpThreads, registersAtOnce)) * schedulers;
-  // Warps of a block are spread over the schedulers evenly.
-  const spread = up(warps, schedulers);
+  const ofWarp = up(registers * warpThreads, registersAtOnce);
+  const warpsByRegisters = ofWarp === 0 ? limit.warps : Math.floor(limit.registers / schedulers / ofWarp) * schedulers;
+  // Whether a block can be at all is asked as if its warps were spread over the schedulers evenly.
+  const isPossible = ofWarp * up(warps, schedulers) <= limit.registers;
   const bySharedMemory = shared > limit.sharedOfBlock ? 0 : limit.shared / up(shared + reservedShared, sharedAtOnce);
-  const blocks = Math.floor(
-    Math.min(limit.blocks, limit.warps / warps, Math.floor(warpsByRegisters / spread), bySharedMemory),
-  );
+  const most = Math.min(limit.blocks, limit.warps / warps, warpsByRegisters / warps, bySharedMemory);
+  const blocks = isPossible ? Math.floor(most) : 0;
   return { blocks, warps: blocks * warps, share: (blocks * warps) / limit.warps };
 }

@@ -59,6 +59,7 @@ const arithmeticOf: Readonly<Record<string, Arithmetic>> = {
  * ownProduct: tiles of mma.sync. On GPUs of Ampere's and the graphics cards' kind that is what libraries are made of, too; on
  * Hopper mma.sync reaches at most 63 % of the peak (arXiv:2402.13499), which is wgmma's; on Blackwell, whose peak is
  * tcgen05's, the same rate a multiprocessor would be 31 %, and nothing better is known.
+ * linear-cross-entropy counts with them: its products are the library's, but its logits pass through memory between these.
  * attention: FlashAttention-2, made the same way, has 50 to 73 % forward and up to 63 % backward on A100 (arXiv:2307.08691),
  * 35 % on H100 (arXiv:2407.08608).
  */
