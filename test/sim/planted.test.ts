@@ -25,10 +25,10 @@ const deadlock = (where: RegExp): Fault => ({
 const refused = (says: RegExp): Fault => ({ by: everywhere, says });
 const isNan: Fault = { by: everywhere, says: /wrong result at \d+: expected .*, got -?nan/ };
 const outside: Fault = { by: ['address'], says: /AddressSanitizer: heap-buffer-overflow .*planted\.cu/ };
-const isRace: Fault = { by: ['thread'], says: /ThreadSanitizer: data race .*planted\.cu/ };
+const isRace: Fault = { by: ['thread'], says: /ThreadSanitizer: data race .*planted/ };
 const wrongOrRace: Fault = {
   by: ['random', 'thread'],
-  says: /wrong result at|ThreadSanitizer: data race .*planted\.cu/,
+  says: /wrong result at|ThreadSanitizer: data race .*planted/,
 };
 
 const faults: Record<string, Fault> = {
@@ -38,8 +38,8 @@ const faults: Record<string, Fault> = {
   'exit-before-shuffle': deadlock(/waits at __shfl_xor_sync with mask 0xffffffff/),
   'lane-outside-mask': refused(/lane \d+\) at planted\.cu:\d+.*reads lane 31, which its mask 0x0000ffff does not name/),
   'mask-without-itself': refused(/mask 0x7fffffff.*does not name/),
-  'different-masks': deadlock(/a vote of the warp with mask 0x0001ffff.*a vote of the warp with mask 0xffffffff/s),
-  'different-operations': deadlock(/a vote of the warp.*__shfl_sync/s),
+  'different-masks': deadlock(/a vote of the warp with mask 0x0001ffff[^]*a vote of the warp with mask 0xffffffff/),
+  'different-operations': deadlock(/a vote of the warp[^]*__shfl_sync/),
   'mask-beyond-block': refused(/mask 0xffffffff in a warp of only 16 lanes/),
   'product-by-half-a-warp': deadlock(/multiplyAdd \(mma\)/),
   'matrices-by-half-a-warp': deadlock(/loadMatrices \(ldmatrix\)/),
