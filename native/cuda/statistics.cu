@@ -9,8 +9,8 @@ namespace cuda {
 namespace statistics_kernels {
 
 constexpr int64_t chunk = StatisticsParams::block;
-// Of the block that joins: a billion numbers are 60 chunks a thread.
-constexpr int joinThreads = 1024;
+// Of the block that joins: a billion numbers are 120 chunks a thread.
+constexpr int joinThreads = 512;
 
 struct Partial {
   float smallest, greatest;

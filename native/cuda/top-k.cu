@@ -245,7 +245,7 @@ void run(const TopKParams& p, void* const* b, RunContext& context) {
   launch<countTiles, threads>(context, tiles, p.count, x, work);
   launch<placeTiles, placeThreads>(context, {.x = 1, .sharedBytes = placeThreads / warpSize * 4}, tilesOf(p.count),
                                    work);
-  launch<send, threads, 4>(context, tiles, p.count, p.kept, x, next, work, static_cast<int32_t*>(b[3]));
+  launch<send, threads, 3>(context, tiles, p.count, p.kept, x, next, work, static_cast<int32_t*>(b[3]));
 }
 
 // ---- The sum
