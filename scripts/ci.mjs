@@ -57,7 +57,7 @@ if (run('set-up', 'scripts/setup.mjs')) {
   } else {
     add({ skipped: 1 });
   }
-  runReported('static checks', 'scripts/check.mjs', ['--all'], 'HADAL_CHECK_REPORT', (counts) => counts);
+  runReported('static checks', 'scripts/check.mjs', ['--all', '--quick'], 'HADAL_CHECK_REPORT', (counts) => counts);
   const building = buildBeside('scripts/build-native.mjs', '--sanitize');
   runReported('tests', vitest, ['run'], 'HADAL_TEST_REPORT', readVitest);
   await building; // if it failed, the next step says why
