@@ -44,7 +44,7 @@ const stateAt = (/** @type {number} */ step) => ({
 
 try {
   const device = openDevice('cpu', { threads: Number(threads) });
-  const plans = await planPrograms(model, config, { threads: Number(threads), accumulates: false });
+  const plans = await planPrograms(model, config, { target: Number(threads), accumulates: false });
   const stepper = new Stepper(device, model, config, plans);
   await stepper.initialize(1);
   const directory = await RunDirectory.open(join(folder, 'run'), { resume: false });

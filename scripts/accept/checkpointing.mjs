@@ -26,8 +26,8 @@ const plain = defaultStepConfig(sizes, /** @type {'fp32' | 'bf16'} */ (dtype));
 /** Programs of an update of one micro-batch and of several. @param {StepConfig} step @param {number} [withinBytes] */
 async function planned(step, withinBytes) {
   return {
-    one: await planPrograms(model, step, { threads, accumulates: false, withinBytes }),
-    several: await planPrograms(model, step, { threads, accumulates: true, withinBytes }),
+    one: await planPrograms(model, step, { target: threads, accumulates: false, withinBytes }),
+    several: await planPrograms(model, step, { target: threads, accumulates: true, withinBytes }),
   };
 }
 

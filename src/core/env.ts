@@ -5,6 +5,11 @@ export const envFlags = {
   HADAL_NATIVE: 'path of the native binary to load',
   HADAL_ISA: 'portable, avx2, avx512 or avx512bf16: the most that kernels may use',
   HADAL_NO_ONEDNN: '1: our own products instead of oneDNN',
+  HADAL_CUDA_GRAPHS: '0: launch every kernel of a step, replay no CUDA graph',
+  HADAL_CUDA_SYNC: '1: wait after each kernel, so that an error names the one at fault',
+  HADAL_CUDA_SELFTEST: '0: do not test a GPU before its first use; 1: test it each time, also the simulated one',
+  HADAL_CUBLASLT: 'path of libcublasLt.so, or none: our own products on GPUs',
+  HADAL_SIM_ORDER: 'of cuda-sim, the order in which threads run: forward, reverse or random:<seed>',
   HADAL_NCCL: 'path of libnccl.so.2, where the system does not find it',
   HADAL_COMM_HIERARCHY:
     'sums over processes in two levels, inside boxes and across: auto, off, or bytes from which on; docs/networks.md',

@@ -26,7 +26,7 @@ export function startLines(event: StartEvent): string[] {
   return [
     `model  ${formatCount(parameters)} parameters, ${formatCount(activeParameters)} active a token`,
     `data   ${formatCount(trainTokens)} tokens to train on, ${formatCount(heldOutTokens)} held out`,
-    `device ${device}, ${threads} thread${threads === 1 ? '' : 's'}, ${instructionSet}, ${dtype}`,
+    `device ${device}, ${threads} ${device === 'cpu' ? 'thread' : 'multiprocessor'}${threads === 1 ? '' : 's'}, ${instructionSet}, ${dtype}`,
     ...(event.worldSize > 1 ? [`world  ${event.worldSize} processes, this is rank ${event.rank}`] : []),
     ...memoryLines(memory).map((line, i) => `${i === 0 ? 'memory' : '      '} ${line}`),
     `run    ${event.runDir}${event.step > 0 ? `, continues after step ${formatInteger(event.step)}` : ''}`,

@@ -140,8 +140,7 @@ export class Device implements Disposable {
   readonly threads: number;
   /** The processor's instruction set, or the GPU's compute capability. */
   readonly instructionSet: string;
-  /** What programs for it are planned for. @internal */
-  readonly target: DeviceTarget;
+  #target: DeviceTarget;
   /** @internal */
   readonly native: NativeDevice;
   #arena: NativeStorage | null = null;
@@ -153,7 +152,17 @@ export class Device implements Disposable {
     this.name = backend === 'cuda' ? `cuda:${index}` : backend;
     this.threads = this.native.threads;
     this.instructionSet = instructionSetOf(backend, index);
-    this.target = { backend, threads: this.threads, without: [] };
+    this.#target = { backend, threads: this.threads, without: [] };
+  }
+
+  /** What programs for it are planned for. @internal */
+  get target(): DeviceTarget {
+    return this.#target;
+  }
+
+  /** From now on, programs are planned without these kernels where their ops can be spelled out. @internal */
+  distrust(kernels: readonly string[]): void {
+    this.#target = { ...this.#target, without: kernels };
   }
 
   /**

@@ -1,4 +1,5 @@
 // A model with its weights on a device. B rows, T tokens of the longest row, V vocabulary.
+
 import { gradients } from '../autodiff/gradients.js';
 import { type DType, isFloat, parseDType } from '../core/dtype.js';
 import { HadalError } from '../core/errors.js';
@@ -16,6 +17,7 @@ import type { Pass } from '../passes/pipeline.js';
 import { compile } from '../runtime/compile.js';
 import { type Device, openDevice, type Program } from '../runtime/device.js';
 import type { Tensor } from '../runtime/tensor.js';
+import { trustDevice } from '../selftest/trust.js';
 import { formatOf, type GenerationConfig, readPart, saveModelDirectory } from './model-directory.js';
 import { openModelSource, openParameters } from './model-source.js';
 
@@ -292,6 +294,7 @@ export async function openModel(path: string, options: SessionOptions = {}): Pro
   const device = openDevice(options.device ?? 'auto', { pinThreads, ...(threads !== undefined && { threads }) });
   const tensors = new Map<string, Tensor>();
   try {
+    for (const doubt of await trustDevice(device)) process.emitWarning(doubt);
     for (const { name, shape, dtype: own } of parametersOf(model, dtype).values())
       tensors.set(name, device.allocate(shape, own));
     await parameters.load(tensors);

@@ -1,4 +1,5 @@
 // A run from its configuration on: model, device, data and plans, then the updates.
+
 import { envFlag } from '../core/env.js';
 import { usableProcessors } from '../core/processors.js';
 import { version } from '../core/version.js';
@@ -6,6 +7,7 @@ import { joinWorld, type World } from '../dist/world.js';
 import { type Model, parameterCounts } from '../models/model.js';
 import { bestDType } from '../runtime/best-dtype.js';
 import { type Device, openDevice } from '../runtime/device.js';
+import { trustDevice } from '../selftest/trust.js';
 import type { ModelSource } from '../session/model-source.js';
 import { configClaims, differingMachines, requireAgreement } from './agreement.js';
 import { resolveTrainConfig, type TrainConfig } from './config.js';
@@ -61,8 +63,9 @@ export async function* train(
   await using world = given === undefined ? await joinWorld() : given;
   // Before minutes of tokenizing whose tokens nothing could train on.
   using device = openDevice(asked.device, { threads: threadsOf(asked, world), pinThreads: asked.pinThreads });
+  const doubts = await trustDevice(device);
   using kept = new Kept();
-  const task = { asked, model, source, device, hooks, signal };
+  const task = { asked, model, source, device, doubts, hooks, signal };
   yield* inRounds(world, kept, (together) => trainRound(task, together, kept));
 }
 
@@ -78,6 +81,8 @@ interface Task {
   model: Model;
   source: ModelSource | null;
   device: Device;
+  /** What the device gets wrong. */
+  doubts: readonly string[];
   hooks: RunHooks;
   signal: AbortSignal | undefined;
 }
@@ -89,7 +94,8 @@ async function* trainRound(task: Task, together: Together, kept: Kept): AsyncGen
   using directory = await openDirectory(asked, together);
   const goesOn = together.isFirst && (await directory.checkpoints()).length > 0;
   const given = goesOn ? await withEarlierSizes(asked, directory.path) : asked;
-  const notes = await differingMachines(together, `${device.threads} threads on ${device.instructionSet}`);
+  const notes = [...task.doubts];
+  notes.push(...(await differingMachines(together, `${device.threads} threads on ${device.instructionSet}`)));
   kept.offloadFile ??= openOffloadFile(given, (message) => notes.push(message));
   const dtype = given.dtype === 'auto' ? bestDType(device) : given.dtype;
   const planned = yield* prepareAndPlan({ given, model, dtype, device, signal }, together, kept);

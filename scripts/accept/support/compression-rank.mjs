@@ -53,7 +53,7 @@ async function run(task) {
       }),
   });
   /** @type {any} */ (device).setGroup('dp', group); // internal: processes of a World are given theirs
-  const plans = await planPrograms(model, config, { accumulates: false, threads: 1 });
+  const plans = await planPrograms(model, config, { accumulates: false, target: 1 });
   const stepper = new Stepper(device, model, config, plans);
   await stepper.initialize(1);
   if (task.weights && rank === 0) await writeWeights(stepper, task.weights);
