@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "cuda/failure.h"
+#include "record.h"
 
 namespace hadal {
 namespace cuda {
@@ -370,6 +371,7 @@ void CudaExecutor::issueEntry(const Step& step, size_t e, StepResult& result, bo
     const bool hasSpan = isTimed && (profile || instruction.isTimed || isCommunication);
     const cudaEvent_t begin = hasSpan ? record(stream, true) : nullptr;
     try {
+      const Recording recording(*instruction.kernel, instruction.params, buffers, context);
       instruction.kernel->run(instruction.params, buffers, context);
       if (context.failed) throw std::runtime_error(context.message);
       if (awaitsEach_) await(stream);
