@@ -93,7 +93,7 @@ describe('an update of several ranks', () => {
     const run = async () => {
       using ranks = await ranksOf(3, 2, {}, dtype);
       for (let step = 0; step < 2; step++) await updateAll(ranks, shares(rowsOf(step), 3, 2), updateInputs(step));
-      return Promise.all(ranks.steppers.map(weightsOf));
+      return await Promise.all(ranks.steppers.map(weightsOf));
     };
     const [first, ...others] = [...(await run()), ...(await run())];
     for (const other of others) expect(other).toEqual(first);

@@ -1,6 +1,7 @@
 // Tiny models in training on several ranks of this process.
 import { type Batch, emptyBatch } from '../../src/data/batch.js';
 import type { DistConfig } from '../../src/optim/dist-config.js';
+import type { Device } from '../../src/runtime/device.js';
 import type { Plans } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
 import { Stepper } from '../../src/train/stepper.js';
@@ -28,7 +29,7 @@ export async function tinyRanks(
   const joined = await joinedDevices(worldSize);
   const model = tinyModel();
   // All ranks run the same programs, but for what fills their shards.
-  const planner = plannerHere(model, 1);
+  const planner = plannerHere(model, (joined.devices[0] as Device).target);
   const shared = await planner.programs(config(0), { accumulates });
   const plans = await Promise.all(
     joined.devices.map(async (_, rank): Promise<Plans> => {

@@ -5,6 +5,7 @@ import type { Model } from '../../src/models/model.js';
 import type { PrecisionDType } from '../../src/passes/narrow.js';
 import type { BackingFile } from '../../src/runtime/backing-file.js';
 import { openDevice } from '../../src/runtime/device.js';
+import type { Target } from '../../src/runtime/target.js';
 import { compileProgram } from '../../src/train/compile-worker.js';
 import { Planner, type PlanOptions, type Plans } from '../../src/train/planning.js';
 import type { StepConfig } from '../../src/train/step.js';
@@ -70,8 +71,8 @@ interface TinyOptions {
 }
 
 /** A planner of tiny models, for which a thread of its own takes longer to begin than to plan. */
-export const plannerHere = (model: Model, threads: number) =>
-  new Planner(model, threads, async (task) => {
+export const plannerHere = (model: Model, target: Target) =>
+  new Planner(model, target, async (task) => {
     const result = await compileProgram(task);
     if ('value' in result) return result.value;
     throw new HadalError(result.error.code, result.error.message);
