@@ -96,6 +96,25 @@ export const cases: OpCase[] = [
     { ...big, dtypes: ['bf16'] },
   ),
   matmulCase('very many terms', [1, 14, 37, 4099], { transposeB: true }, { ...big, dtypes: ['bf16'] }),
+  // Around the tiles of a GPU: 16, 64 and 128 rows or columns, 16, 32 and 64 terms; rows of whole 16 bytes and others.
+  ...(
+    [
+      [1, 15, 127, 31],
+      [1, 16, 128, 64],
+      [1, 17, 129, 33],
+      [1, 63, 65, 63],
+      [1, 64, 66, 65],
+      [1, 127, 130, 17],
+      [1, 130, 129, 15],
+      [1, 136, 136, 40],
+      [2, 72, 64, 24],
+    ] as const
+  ).flatMap((sizes, i) =>
+    [i, i + 1].map((which) => matmulCase('around tiles', sizes, transposes[which % 4] as MatmulOptions, big)),
+  ),
+  // Terms that are summed in parts, of few numbers.
+  addendCase('parts of the terms', [1, 24, 20, 1100], { transposeA: true }, {}, big),
+  addendCase('parts of the terms', [2, 7, 24, 1544], { transposeB: true }, { isRow: true }, big),
   matmulCase('more batches than threads', [7, 18, 19, 20], { transposeB: true }, big),
   ...[false, true].map(
     (transposeB): OpCase => ({
