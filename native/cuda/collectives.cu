@@ -176,6 +176,12 @@ void callOnStream(void* stream, void (*function)(void*), void* data) {
   cudaLaunchHostFunc(static_cast<cudaStream_t>(stream), function, data);
 }
 
+// The host cannot know a predicate: all ranks, whose predicates are the same, exchange a message in any case, and where they
+// say 0 it is neither packed nor unpacked. Fails for a tensor that travels where it lies.
+void expectNoPredicate(const char* kernel, RunContext& context) {
+  if (context.predicate) context.fail("[%s] expected no predicate where a single tensor travels", kernel);
+}
+
 // Pinned memory of a thread that calls groups which work on the host's side: it grows to the largest message there was.
 class Staging {
  public:
@@ -240,8 +246,6 @@ ProcessGroup* groupOf(const char* kernel, int64_t axis, int64_t size, RunContext
   if (found != size) {
     context.fail("[%s] expected a process group of %d ranks on axis %d, got %d", kernel, static_cast<int>(size),
                  static_cast<int>(axis), found);
-  } else if (context.predicate) {
-    context.fail("[%s] expected no predicate: the other ranks would not know of it", kernel);
   }
   return context.failed ? nullptr : group;
 }
@@ -349,6 +353,7 @@ void runAllReduce(const AllReduceParams& p, void* const* b, RunContext& context)
     });
   };
   if (!isPacked(p)) {
+    if (group) expectNoPredicate("all-reduce", context);
     copy(context, b[1], b[0], p.count[0] * 4);
     return reduce(b[1], p.count[0]);
   }
@@ -417,7 +422,13 @@ void runAllGather(const AllGatherParams& p, void* const* b, RunContext& context)
     communicate(*group, context, in, bytes, out, bytes * p.size,
                 [&](void* from, void* to) { group->allGather(from, to, bytes); });
   };
-  if (isWhole(p)) return gather(b[0], b[1], shareBytes(p, 0));
+  if (isWhole(p)) {
+    if (!group || !context.predicate) return gather(b[0], b[1], shareBytes(p, 0));
+    // Where the predicate says 0, the ranks tell each other what they have: the same.
+    char* const own = static_cast<char*>(b[1]) + group->rank() * shareBytes(p, 0);
+    copy(context, own, b[0], shareBytes(p, 0));
+    return gather(own, b[1], shareBytes(p, 0));
+  }
   const int64_t part = partBytes(p);
   const Message own{static_cast<char*>(context.workspace), part, 1}, message{own.at + part, part, p.size};
   Pieces shares, wholes;
@@ -470,7 +481,10 @@ void runAllToAll(const AllToAllParams& p, void* const* b, RunContext& context) {
   const auto exchange = [&](void* in, void* out) {
     communicate(*group, context, in, bytes, out, bytes, [&](void* from, void* to) { group->allToAll(from, to, part); });
   };
-  if (p.tensors == 1) return exchange(b[0], b[1]);
+  if (p.tensors == 1) {
+    expectNoPredicate("all-to-all", context);
+    return exchange(b[0], b[1]);
+  }
   const Message sent{static_cast<char*>(context.workspace), part, p.size};
   const Message received{sent.at + padded(bytes), part, p.size};
   launchMoves<true>(context, rawPieces(p, b, sent), sent);
@@ -490,6 +504,7 @@ void runBroadcast(const BroadcastParams& p, void* const* b, RunContext& context)
                 [&](void* on, void*) { group->broadcast(on, bytes, static_cast<int>(p.root)); });
   };
   if (!group || p.tensors == 1) {
+    if (group) expectNoPredicate("broadcast-from", context);
     for (int64_t i = 0; i < p.tensors; i++) copy(context, b[p.tensors + i], b[i], p.count[i] * bytesOf(p.dtype[i]));
     if (group) spread(b[1], totalBytes(p));
     return;
