@@ -134,6 +134,17 @@ export const cases: OpCase[] = [
   ),
   attentionCase('odd head sizes', { B: 1, T: 70, H: 2, G: 1, D: 37, E: 51 }, { causal: true, forwardOnly: true }),
   attentionCase('wide heads', { B: 1, T: 130, H: 1, G: 1, D: 192, E: 128 }, { causal: true, forwardOnly: true }),
+  // The head sizes for which there are tiles of their own, and beyond.
+  attentionCase('heads of 64', { B: 1, T: 11, H: 3, G: 1, D: 48, E: 64 }, { causal: true }),
+  attentionCase('heads of 128', { B: 1, T: 7, S: 19, H: 1, G: 1, D: 128, E: 100 }),
+  attentionCase('heads of 192 and 128', { B: 1, T: 10, H: 2, G: 2, D: 192, E: 128 }, { causal: true }),
+  attentionCase('heads of 256', { B: 1, T: 8, H: 1, G: 1, D: 256, E: 256 }, { causal: true }),
+  attentionCase('heads beyond 256', { B: 1, T: 6, H: 2, G: 1, D: 264, E: 300 }, { causal: true }),
+  attentionCase(
+    'three heads a kv head, other keys than queries',
+    { B: 1, T: 30, S: 77, H: 3, G: 1, D: 64, E: 64 },
+    { forwardOnly: true },
+  ),
   attentionCase('many keys', { B: 1, T: 2, S: 300, H: 2, G: 2, D: 3, E: 4 }),
   attentionCase('bench', { B: 8, T: 256, H: 8, G: 8, D: 48, E: 32 }, { causal: true, bench: true }),
   attentionCase('bench', { B: 1, T: 1024, H: 8, G: 8, D: 64, E: 64 }, { causal: true, bench: true }),
