@@ -19,12 +19,21 @@ const filesOf = (folder, pattern) =>
     .sort()
     .map((name) => path.join(folder, name));
 
-// Headers that device code may include: a change in one is a change of every kernel.
-const headers = [
-  ...['native/cuda', 'native/cuda/nvcc', 'native/ops', 'native/core'].flatMap((folder) =>
-    filesOf(folder, /\.(h|cuh)$/),
-  ),
-];
+/**
+ * A source and the headers of ours that it includes, directly or through others.
+ * @param {string} file
+ * @param {Set<string>} known
+ */
+function withIncludes(file, known = new Set()) {
+  if (known.has(file)) return known;
+  known.add(file);
+  for (const [, name] of readFileSync(path.join(root, file), 'utf8').matchAll(/^#include "([^"]+)"/gm)) {
+    const places = [path.dirname(file), 'native', 'native/cuda/nvcc'].map((folder) => path.join(folder, name ?? ''));
+    const found = places.find((place) => existsSync(path.join(root, place)));
+    if (found !== undefined) withIncludes(found, known);
+  }
+  return known;
+}
 
 /**
  * Numbers of enumerators, which launches name and mangled names of kernels do not.
@@ -32,7 +41,8 @@ const headers = [
  */
 function enumerators() {
   const lines = new Set();
-  for (const file of [...headers, ...filesOf('native/cuda', /\.cu$/)]) {
+  const folders = ['native/cuda', 'native/cuda/nvcc', 'native/ops', 'native/core'];
+  for (const file of folders.flatMap((folder) => filesOf(folder, /\.(cu|cuh|h)$/))) {
     const text = readFileSync(path.join(root, file), 'utf8').replace(/\/\/.*$/gm, '');
     for (const [, name, body] of text.matchAll(/enum (?:class )?(\w+)(?: : \w+)? \{([^}]*)\}/g)) {
       let number = 0;
@@ -57,9 +67,12 @@ export async function emitPtx(names = [], folder = path.join(root, 'build/ptx'))
   if (nvcc === undefined) throw new Error('nvcc is not installed');
   mkdirSync(folder, { recursive: true });
   const version = spawnSync(nvcc, ['--version'], { encoding: 'utf8' }).stdout;
-  const shared = createHash('sha256').update(version).update(flags.join(' '));
-  for (const header of headers) shared.update(readFileSync(path.join(root, header)));
-  const base = shared.digest('hex');
+  /** @param {string} source */
+  const hashOf = (source) => {
+    const hash = createHash('sha256').update(version).update(flags.join(' '));
+    for (const file of [...withIncludes(source)].sort()) hash.update(readFileSync(path.join(root, file)));
+    return hash.digest('hex');
+  };
   const known = filesOf('native/cuda', /\.cu$/);
   if (names.length === 0) {
     // Of a source that is no more.
@@ -75,10 +88,7 @@ export async function emitPtx(names = [], folder = path.join(root, 'build/ptx'))
   const failed = [];
   const waiting = sources.filter((source) => {
     const to = path.join(folder, `${path.basename(source, '.cu')}.ptx`);
-    const hash = createHash('sha256')
-      .update(base)
-      .update(readFileSync(path.join(root, source)))
-      .digest('hex');
+    const hash = hashOf(source);
     const stamp = `${to}.sha256`;
     if (existsSync(to) && existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return false;
     rmSync(stamp, { force: true });
@@ -88,10 +98,7 @@ export async function emitPtx(names = [], folder = path.join(root, 'build/ptx'))
   const compile = (source) =>
     new Promise((resolve) => {
       const to = path.join(folder, `${path.basename(source, '.cu')}.ptx`);
-      const hash = createHash('sha256')
-        .update(base)
-        .update(readFileSync(path.join(root, source)))
-        .digest('hex');
+      const hash = hashOf(source);
       const child = spawn(/** @type {string} */ (nvcc), [...flags, '-arch=compute_80', '-ptx', source, '-o', to], {
         cwd: root,
         stdio: ['ignore', 'inherit', 'inherit'],

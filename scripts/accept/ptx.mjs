@@ -1,0 +1,106 @@
+// The PTX that nvcc makes of the CUDA sources, run by the interpreter of native/ptx/ on the case tables of all ops: what
+// ships is executed, not what the host's compiler makes of the same sources.
+//
+//   npm run accept -- ptx [family …]
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { emitPtx, nvcc } from '../ptx.mjs';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const families = process.argv.slice(2);
+const dtypes = ['fp32', 'bf16', 'fp16'];
+
+async function main() {
+  if (nvcc === undefined) return console.log('skipped: nvcc is not installed');
+  const made = await emitPtx();
+  if (made.failed.length > 0) throw new Error(`${made.failed.join(', ')}: no PTX`);
+  console.log(`${made.kernels} kernels of ${made.sources} sources, ${(made.bytes / 2 ** 20).toFixed(1)} MiB of PTX`);
+  const checked = spawnSync(path.join(root, 'build/Release/hadal-ptx'), ['check', made.folder], { encoding: 'utf8' });
+  if (checked.status !== 0) throw new Error(checked.stderr || String(checked.error));
+  console.log(`all are understood: ${checked.stdout.split('\n')[0]}`);
+
+  const folder = mkdtempSync(path.join(tmpdir(), 'hadal-ptx-'));
+  const [tests, launches] = [path.join(folder, 'tests.json'), path.join(folder, 'launches')];
+  try {
+    const files = families.length === 0 ? ['test/ops/'] : families.map((family) => `test/ops/${family}.test.ts`);
+    const began = performance.now();
+    const run = spawnSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...files], {
+      cwd: root,
+      env: {
+        ...process.env,
+        HADAL_TEST_DEVICE: 'cuda-sim',
+        HADAL_SIM_PTX: made.folder,
+        HADAL_SIM_PTX_REPORT: launches,
+        HADAL_TEST_REPORT: tests,
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
+      encoding: 'utf8',
+      maxBuffer: 2 ** 30,
+    });
+    const seconds = ((performance.now() - began) / 1000).toFixed(0);
+    if (!existsSync(tests)) throw new Error(`the tests did not end: ${run.stdout}`);
+    const failures = printCases(JSON.parse(readFileSync(tests, 'utf8')));
+    printLaunches(readFileSync(launches, 'utf8'), made.kernels);
+    console.log(`${seconds} s`);
+    if (failures.length > 0) {
+      for (const failure of failures) console.error(failure);
+      process.exitCode = 1;
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/**
+ * @param {{ testResults: { name: string, message: string, assertionResults: { title: string, status: string, failureMessages: string[] }[] }[] }} report
+ * @returns {string[]} what failed
+ */
+function printCases({ testResults }) {
+  /** @type {string[]} */
+  const failures = [];
+  const totals = { passed: 0, failed: 0, skipped: 0 };
+  console.log(
+    ['family'.padEnd(24), ...[...dtypes, 'other', 'failed', 'skipped'].map((name) => name.padStart(8))].join(''),
+  );
+  for (const { name, message, assertionResults } of testResults.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const family = path.basename(name, '.test.ts');
+    /** @type {Record<string, number>} */
+    const counts = Object.fromEntries([...dtypes, 'other', 'failed', 'skipped'].map((key) => [key, 0]));
+    if (assertionResults.length === 0) failures.push(`${family}: ${message}`);
+    for (const { title, status, failureMessages } of assertionResults) {
+      const outcome = status === 'passed' || status === 'failed' ? status : 'skipped';
+      totals[outcome] += 1;
+      const key = outcome === 'passed' ? (dtypes.find((dtype) => `${title} `.includes(` ${dtype} `)) ?? 'other') : outcome;
+      counts[key] = (counts[key] ?? 0) + 1;
+      if (outcome === 'failed') failures.push(`${family}: ${title}: ${failureMessages[0]?.split('\n    at ')[0]}`);
+    }
+    console.log([family.padEnd(24), ...Object.values(counts).map((count) => String(count || '').padStart(8))].join(''));
+  }
+  console.log(`${totals.passed} cases passed, ${totals.failed} failed, ${totals.skipped} skipped`);
+  return failures;
+}
+
+/** @param {string} lines @param {number} kernels of all PTX */
+function printLaunches(lines, kernels) {
+  const names = new Set();
+  const forms = new Set();
+  let [launches, instructions] = [0, 0];
+  for (const line of lines.split('\n')) {
+    const [kind, , ...rest] = line.split(' ');
+    if (kind === 'kernel') {
+      names.add(rest[0]);
+      for (const form of rest.slice(1)) forms.add(form);
+    } else if (kind === 'launch') {
+      launches += 1;
+      instructions += Number(rest[0]);
+    }
+  }
+  console.log(
+    `${launches} launches of ${names.size} kernels (of ${kernels}), ${(instructions / 1e6).toFixed(0)} million instructions of threads, ${forms.size} forms of instructions`,
+  );
+}
+
+await main();
