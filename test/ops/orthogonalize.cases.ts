@@ -40,4 +40,5 @@ export const cases: OpCase[] = [
   orthonormal([3, 64, 4]),
   orthonormal([5, 33, 1]),
   orthonormal([1, 1003, 8]),
+  orthonormal([37, 6, 3]),
 ];
