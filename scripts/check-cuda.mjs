@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { budgetsFile, budgetsOf, budgetsText, familyOf, readBudgets } from './cuda/budgets.mjs';
 import { compileAll, cudaSources, kernelsOn } from './cuda/compile.mjs';
-import { complaintsOf, notesOf } from './cuda/gates.mjs';
+import { complaintsOf, neverLaunched, notesOf } from './cuda/gates.mjs';
 import { readLaunches } from './cuda/launches.mjs';
 import { opcodes, probedOpcodes } from './cuda/opcodes.mjs';
 import { kernelTable } from './cuda/table.mjs';
@@ -50,7 +50,8 @@ else {
   if (has('--write')) writeFileSync(budgetsFile, budgetsText(budgetsOf(compiled, readBudgets(), launches)));
   const budgets = readBudgets();
   const complaints = [...failures, ...checkOpcodes(toolkit), ...complaintsOf(compiled, budgets, launches)];
-  for (const note of notesOf(compiled)) console.log(`note: ${note}`);
+  const notes = [...notesOf(compiled), ...(launches.size > 0 ? neverLaunched(compiled, launches) : [])];
+  for (const note of notes) console.log(`note: ${note}`);
   for (const complaint of complaints) console.error(complaint);
   if (has('--table')) console.log(kernelTable(compiled, budgets));
   const kernels = compiled.reduce((count, one) => count + kernelsOn(one, budgeted[0]).length, 0);

@@ -1,5 +1,6 @@
 // What kernels must be like, judged from their machine code. Every gate is a sentence that names the kernel.
 import { familyOf } from './budgets.mjs';
+import { kernelsOn } from './compile.mjs';
 import { occupancy } from './occupancy.mjs';
 import { budgeted } from './toolkit.mjs';
 
@@ -62,6 +63,18 @@ export const notesOf = (compiled) =>
         .filter(({ spills, stack }) => !isBudgeted(code) && spills + stack > 0)
         .map(({ name, spills, stack }) => `${name} on ${code} spills ${spills} bytes, has a stack of ${stack} bytes`),
     ),
+  );
+
+/**
+ * Kernels that no launch has shown: nothing has tested them.
+ *
+ * @param {readonly import('./compile.mjs').Compiled[]} compiled @param {import('./budgets.mjs').Launches} launches
+ */
+export const neverLaunched = (compiled, launches) =>
+  compiled.flatMap((one) =>
+    kernelsOn(one, budgeted[0])
+      .filter(({ name }) => !launches.has(name))
+      .map(({ name }) => `${name} is in no launch of the log`),
   );
 
 /** @param {import('./compile.mjs').MachineKernel} kernel */

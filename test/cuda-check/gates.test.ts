@@ -210,8 +210,9 @@ describe.skipIf(!toolkit)('gates, with nvcc', () => {
 
   it('refuse what takes more than its budget, has none, or is no longer there', () => {
     const { on } = budgetOf(good);
-    const less = (change: object) =>
-      ({ on: { ...on, sm_90: { ...(on.sm_90 as object), ...change } } }) as Partial<Budget>;
+    const less = (change: Partial<Budget['on'][string]>): Partial<Budget> => ({
+      on: { ...on, sm_90: { ...(on.sm_90 as Budget['on'][string]), ...change } },
+    });
     const registers = on.sm_90?.registers ?? 0;
     expect(complaintsOn(good, less({ registers: registers - 1 }))).toEqual([
       `${good} on sm_90 takes ${registers} registers a thread, ${registers - 1} are its budget`,
