@@ -28,6 +28,51 @@ __device__ __forceinline__ Span spanOf(int first, int end, int split, int splits
           static_cast<int>(min(from + size, static_cast<int64_t>(end)))};
 }
 
+// Over the four lanes that share a row of sums.
+__device__ __forceinline__ float quadSum(float x) {
+  x += __shfl_xor_sync(wholeWarp, x, 1);
+  return x + __shfl_xor_sync(wholeWarp, x, 2);
+}
+__device__ __forceinline__ float quadMax(float x) {
+  x = fmaxf(x, __shfl_xor_sync(wholeWarp, x, 1));
+  return fmaxf(x, __shfl_xor_sync(wholeWarp, x, 2));
+}
+
+// Rows firstRow + lane / 4 and the eighth after it, of one split.
+struct WarpRows {
+  int pair, firstRow, split;
+  bool hasKeys;
+};
+// Writes columns firstColumn … of a warp's 16 rows, and their statistics with column 0.
+template <class T, int n>
+__device__ __forceinline__ void finish(const Problem& p, WarpRows rows, const Span (&sight)[2],
+                                       const Partials& partials, const float (&top)[2], const float (&total)[2],
+                                       const Sums<n>& out, int firstColumn, T* o, float* logsumexp) {
+  const int batch = rows.pair / p.kvHeads, kvHead = rows.pair % p.kvHeads, firstOwn = laneId() % 4 * 2 + firstColumn;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const int row = rows.firstRow + laneId() / 4 + i * 8;
+    if (row >= p.rows) continue;
+    if (partials.splits > 1) {
+      const int64_t at = (static_cast<int64_t>(rows.pair) * p.rows + row) * partials.splits + rows.split;
+      if (firstOwn == 0) partials.maxima[at] = top[i], partials.sums[at] = total[i];
+      if (!rows.hasKeys) continue;
+#pragma unroll
+      for (int c = 0; c < n; c++)
+        storePair(partials.o + at * p.valueDim, c * 8 + firstOwn, p.valueDim, out[c][i * 2], out[c][i * 2 + 1]);
+    } else {
+      const bool isBlind = sight[i].from >= sight[i].to;
+      const float inverse = isBlind ? 0.0f : 1 / total[i];
+      T* const to = o + p.vector(batch, kvHead, row) * p.valueDim;
+#pragma unroll
+      for (int c = 0; c < n; c++)
+        storePair(to, c * 8 + firstOwn, p.valueDim, out[c][i * 2] * inverse, out[c][i * 2 + 1] * inverse);
+      if (logsumexp && firstOwn == 0)
+        logsumexp[p.statistic(batch, kvHead, row)] = isBlind ? 0.0f : (top[i] + log2f(total[i])) * ln2;
+    }
+  }
+}
+
 template <int D>
 struct ForwardTile {
   // 64 keys of 192 + 128 numbers, twice, are 80 KiB; of 256 + 256 they would be 128, above the 99 that every card has.
@@ -141,10 +186,7 @@ __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, flo
     float decay[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      float x = tileTop[i];
-      x = fmaxf(x, __shfl_xor_sync(wholeWarp, x, 1));
-      x = fmaxf(x, __shfl_xor_sync(wholeWarp, x, 2));
-      x = fmaxf(x, top[i]);
+      const float x = fmaxf(quadMax(tileTop[i]), top[i]);
       decay[i] = exp2Approximate(top[i] - x);
       top[i] = x;
       total[i] *= decay[i];
@@ -165,28 +207,8 @@ __device__ void forward(Problem p, const T* q, const T* k, const T* v, T* o, flo
   awaitCopies<0>();  // where there were no keys
 
 #pragma unroll
-  for (int i = 0; i < 2; i++) {
-    total[i] += __shfl_xor_sync(wholeWarp, total[i], 1);
-    total[i] += __shfl_xor_sync(wholeWarp, total[i], 2);
-    if (row[i] >= p.rows) continue;
-    if (partials.splits > 1) {
-      const int64_t at = (static_cast<int64_t>(pair) * p.rows + row[i]) * partials.splits + split;
-      if (lane % 4 == 0) partials.maxima[at] = top[i], partials.sums[at] = total[i];
-      if (span.from >= span.to) continue;
-#pragma unroll
-      for (int n = 0; n < E / 8; n++)
-        storePair(partials.o + at * p.valueDim, n * 8 + lane % 4 * 2, p.valueDim, out[n][i * 2], out[n][i * 2 + 1]);
-    } else {
-      const bool isBlind = sight[i].from >= sight[i].to;
-      const float inverse = isBlind ? 0.0f : 1 / total[i];
-      T* to = o + p.vector(batch, kvHead, row[i]) * p.valueDim;
-#pragma unroll
-      for (int n = 0; n < E / 8; n++)
-        storePair(to, n * 8 + lane % 4 * 2, p.valueDim, out[n][i * 2] * inverse, out[n][i * 2 + 1] * inverse);
-      if (logsumexp && lane % 4 == 0)
-        logsumexp[p.statistic(batch, kvHead, row[i])] = isBlind ? 0.0f : (top[i] + log2f(total[i])) * ln2;
-    }
-  }
+  for (int i = 0; i < 2; i++) total[i] = quadSum(total[i]);
+  finish(p, {pair, warpRow, split, span.from < span.to}, sight, partials, top, total, out, 0, o, logsumexp);
 }
 
 }  // namespace flash_attention

@@ -1,7 +1,8 @@
 // Formulas, shapes, bytes: native/ops/attention.h. What a block does: attention-forward.cuh (tensor cores: bf16, fp16 up to
-// heads of 256 numbers), attention-plain.cuh (the rest). Here the work is cut. What is cut depends on sizes and data, never on
-// the card: same bits on every one.
+// heads of 256 numbers), attention-latent.cuh (a cache of wider latents), attention-plain.cuh (the rest). Here the work is
+// cut. What is cut depends on sizes and data, never on the card: same bits on every one.
 #include "cuda/attention-forward.cuh"
+#include "cuda/attention-latent.cuh"
 #include "cuda/attention-plain.cuh"
 #include "ops/attention.h"
 
@@ -147,13 +148,20 @@ void runForward(const AttentionParams& params, void* const* b, RunContext& conte
       return blocksFor(pairs * ((p.rows + rows - 1) / rows) * partials.splits * slices, 1);
     };
     bool byTensorCores = false;
-    if constexpr (sizeof(T) == 2)
+    if constexpr (sizeof(T) == 2) {
       byTensorCores = withHeads(p, [&](auto heads) {
         constexpr int D = heads.keyWidth, E = heads.valueWidth;
         launch<forward<T, D, E>, blockThreads>(
             context, {.x = blocks(blockRows, 1), .sharedBytes = sizeof(ForwardShared<T, D, E>)}, p, q, k, v, o,
             logsumexp, partials);
       });
+      if (!byTensorCores && params.valueInKey && latent::fits(p)) {
+        byTensorCores = true;
+        launch<latent::forward<T>, blockThreads>(
+            context, {.x = blocks(latent::rows, 1), .sharedBytes = sizeof(latent::Shared<T>)}, p, q, k, o, logsumexp,
+            partials);
+      }
+    }
     if (!byTensorCores) {
       const auto plainly = [&](auto columns) {
         launch<plain::forward<T, columns.value>, plain::blockThreads, 2>(

@@ -132,6 +132,11 @@ export const cases: OpCase[] = [
     { B: 1, T: 1, S: 4200, H: 20, G: 1, D: 40, E: 30 },
     { start: [4100], valueInKey: true, forwardOnly: true },
   ),
+  attentionCase(
+    'a cache of wide latents',
+    { B: 2, T: 1, S: 90, H: 18, G: 1, D: 288, E: 264 },
+    { start: [80, 7], valueInKey: true, forwardOnly: true },
+  ),
   attentionCase('odd head sizes', { B: 1, T: 70, H: 2, G: 1, D: 37, E: 51 }, { causal: true, forwardOnly: true }),
   attentionCase('wide heads', { B: 1, T: 130, H: 1, G: 1, D: 192, E: 128 }, { causal: true, forwardOnly: true }),
   // The head sizes for which there are tiles of their own, and beyond.
