@@ -10,7 +10,6 @@ bool ThreadOrder::beginBlock(int threads) {
   const bool isOrdered = used_ > 0 && used_ + threads > mostThreads;
   if (isOrdered) endLaunch();
   home_ = __tsan_get_current_fiber();
-  if (used_ == 0) __tsan_release(begin_);
   first_ = used_;
   used_ += static_cast<size_t>(threads);
   if (fibers_.size() < used_) fibers_.resize(used_, nullptr);

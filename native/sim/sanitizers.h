@@ -44,6 +44,10 @@ class ThreadOrder {
 
   // Returns whether everything before has become ordered, and what it used may be used again.
   bool beginBlock(int threads);
+  // Orders what the caller did before all threads that begin from now on.
+  void leaveHome() { __tsan_release(begin_); }
+  // Orders what was done from home before the block's threads.
+  void openBlock() { __tsan_release(begin_); }
   // Orders all before what the caller does next.
   void endLaunch();
   void beginThread(int thread);

@@ -141,6 +141,8 @@ bool Worker::runBlock(const Launch& launch, Index block, Order order, uint64_t s
   state.gridSize = {launch.grid.x, launch.grid.y, launch.grid.z};
   if (hasThreadSanitizer() && threadOrder_.beginBlock(launch.threads)) stacks_.takeBackAll();
   prepareShared(launch.grid.sharedBytes);
+  if (hasThreadSanitizer()) threadOrder_.leaveHome();
+  if (hasThreadSanitizer()) threadOrder_.openBlock();
   worker = this;
   leave(&home_, pick());
   worker = nullptr;
