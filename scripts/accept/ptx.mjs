@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { emitPtx, nvcc } from '../ptx.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
+const interpreter = path.join(root, 'build/Release/hadal-ptx');
 const families = process.argv.slice(2);
 const dtypes = ['fp32', 'bf16', 'fp16'];
 
@@ -18,7 +19,7 @@ async function main() {
   const made = await emitPtx();
   if (made.failed.length > 0) throw new Error(`${made.failed.join(', ')}: no PTX`);
   console.log(`${made.kernels} kernels of ${made.sources} sources, ${(made.bytes / 2 ** 20).toFixed(1)} MiB of PTX`);
-  const checked = spawnSync(path.join(root, 'build/Release/hadal-ptx'), ['check', made.folder], { encoding: 'utf8' });
+  const checked = spawnSync(interpreter, ['check', made.folder], { encoding: 'utf8' });
   if (checked.status !== 0) throw new Error(checked.stderr || String(checked.error));
   console.log(`all are understood: ${checked.stdout.split('\n')[0]}`);
 
@@ -27,23 +28,27 @@ async function main() {
   try {
     const files = families.length === 0 ? ['test/ops/'] : families.map((family) => `test/ops/${family}.test.ts`);
     const began = performance.now();
-    const run = spawnSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...files], {
-      cwd: root,
-      env: {
-        ...process.env,
-        HADAL_TEST_DEVICE: 'cuda-sim',
-        HADAL_SIM_PTX: made.folder,
-        HADAL_SIM_PTX_REPORT: launches,
-        HADAL_TEST_REPORT: tests,
+    const run = spawnSync(
+      process.execPath,
+      ['node_modules/vitest/vitest.mjs', 'run', '--testTimeout', '600000', ...files],
+      {
+        cwd: root,
+        env: {
+          ...process.env,
+          HADAL_TEST_DEVICE: 'cuda-sim',
+          HADAL_SIM_PTX: made.folder,
+          HADAL_SIM_PTX_REPORT: launches,
+          HADAL_TEST_REPORT: tests,
+        },
+        stdio: ['ignore', 'pipe', 'inherit'],
+        encoding: 'utf8',
+        maxBuffer: 2 ** 30,
       },
-      stdio: ['ignore', 'pipe', 'inherit'],
-      encoding: 'utf8',
-      maxBuffer: 2 ** 30,
-    });
+    );
     const seconds = ((performance.now() - began) / 1000).toFixed(0);
     if (!existsSync(tests)) throw new Error(`the tests did not end: ${run.stdout}`);
     const failures = printCases(JSON.parse(readFileSync(tests, 'utf8')));
-    printLaunches(readFileSync(launches, 'utf8'), made.kernels);
+    printLaunches(readFileSync(launches, 'utf8'), made.folder);
     console.log(`${seconds} s`);
     if (failures.length > 0) {
       for (const failure of failures) console.error(failure);
@@ -73,7 +78,8 @@ function printCases({ testResults }) {
     for (const { title, status, failureMessages } of assertionResults) {
       const outcome = status === 'passed' || status === 'failed' ? status : 'skipped';
       totals[outcome] += 1;
-      const key = outcome === 'passed' ? (dtypes.find((dtype) => `${title} `.includes(` ${dtype} `)) ?? 'other') : outcome;
+      const key =
+        outcome === 'passed' ? (dtypes.find((dtype) => `${title} `.includes(` ${dtype} `)) ?? 'other') : outcome;
       counts[key] = (counts[key] ?? 0) + 1;
       if (outcome === 'failed') failures.push(`${family}: ${title}: ${failureMessages[0]?.split('\n    at ')[0]}`);
     }
@@ -83,8 +89,8 @@ function printCases({ testResults }) {
   return failures;
 }
 
-/** @param {string} lines @param {number} kernels of all PTX */
-function printLaunches(lines, kernels) {
+/** @param {string} lines @param {string} folder of all PTX */
+function printLaunches(lines, folder) {
   const names = new Set();
   const forms = new Set();
   let [launches, instructions] = [0, 0];
@@ -98,8 +104,11 @@ function printLaunches(lines, kernels) {
       instructions += Number(rest[0]);
     }
   }
+  const entries = spawnSync(interpreter, ['names', folder], { encoding: 'utf8' }).stdout.trim().split('\n');
+  const rest = entries.map((line) => line.split('\t')).filter(([mangled]) => !names.has(mangled));
+  for (const [, name] of rest) console.log(`not launched: ${name}`);
   console.log(
-    `${launches} launches of ${names.size} kernels (of ${kernels}), ${(instructions / 1e6).toFixed(0)} million instructions of threads, ${forms.size} forms of instructions`,
+    `${launches} launches of ${entries.length - rest.length} kernels (of ${entries.length}), ${(instructions / 1e6).toFixed(0)} million instructions of threads, ${forms.size} forms of instructions`,
   );
 }
 

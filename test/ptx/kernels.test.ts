@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+// @ts-expect-error: plain JavaScript
 import { emitPtx, nvcc } from '../../scripts/ptx.mjs';
 import { folder } from './machine.js';
 

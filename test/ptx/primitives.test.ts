@@ -6,6 +6,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+// @ts-expect-error: plain JavaScript
 import { nvcc } from '../../scripts/ptx.mjs';
 import { compare, roundTo } from '../support/compare.js';
 import { Rng } from '../support/rng.js';

@@ -1,6 +1,7 @@
 // hadal-ptx: the interpreter by itself.
 //
 //   hadal-ptx check <folder>         decodes every kernel; prints how many, and the opcodes they use
+//   hadal-ptx names <folder>         every entry, mangled and readable
 //   hadal-ptx find <folder> <name>   the entry that the name of a launch means
 //   hadal-ptx run <file.ptx>         runs what standard input says, writes the buffers to standard output
 //
@@ -106,6 +107,11 @@ int main(int count, char** arguments) {
   try {
     if (command == "check" && count == 3) return check(arguments[2]);
     if (command == "run" && count == 3) return run(arguments[2]);
+    if (command == "names" && count == 3) {
+      for (const std::string& entry : Library(arguments[2]).entries())
+        printf("%s\t%s\n", entry.c_str(), nameOfEntry(entry).text().c_str());
+      return 0;
+    }
     if (command == "find" && count == 4) {
       printf("%s\n", Library(arguments[2]).find(arguments[3]).name.c_str());
       return 0;
@@ -114,6 +120,6 @@ int main(int count, char** arguments) {
     fprintf(stderr, "%s\n", error.what());
     return 1;
   }
-  fprintf(stderr, "hadal-ptx: expected check <folder>, find <folder> <name> or run <file>\n");
+  fprintf(stderr, "hadal-ptx: expected check <folder>, names <folder>, find <folder> <name> or run <file>\n");
   return 2;
 }
