@@ -1,5 +1,5 @@
-// Threads together: barriers, shuffles, votes, matches, reductions over a warp (PTX ISA 9.7.9.6, 9.7.13). The machine has
-// gathered the lanes of a membermask before these run, so that `mask` is the lanes that take part.
+// Threads together: barriers, shuffles, votes, matches, reductions over a warp (PTX ISA 9.7.9.6, 9.7.13). The machine
+// has gathered the lanes of a membermask before these run, so that `mask` is the lanes that take part.
 #include "ptx/handlers.h"
 
 namespace hadal {

@@ -1,4 +1,5 @@
-// From a function's tokens to instructions. What is not understood is an error with file, line and text: nothing is skipped.
+// From a function's tokens to instructions. What is not understood is an error with file, line and text: nothing is
+// skipped.
 #pragma once
 #include <functional>
 #include <optional>
@@ -27,8 +28,8 @@ struct Register {
 
 class Decoder;
 
-// One instruction on its way: the families of instructions (decode…() below) take from it what they know, and what is left
-// is an error.
+// One instruction on its way: the families of instructions (decode…() below) take from it what they know, and what is
+// left is an error.
 class Statement {
  public:
   Statement(Decoder& decoder, uint32_t line) : decoder(decoder), line(line) { i.line = line; }

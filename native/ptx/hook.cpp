@@ -1,6 +1,6 @@
 // Puts the interpreter in the host executor's place when HADAL_SIM_PTX names a folder of .ptx files. With
-// HADAL_SIM_PTX_REPORT, a file gets a line for every kernel when it is first used (`kernel <number> <name> <opcodes>`) and
-// for every launch (`launch <number> <instructions>`): a process may be ended at any time.
+// HADAL_SIM_PTX_REPORT, a file gets a line for every kernel when it is first used (`kernel <number> <name> <opcodes>`)
+// and for every launch (`launch <number> <instructions>`): a process may be ended at any time.
 #include <unistd.h>
 
 #include <cstdio>

@@ -1,5 +1,5 @@
-// A decoded kernel and what runs it: a warp's registers hold 32 lanes side by side, an instruction is a function that works
-// on the lanes of a mask.
+// A decoded kernel and what runs it: a warp's registers hold 32 lanes side by side, an instruction is a function that
+// works on the lanes of a mask.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -17,8 +17,8 @@ namespace ptx {
 constexpr int lanes = 32;
 constexpr uint32_t allLanes = 0xffffffffu;
 
-// Where an operand's lanes lie: bytes from the start of the warp's registers, or, with this bit, of the kernel's constants.
-// Numbers lie one lane after the other; a predicate is one word, a bit a lane.
+// Where an operand's lanes lie: bytes from the start of the warp's registers, or, with this bit, of the kernel's
+// constants. Numbers lie one lane after the other; a predicate is one word, a bit a lane.
 using Place = uint32_t;
 constexpr Place inConstants = 0x80000000u;
 constexpr Place noPlace = 0x7fffffffu;

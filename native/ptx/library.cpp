@@ -50,8 +50,8 @@ std::string inside(const std::string& text, size_t open) {
   return "";
 }
 
-// Both compilers' spelling of names, types and numbers made one: namespaces that all kernels share are left out (g++ leaves
-// them out where it can), const too, numbers have neither suffix nor cast, enumerators are their numbers.
+// Both compilers' spelling of names, types and numbers made one: namespaces that all kernels share are left out (g++
+// leaves them out where it can), const too, numbers have neither suffix nor cast, enumerators are their numbers.
 std::string canonical(std::string text, const Enumerators& enumerators) {
   for (const char* const common : {"(anonymous namespace)::", "{anonymous}::", "hadal::", "cuda::"})
     replaceAll(text, common, "");

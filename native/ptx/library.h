@@ -10,8 +10,8 @@
 namespace hadal {
 namespace ptx {
 
-// What names a kernel in either compiler's spelling: `rms_norm::forward<float,Bf16>`, threads, blocks a multiprocessor, and
-// the types of the arguments, which tell overloads apart.
+// What names a kernel in either compiler's spelling: `rms_norm::forward<float,Bf16>`, threads, blocks a multiprocessor,
+// and the types of the arguments, which tell overloads apart.
 struct KernelName {
   std::string body, arguments;
   std::string threads, blocks;
@@ -20,7 +20,8 @@ struct KernelName {
 };
 // Names of enumerators (`Kind::wide`) to numbers, which is how nvcc's names say them.
 using Enumerators = std::map<std::string, std::string>;
-// Of a mangled entry of PTX: `hadal::cuda::entry<&body<…>, threads, blocks, arguments…>`. Empty where it is no such entry.
+// Of a mangled entry of PTX: `hadal::cuda::entry<&body<…>, threads, blocks, arguments…>`. Empty where it is no such
+// entry.
 KernelName nameOfEntry(const std::string& mangled);
 // Of __PRETTY_FUNCTION__ of hadal::cuda::launch.
 KernelName nameOfLaunch(const std::string& pretty, const Enumerators& enumerators);

@@ -7,8 +7,8 @@ namespace hadal {
 namespace ptx {
 namespace {
 
-// A warp gives way to the others after so many instructions, and lanes that are furthest behind to others: a thread that
-// waits for another one to write memory would keep it from running for ever.
+// A warp gives way to the others after so many instructions, and lanes that are furthest behind to others: a thread
+// that waits for another one to write memory would keep it from running for ever.
 constexpr uint64_t slice = 1 << 20;
 constexpr uint64_t patience = 1 << 16;
 

@@ -1,6 +1,6 @@
-// Runs launches: block after block, the warps of a block in turns. Lanes of a warp that stand at the same instruction go
-// together, those furthest behind first; lanes wait at barriers and at instructions that gather lanes. When nothing can go
-// on the launch fails with what waits where.
+// Runs launches: block after block, the warps of a block in turns. Lanes of a warp that stand at the same instruction
+// go together, those furthest behind first; lanes wait at barriers and at instructions that gather lanes. When nothing
+// can go on the launch fails with what waits where.
 #pragma once
 #include "ptx/kernel.h"
 

@@ -1,5 +1,5 @@
-// ldmatrix and mma.sync.m16n8k16 (PTX ISA 9.7.14): by the 32 lanes of a warp together. Products of 16 bits are exact; their
-// sum is taken in double precision and rounded once, because the ISA leaves order and rounding of the sum open.
+// ldmatrix and mma.sync.m16n8k16 (PTX ISA 9.7.14): by the 32 lanes of a warp together. Products of 16 bits are exact;
+// their sum is taken in double precision and rounded once, because the ISA leaves order and rounding of the sum open.
 #include "ptx/handlers.h"
 #include "ptx/small-floats.h"
 

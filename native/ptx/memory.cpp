@@ -26,7 +26,8 @@ void load(Warp& warp, const Instruction& i, uint32_t mask) {
     for (int n = 0; n < i.count; n++) warp.at<R>(i.list[n])[l] = static_cast<R>(values[n]);
   });
 }
-// Some bytes do not matter (`target` has a bit for each that does): nvcc widens loads so, beyond the end of what there is.
+// Some bytes do not matter (`target` has a bit for each that does): nvcc widens loads so, beyond the end of what there
+// is.
 template <class M, class R>
 void loadUsed(Warp& warp, const Instruction& i, uint32_t mask) {
   eachLane(mask, [&](int l) {

@@ -1,5 +1,5 @@
-// The text of a .ptx file: tokens, variables at module level, functions with their parameters and where their bodies lie.
-// Bodies are decoded (decode.h) when a kernel is first asked for.
+// The text of a .ptx file: tokens, variables at module level, functions with their parameters and where their bodies
+// lie. Bodies are decoded (decode.h) when a kernel is first asked for.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -1,5 +1,5 @@
-// mov with its packing and unpacking, addresses of symbols, and conversions between generic addresses and those of a state
-// space (PTX ISA 9.7.9).
+// mov with its packing and unpacking, addresses of symbols, and conversions between generic addresses and those of a
+// state space (PTX ISA 9.7.9).
 #include "ptx/handlers.h"
 
 namespace hadal {

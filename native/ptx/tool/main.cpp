@@ -5,8 +5,9 @@
 //   hadal-ptx find <folder> <name>   the entry that the name of a launch means
 //   hadal-ptx run <file.ptx>         runs what standard input says, writes the buffers to standard output
 //
-// A run's input: lines `kernel <name>`, `grid x y z`, `threads x y z`, `shared <bytes>`, `buffer <bytes>`, `value <bytes>` and
-// `gate` (the arguments in order; the last is what hadal's kernels take first, and open), then `data` and the bytes of all buffers and values. Buffers are aligned to 128 bytes.
+// A run's input: lines `kernel <name>`, `grid x y z`, `threads x y z`, `shared <bytes>`, `buffer <bytes>`, `value
+// <bytes>` and `gate` (the arguments in order; the last is what hadal's kernels take first, and open), then `data` and
+// the bytes of all buffers and values. Buffers are aligned to 128 bytes.
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
