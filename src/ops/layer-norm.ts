@@ -6,6 +6,7 @@ import type { TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectShape } from './define-op.js';
 import { add, cast, multiply, rsqrt, square, subtract } from './elementwise.js';
 import { mean, sum } from './reduce.js';
+import { reshape } from './shape.js';
 
 type LayerNormAttrs = { eps: number };
 
@@ -38,6 +39,16 @@ const layerNormOp = defineOp<
   infer: ([x, weight, bias]) => inferNorm('layer-norm', x, weight, bias),
   vjp: ({ inputs: [x, weight], outputs: [, average, rstd], gradients: [dy], attrs }) =>
     dy ? layerNormBackwardOp.apply([dy, x, weight, average, rstd, null], attrs) : [null, null, null],
+  lower([x, weight, bias], { eps }) {
+    const last = x.shape.length - 1;
+    const x32 = cast(x, 'fp32');
+    const average = mean(x32, [last], true);
+    const centred = subtract(x32, average);
+    const rstd = rsqrt(add(mean(square(centred), [last], true), eps));
+    const y = cast(add(multiply(multiply(centred, rstd), weight), bias), x.dtype);
+    const statistic = (value: Value) => reshape(value, x.shape.slice(0, -1));
+    return [y, statistic(average), statistic(rstd)];
+  },
   cost: ([x, weight], [y]) => ({
     flops: 8 * x.size,
     bytesRead: x.bytes + 2 * weight.bytes,

@@ -6,6 +6,7 @@ import type { TypeSpec } from '../graph/op.js';
 import { defineOp, expectDType, expectShape } from './define-op.js';
 import { add, cast, multiply, rsqrt, square, subtract } from './elementwise.js';
 import { mean, sum } from './reduce.js';
+import { reshape } from './shape.js';
 
 type RmsNormAttrs = { eps: number };
 
@@ -35,6 +36,12 @@ const rmsNormOp = defineOp<RmsNormAttrs, [x: Value, weight: Value], [y: Value, r
   infer: ([x, weight]) => inferNorm('rms-norm', x, weight),
   vjp: ({ inputs: [x, weight], outputs: [, rstd], gradients: [dy], attrs }) =>
     dy ? rmsNormBackwardOp.apply([dy, x, weight, rstd, null], attrs) : [null, null],
+  lower([x, weight], { eps }) {
+    const last = x.shape.length - 1;
+    const x32 = cast(x, 'fp32');
+    const rstd = rsqrt(add(mean(square(x32), [last], true), eps));
+    return [cast(multiply(multiply(x32, rstd), weight), x.dtype), reshape(rstd, x.shape.slice(0, -1))];
+  },
   cost: ([x, weight], [y]) => ({
     flops: 4 * x.size,
     bytesRead: x.bytes + weight.bytes,

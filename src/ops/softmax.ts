@@ -2,8 +2,8 @@
 import { HadalError } from '../core/errors.js';
 import type { Value } from '../graph/graph.js';
 import { defineOp, expectDType } from './define-op.js';
-import { cast, multiply, subtract } from './elementwise.js';
-import { sum } from './reduce.js';
+import { cast, divide, equal, exp, multiply, subtract, where } from './elementwise.js';
+import { max, sum } from './reduce.js';
 
 type NoAttrs = Record<never, never>;
 
@@ -21,6 +21,16 @@ const softmaxOp = defineOp<NoAttrs, [x: Value], [y: Value]>({
     return [{ shape: x.shape, dtype: x.dtype }];
   },
   vjp: ({ outputs: [y], gradients: [dy] }) => (dy ? softmaxBackwardOp.apply([dy, y], {}) : [null]),
+  lower([x]) {
+    const last = [x.shape.length - 1];
+    const x32 = cast(x, 'fp32');
+    const most = max(x32, last, true);
+    // A row of nothing but −∞ gives zeros.
+    const shift = where(equal(most, Number.NEGATIVE_INFINITY), 0, most);
+    const powers = exp(subtract(x32, shift));
+    const total = sum(powers, last, true);
+    return [cast(divide(powers, where(equal(total, 0), 1, total)), x.dtype)];
+  },
   cost: ([x], [y]) => ({ flops: 12 * x.size, bytesRead: x.bytes, bytesWritten: y.bytes }),
   kernel: ([x], [y]) => ({ kernel: 'softmax', params: kernelParams(x), buffers: [x, y] }),
   inPlace: [[0, 0]],

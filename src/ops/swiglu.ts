@@ -4,7 +4,7 @@ import { HadalError } from '../core/errors.js';
 import { sizeOf } from '../core/shape.js';
 import type { Value } from '../graph/graph.js';
 import { defineOp, expectDType } from './define-op.js';
-import { add, cast, multiply, sigmoid, subtract } from './elementwise.js';
+import { add, cast, multiply, sigmoid, silu, subtract } from './elementwise.js';
 import { concat, slice } from './shape.js';
 
 type NoAttrs = Record<never, never>;
@@ -31,6 +31,12 @@ const swigluOp = defineOp<NoAttrs, [gateUp: Value, extent: Value | null], [y: Va
     dy && swigluBackwardOp.apply([dy, gateUp, extent], {})[0],
     null,
   ],
+  lower([gateUp]) {
+    const last = gateUp.shape.length - 1;
+    const features = (gateUp.shape[last] as number) / 2;
+    const gate = cast(slice(gateUp, last, 0, features), 'fp32');
+    return [cast(multiply(silu(gate), slice(gateUp, last, features, 2 * features)), gateUp.dtype)];
+  },
   cost: ([gateUp], [y]) => ({ flops: 10 * y.size, bytesRead: gateUp.bytes, bytesWritten: y.bytes }),
   kernel: ([gateUp, extent], [y]) => ({ kernel: 'swiglu', params: kernelParams(y), buffers: [gateUp, extent, y] }),
 });

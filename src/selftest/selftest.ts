@@ -23,7 +23,7 @@ export interface SelfTestResult {
 /** What a device gave. */
 export interface SelfTestReport {
   results: SelfTestResult[];
-  /** Kernels that ran in a failing case, and in no case that did not fail. */
+  /** Kernels that ran in a failing case, and in none of the same number format that did not fail. */
   suspects: string[];
 }
 
@@ -51,12 +51,16 @@ export async function selfTest(
   return { results, suspects: suspectsOf(results) };
 }
 
-/** A kernel that any case got right is not at fault where another one fails. */
+/** A kernel that any case of the same number format got right is not at fault where another one fails. */
 function suspectsOf(results: readonly SelfTestResult[]): string[] {
-  const good = new Set(results.filter(({ failure }) => failure === null).flatMap(({ kernels }) => kernels));
-  const bad = new Set(results.filter(({ failure }) => failure !== null).flatMap(({ kernels }) => kernels));
-  const suspects = [...bad].filter((kernel) => !good.has(kernel));
-  return (suspects.length > 0 ? suspects : [...bad]).sort();
+  const uses = (failed: boolean) =>
+    results
+      .filter(({ failure }) => (failure !== null) === failed)
+      .flatMap(({ kernels, dtype }) => kernels.map((kernel) => `${dtype} ${kernel}`));
+  const [good, bad] = [new Set(uses(false)), new Set(uses(true))];
+  const found = [...bad].filter((use) => !good.has(use));
+  const named = (found.length > 0 ? found : [...bad]).map((use) => use.split(' ')[1] as string);
+  return [...new Set(named)].sort();
 }
 
 async function testCase(

@@ -1,6 +1,7 @@
 // One case table an op: forward against a float64 reference, gradients against finite differences of that reference,
 // the fused form against its lowered form; on every device, in every dtype.
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadAddon } from '../../src/addon/addon.js';
 import { gradients } from '../../src/autodiff/gradients.js';
 import type { DType } from '../../src/core/dtype.js';
 import { sizeOf } from '../../src/core/shape.js';
@@ -44,15 +45,22 @@ export interface OpCase {
 /** HADAL_TEST_DEVICE: another device than the processor, on which tests of kernels then run. */
 export const testDeviceName = process.env.HADAL_TEST_DEVICE || 'cpu';
 
-let device: Device | undefined;
-/** The device under test; one for the whole file. */
+/** Devices that case tables run on: the one that was asked for, else the processor and, where it is built, the simulated GPU. */
+const tableDevices = process.env.HADAL_TEST_DEVICE
+  ? [testDeviceName]
+  : ['cpu', ...(loadAddon().backend('cuda-sim').isBuilt ? ['cuda-sim'] : [])];
+
+const open = new Map<string, Device>();
+let current = testDeviceName;
+/** The device under test; one of a kind for the whole file. */
 export function testDevice(): Device {
-  device ??= openDevice(testDeviceName, { threads: 2 });
+  const device = open.get(current) ?? openDevice(current, { threads: 2 });
+  open.set(current, device);
   return device;
 }
 afterAll(() => {
-  device?.dispose();
-  device = undefined;
+  for (const device of open.values()) device.dispose();
+  open.clear();
 });
 
 /** Builds a graph over named inputs, runs it, and returns the outputs as float64. */
@@ -84,13 +92,23 @@ export async function runGraph(
   );
 }
 
-/** Registers the tests of a family. */
+/** Registers the tests of a family, on each device. */
 export function describeOp(family: string, cases: readonly OpCase[]): void {
+  for (const device of tableDevices) describeOn(device, family, cases);
+}
+
+function describeOn(device: string, family: string, cases: readonly OpCase[]): void {
   const small = cases.filter((c) => !c.bench);
-  describe(family, () => {
+  describe(`${family} on ${device}`, () => {
+    beforeAll(() => {
+      current = device;
+    });
+    afterAll(() => {
+      current = testDeviceName;
+    });
     for (const dtype of ['fp32', 'bf16', 'fp16'] as const) {
       for (const c of small.filter(({ dtypes }) => dtypes?.includes(dtype) ?? true)) {
-        const label = `${c.name} ${dtype} ${testDeviceName}`;
+        const label = `${c.name} ${dtype}`;
         it(`forward ${label}`, () => checkForward(family, c, dtype));
         if (differentiable(c).length > 0) it(`gradients ${label}`, () => checkGradients(family, c, dtype));
       }
@@ -132,7 +150,7 @@ async function checkForward(family: string, c: OpCase, dtype: FloatDType): Promi
     const outputType = types[i] as DType;
     const round = (x: number) => (outputType === 'int32' ? x : roundTo(outputType as FloatDType, x));
     const rounded = Float64Array.from(plain[i] as ArrayLike<number>, round);
-    compare(`${family} '${c.name}' ${dtype} ${testDeviceName} output ${i}`, actual[i] as Float64Array, expected, {
+    compare(`${family} '${c.name}' ${dtype} ${current} output ${i}`, actual[i] as Float64Array, expected, {
       allowed: (c.tolerance ?? 1) * (2 * largestError(rounded, expected) + 2 * ulp(outputType, largest(expected))),
     });
   }
@@ -179,7 +197,7 @@ async function checkGradients(family: string, c: OpCase, dtype: FloatDType): Pro
     exact(at).reduce((total, output, i) => total + dot(output, weights[i] as Float64Array), 0);
   for (const [g, name] of names.entries()) {
     const got = fused[g] as Float64Array;
-    const label = `${family} '${c.name}' ${dtype} ${testDeviceName} gradient of ${name}`;
+    const label = `${family} '${c.name}' ${dtype} ${current} gradient of ${name}`;
     const type = inputs[name]?.dtype as FloatDType;
     const scale = largest(got);
     const picks = pick(got.length, rng);
