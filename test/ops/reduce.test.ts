@@ -21,6 +21,12 @@ describe('reductions', () => {
     expect([...(most as Float64Array)]).toEqual([2 ** 24 + 2, 7]);
   });
 
+  it('of int32 are exact in wide rows', async () => {
+    const data = Array.from({ length: 3 * 132 }, (_, i) => 2 ** 24 + i);
+    const [total] = await runGraph({ x: { shape: [3, 132], dtype: 'int32', data } }, ({ x }) => [sum(x as Value, [0])]);
+    expect([...(total as Float64Array)]).toEqual(Array.from({ length: 132 }, (_, i) => 3 * (2 ** 24 + 132 + i)));
+  });
+
   it('keep NaN', async () => {
     const data = [1, Number.NaN, 3, 5, 6, 4];
     const found = await runGraph({ x: { shape: [2, 3], dtype: 'fp32', data } }, ({ x }) => [
