@@ -12,7 +12,7 @@ import { compileAll, cudaSources, kernelsOn } from './cuda/compile.mjs';
 import { complaintsOf, neverLaunched, notesOf } from './cuda/gates.mjs';
 import { readLaunches } from './cuda/launches.mjs';
 import { opcodes, probedOpcodes } from './cuda/opcodes.mjs';
-import { kernelTable } from './cuda/table.mjs';
+import { kernelTable, predictedShares } from './cuda/table.mjs';
 import { architectures, budgeted, findToolkit, root } from './cuda/toolkit.mjs';
 
 /** The numbers of instructions are this assembler's: asked once of each. */
@@ -53,7 +53,7 @@ else {
   const notes = [...notesOf(compiled), ...(launches.size > 0 ? neverLaunched(compiled, launches) : [])];
   for (const note of notes) console.log(`note: ${note}`);
   for (const complaint of complaints) console.error(complaint);
-  if (has('--table')) console.log(kernelTable(compiled, budgets));
+  if (has('--table')) console.log(kernelTable(compiled, budgets, predictedShares(sources.map(familyOf))));
   const kernels = compiled.reduce((count, one) => count + kernelsOn(one, budgeted[0]).length, 0);
   console.log(
     `${compiled.length} of ${sources.length} CUDA sources compile for ${(has('--quick') ? budgeted : architectures).join(', ')}; ` +

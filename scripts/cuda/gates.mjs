@@ -9,7 +9,7 @@ import { budgeted } from './toolkit.mjs';
  * from shared memory by ldmatrix, which copies fill that go on beside them.
  */
 export const multiplies = [
-  /^flash_attention::(?:forward|backwardKeys|backwardQueries)</,
+  /^flash_attention::(?:latent::)?(?:forward|backwardKeys|backwardQueries)</,
   /^grouped_matmul::(?:forward|gradient)</,
   /^matmul::multiply</,
 ];

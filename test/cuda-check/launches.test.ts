@@ -122,6 +122,14 @@ describe.skipIf(!existsSync(library))('kernels that multiply matrices, on the si
         check({ q: [1, 70, 2, D], k: [1, 70, 1, D], v: [1, 70, 1, E] }, dtype, ({ q, k, v }) =>
           attention(q!, k!, v!, { causal: true, scale: D ** -0.5, docIds: null, start: null, valueDim: E }),
         ));
+    it(`attention over latents, ${dtype}`, () =>
+      check(
+        { q: [1, 20, 4, 576], k: [1, 40, 1, 576] },
+        dtype,
+        ({ q, k }) => attention(q!, k!, null, { causal: false, scale: 0.1, docIds: null, start: null, valueDim: 512 }),
+        [],
+        false,
+      ));
     for (const transposeA of [false, true])
       for (const transposeB of [false, true])
         it(`products of every tile${transposeA ? ', aᵀ' : ''}${transposeB ? ', bᵀ' : ''}, ${dtype}`, async () => {
