@@ -1,5 +1,6 @@
 #include "sim/sanitizers.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 
@@ -7,7 +8,8 @@ namespace hadal {
 namespace sim {
 
 bool ThreadOrder::beginBlock(int threads) {
-  const bool isOrdered = used_ > 0 && used_ + threads > mostThreads;
+  const auto most = static_cast<size_t>(std::max(mostThreads, 2 * threads));
+  const bool isOrdered = used_ > 0 && used_ + threads > most;
   if (isOrdered) endLaunch();
   home_ = __tsan_get_current_fiber();
   first_ = used_;

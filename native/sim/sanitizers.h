@@ -35,12 +35,13 @@ inline void writesMemory(void* memory, size_t bytes) {
 
 // How ThreadSanitizer sees a grid. Each CUDA thread is a fiber of its own, and none is used again, nor its stack, nor the
 // shared memory of its block, before all threads so far are ordered before what follows: ThreadSanitizer would take the
-// uses for one thread's. With thousands of threads that is done between blocks, too, and conflicts between blocks before
+// uses for one thread's. With many threads that is done between blocks, too, and conflicts between blocks before
 // and after stay unseen. What orders threads is only what orders them on a GPU: barriers, __syncwarp, launches.
 class ThreadOrder {
  public:
   static constexpr unsigned withoutOrder = 1;  // of __tsan_switch_to_fiber
-  static constexpr int mostThreads = 3000;     // ThreadSanitizer has room for some eight thousand
+  // What orders threads costs as much as there are. At least two blocks are told apart.
+  static constexpr int mostThreads = 1024;
 
   // Returns whether everything before has become ordered, and what it used may be used again.
   bool beginBlock(int threads);
