@@ -134,8 +134,10 @@ class Round implements World {
   async connect(device: Device, { backend, timeout }: ConnectOptions): Promise<void> {
     this.signal.throwIfAborted();
     const { rank, size } = this;
+    const isGpu = device.target.backend === 'cuda';
     const group = await openWholeGroup({
-      backend: backend === 'auto' ? 'gloo' : backend,
+      backend: backend === 'auto' ? (isGpu ? 'nccl' : 'gloo') : backend,
+      ...(isGpu && { device: device.index }),
       ...{ rank, size, timeout, host: this.#membership.address, signal: this.signal },
       gather: (name, value) => this.gather(name, value),
     });

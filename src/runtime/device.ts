@@ -136,6 +136,8 @@ function instructionSetOf(backend: BackendName, index: number): string {
 export class Device implements Disposable {
   /** As {@link openDevice} takes it. */
   readonly name: string;
+  /** Among its backend's devices. @internal */
+  readonly index: number;
   /** Threads of a processor, multiprocessors of a GPU. */
   readonly threads: number;
   /** The processor's instruction set, or the GPU's compute capability. */
@@ -150,6 +152,7 @@ export class Device implements Disposable {
   constructor(backend: BackendName, index: number, options: DeviceOptions) {
     this.native = openNative(backend, index, options);
     this.name = backend === 'cuda' ? `cuda:${index}` : backend;
+    this.index = index;
     this.threads = this.native.threads;
     this.instructionSet = instructionSetOf(backend, index);
     this.#target = { backend, threads: this.threads, without: [] };

@@ -1,5 +1,6 @@
 // A run from its configuration on: model, device, data and plans, then the updates.
 
+import { loadAddon } from '../addon/addon.js';
 import { envFlag } from '../core/env.js';
 import { usableProcessors } from '../core/processors.js';
 import { version } from '../core/version.js';
@@ -62,11 +63,17 @@ export async function* train(
   await requireSources(asked);
   await using world = given === undefined ? await joinWorld() : given;
   // Before minutes of tokenizing whose tokens nothing could train on.
-  using device = openDevice(asked.device, { threads: threadsOf(asked, world), pinThreads: asked.pinThreads });
+  using device = openDevice(deviceOf(asked, world), { threads: threadsOf(asked, world), pinThreads: asked.pinThreads });
   const doubts = await trustDevice(device);
   using kept = new Kept();
   const task = { asked, model, source, device, doubts, hooks, signal };
   yield* inRounds(world, kept, (together) => trainRound(task, together, kept));
+}
+
+/** Processes of one host have a GPU each, where it is not said which. */
+function deviceOf({ device }: Pick<TrainConfig, 'device'>, world: World | null): string {
+  const isOpen = device === 'cuda' || (device === 'auto' && loadAddon().backend('cuda').devices.length > 0);
+  return isOpen && world ? `cuda:${world.localRank}` : device;
 }
 
 /** Threads of the computation: processes of one host divide its processors, unless their launcher has done so. */
