@@ -33,6 +33,8 @@ const { status, signal } = spawnSync(process.execPath, [vitest, ...vitestArgs], 
     ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1',
     UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1',
     HADAL_NATIVE: addon,
+    // Sanitizers watch the simulated GPU's kernels in builds of their own: native/sim/tests, accept cuda-sim.
+    HADAL_TEST_DEVICE: 'cpu',
   },
 });
 if (signal) console.error(`sanitize: vitest ended with ${signal}`);

@@ -6,7 +6,7 @@ import { cases } from './matmul.cases.js';
 
 process.env.HADAL_NO_ONEDNN = '1'; // read when the first product runs
 
-describeOp('matmul without oneDNN', cases);
+describeOp('matmul without oneDNN', cases, ['cpu']);
 
 it('says that oneDNN is off', () => {
   expect(loadAddon().features().onednn).toMatch(/switched off|not part of this build/);

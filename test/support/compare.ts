@@ -9,6 +9,11 @@ export function roundTo(dtype: FloatDType, x: number): number {
   return dtype === 'fp32' ? Math.fround(x) : (toFloats(fromFloats([x], dtype), dtype)[0] as number);
 }
 
+/** Numbers as the dtype holds them; of many at once, which is a hundred times faster than one by one. */
+export function roundAll(dtype: DType, data: ArrayLike<number>): Float64Array {
+  return toFloats(fromFloats(data, dtype), dtype);
+}
+
 const mantissaBits = { fp32: 23, bf16: 7, fp16: 10 } as const;
 
 /** Distance of neighbouring numbers near x. */
