@@ -2,11 +2,15 @@
 // ships is executed, not what the host's compiler makes of the same sources.
 //
 //   npm run accept -- ptx [family …]
+//
+// With all families, 20 steps of the test preset follow, whose losses are to be the processor's.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { presets } from '../../dist/cli/presets/presets.js';
+import { train } from '../../dist/train/train.js';
 import { emitPtx, nvcc } from '../ptx.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -50,6 +54,19 @@ async function main() {
     const failures = printCases(JSON.parse(readFileSync(tests, 'utf8')));
     printLaunches(readFileSync(launches, 'utf8'), made.folder);
     console.log(`${seconds} s`);
+    if (families.length === 0) {
+      process.env.HADAL_SIM_PTX = made.folder; // read when the simulated GPU's library is opened
+      for (const [dtype, most] of /** @type {const} */ ([
+        ['fp32', 1e-5],
+        ['bf16', 1e-2],
+      ])) {
+        const [expected, got] = [await lossesOf('cpu', dtype, folder), await lossesOf('cuda-sim', dtype, folder)];
+        const worst = Math.max(...expected.map((loss, step) => Math.abs((got[step] ?? Number.NaN) / loss - 1)));
+        const line = `20 steps in ${dtype}: losses ${worst.toExponential(1)} from the processor's, allowed ${most}`;
+        console.log(line);
+        if (!(worst <= most)) failures.push(line);
+      }
+    }
     if (failures.length > 0) {
       for (const failure of failures) console.error(failure);
       process.exitCode = 1;
@@ -57,6 +74,21 @@ async function main() {
   } finally {
     rmSync(folder, { recursive: true });
   }
+}
+
+/**
+ * @param {string} device
+ * @param {'fp32' | 'bf16'} dtype
+ * @param {string} folder
+ * @returns {Promise<number[]>} of 20 steps
+ */
+async function lossesOf(device, dtype, folder) {
+  const preset = presets.test();
+  const out = path.join(folder, `${device}-${dtype}`);
+  const data = { ...preset.data, cache: path.join(folder, 'data') };
+  for await (const event of train({ ...preset, data, out, steps: 20, device, dtype })) void event;
+  const lines = readFileSync(path.join(out, 'metrics.jsonl'), 'utf8').trim().split('\n');
+  return lines.map((line) => JSON.parse(line).loss).filter((loss) => loss !== undefined);
 }
 
 /**
