@@ -27,11 +27,19 @@ bool isSet(const char* variable, bool unless) {
 
 int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+std::vector<const void*> placesOf(const Bindings& bindings) {
+  std::vector<const void*> places;
+  for (const auto& slot : bindings.slots) places.push_back(slot->data());
+  return places;
+}
+
 }  // namespace
 
 struct CudaExecutor::Step {
-  std::vector<ScheduleEntry> schedule;  // of the inputs, their places on the device
-  std::vector<const void*> constants;   // of each entry
+  // Of the inputs, their places on the device. Its slots are there while it runs, so that what was disposed of is freed.
+  std::vector<ScheduleEntry> schedule;
+  std::vector<std::vector<const void*>> slots;  // where they lie, of each entry
+  std::vector<const void*> constants;           // of each entry
   void* arena;
   std::vector<size_t> firstInstruction;  // of each entry, counted over the schedule
   int64_t inputBytes = 0;
@@ -48,15 +56,14 @@ struct CudaExecutor::Step {
     if (graph) cudaGraphExecDestroy(graph);
   }
   bool is(const std::vector<ScheduleEntry>& other, const void* otherArena) const {
-    const auto same = [](const ScheduleEntry& a, const ScheduleEntry& b) {
-      if (a.program != b.program || a.bindings.slots.size() != b.bindings.slots.size()) return false;
-      for (size_t i = 0; i < a.bindings.slots.size(); i++)
-        if (a.bindings.slots[i]->data() != b.bindings.slots[i]->data()) return false;
-      for (size_t i = 0; i < a.bindings.inputs.size(); i++)
-        if (a.bindings.inputs[i].bytes != b.bindings.inputs[i].bytes) return false;
-      return true;
-    };
-    return arena == otherArena && std::equal(schedule.begin(), schedule.end(), other.begin(), other.end(), same);
+    if (arena != otherArena || schedule.size() != other.size()) return false;
+    for (size_t e = 0; e < schedule.size(); e++) {
+      if (schedule[e].program != other[e].program || slots[e] != placesOf(other[e].bindings)) return false;
+      const auto sameSize = [](const Memory& a, const Memory& b) { return a.bytes == b.bytes; };
+      const auto &ours = schedule[e].bindings.inputs, &theirs = other[e].bindings.inputs;
+      if (!std::equal(ours.begin(), ours.end(), theirs.begin(), theirs.end(), sameSize)) return false;
+    }
+    return true;
   }
   char* inputAt(size_t entry, size_t input) const {
     return static_cast<char*>(schedule[entry].bindings.inputs[input].data);
@@ -81,7 +88,7 @@ CudaExecutor::CudaExecutor(int device)
                              properties.name + " (" + std::to_string(properties.major) + "." +
                              std::to_string(properties.minor) + "); train on the CPU");
   processors_ = properties.multiProcessorCount;
-  for (cudaStream_t* stream : {&compute_, &communication_, &copies_})
+  for (cudaStream_t* stream : {&compute_, &communication_, &copies_, &zeros_})
     must(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "make a stream");
   must(cudaMalloc(reinterpret_cast<void**>(&fault_), sizeof(Fault)), "allocate");
   must(cudaHostAlloc(reinterpret_cast<void**>(&faultOnHost_), sizeof(Fault), cudaHostAllocDefault), "pin memory");
@@ -110,9 +117,12 @@ std::shared_ptr<Storage> CudaExecutor::allocate(int64_t bytes, bool isHost) {
                              " of " + std::to_string(now.total) + " are free");
   }
   must(error, "allocate");
-  // On the stream that steps are issued to, so that they see zeros.
-  must(cudaMemsetAsync(data, 0, size, compute_), "fill with zeros");
-  if (isHost) must(cudaStreamSynchronize(compute_), "fill with zeros");
+  // Not on the stream that steps are issued to: it may be captured at this moment by the executor's thread, and the graph
+  // would fill the block with zeros whenever it is launched. Waited for, so that steps see zeros.
+  const cudaError_t issued = cudaMemsetAsync(data, 0, size, zeros_);
+  const cudaError_t filled = issued == cudaSuccess ? cudaStreamSynchronize(zeros_) : issued;
+  if (filled != cudaSuccess) isHost ? cudaFreeHost(data) : cudaFree(data);
+  must(filled, "fill with zeros");
   const int64_t now = live_.fetch_add(bytes) + bytes;
   int64_t before = peak_.load();
   while (now > before && !peak_.compare_exchange_weak(before, now)) {
@@ -195,8 +205,9 @@ const void* CudaExecutor::constantsOf(const std::shared_ptr<const Program>& prog
   if (constants.empty()) return nullptr;
   Constants& known = constants_[program.get()];
   if (known.program.lock() != program) {
-    known = {program, allocate(static_cast<int64_t>(constants.size()), false)};
-    copy(known.copy->data(), constants.data(), static_cast<int64_t>(constants.size()), false);
+    const auto block = allocate(static_cast<int64_t>(constants.size()), false);
+    copy(block->data(), constants.data(), static_cast<int64_t>(constants.size()), false);
+    known = {program, block};
   }
   return known.copy->data();
 }
@@ -210,11 +221,13 @@ CudaExecutor::Step& CudaExecutor::stepFor(const std::vector<ScheduleEntry>& sche
   }
   while (steps_.size() >= keptSteps) steps_.pop_back();
   std::erase_if(constants_, [](const auto& one) { return one.second.program.expired(); });
-  Step& step = steps_.emplace_front();
+  std::list<Step> made;  // it becomes one of ours when it is whole: there may be no memory for it
+  Step& step = made.emplace_front();
   step.schedule = schedule;
   step.arena = arena;
   size_t instructions = 0;
   for (const ScheduleEntry& entry : schedule) {
+    step.slots.push_back(placesOf(entry.bindings));
     step.constants.push_back(constantsOf(entry.program));
     step.firstInstruction.push_back(instructions);
     instructions += entry.program->instructions().size();
@@ -238,6 +251,7 @@ CudaExecutor::Step& CudaExecutor::stepFor(const std::vector<ScheduleEntry>& sche
       input.data = at;
       at += aligned(input.bytes);
     }
+  steps_.splice(steps_.begin(), made);
   return step;
 }
 
@@ -251,9 +265,14 @@ bool CudaExecutor::isCapturable() const {
 StepResult CudaExecutor::run(const std::vector<ScheduleEntry>& schedule, const std::shared_ptr<Storage>& arena,
                              bool profile) {
   StepResult result;
+  Step* current = nullptr;
+  usedEvents_ = usedTimingEvents_ = 0;
+  spans_.clear();  // of a step that failed
   result.error = messageOf(
       [&] {
         Step& step = stepFor(schedule, arena->data());
+        current = &step;
+        for (size_t e = 0; e < schedule.size(); e++) step.schedule[e].bindings.slots = schedule[e].bindings.slots;
         for (size_t e = 0; e < schedule.size(); e++)
           for (size_t i = 0; i < schedule[e].bindings.inputs.size(); i++) {
             const Memory& input = schedule[e].bindings.inputs[i];
@@ -266,8 +285,7 @@ StepResult CudaExecutor::run(const std::vector<ScheduleEntry>& schedule, const s
           enterGroups(step);
           must(cudaGraphLaunch(step.graph, compute_), "launch a graph");
         } else {
-          usedEvents_ = usedTimingEvents_ = 0;
-          spans_.clear();
+          usedEvents_ = 0;
           issue(step, result, true, profile);
         }
         await(compute_);
@@ -280,6 +298,8 @@ StepResult CudaExecutor::run(const std::vector<ScheduleEntry>& schedule, const s
               copy(schedule[e].bindings.inputs[i].data, step.inputAt(e, i), schedule[e].bindings.inputs[i].bytes, true);
       },
       result.error);
+  if (current)
+    for (ScheduleEntry& entry : current->schedule) entry.bindings.slots.clear();
   // In any case: what groups were about is over.
   const std::string failure = messageOf([&] {
     for (const auto& group : groups_)
@@ -400,6 +420,7 @@ void CudaExecutor::await(cudaStream_t stream) {
   for (;;) {
     const cudaError_t state = cudaStreamQuery(stream);
     if (state != cudaErrorNotReady) return must(state, "run a step");
+    cudaGetLastError();  // that it is not ready would be reported by the next launch
     for (const auto& group : groups_)
       if (group) group->check();
     std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -488,7 +509,7 @@ void CudaExecutor::shutdown() {
   alive_.reset();
   for (const auto* events : {&events_, &timingEvents_})
     for (const cudaEvent_t event : *events) cudaEventDestroy(event);
-  for (const cudaStream_t stream : {compute_, communication_, copies_}) cudaStreamDestroy(stream);
+  for (const cudaStream_t stream : {compute_, communication_, copies_, zeros_}) cudaStreamDestroy(stream);
   cudaFree(fault_);
   cudaFreeHost(faultOnHost_);
   cudaFreeHost(staging_);

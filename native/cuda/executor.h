@@ -72,6 +72,7 @@ class CudaExecutor final : public Executor {
   const bool usesGraphs_, awaitsEach_;
   int processors_ = 1;
   cudaStream_t compute_ = nullptr, communication_ = nullptr, copies_ = nullptr;
+  cudaStream_t zeros_ = nullptr;  // new blocks are filled on it, from any thread
   Fault* fault_ = nullptr;        // on the device
   Fault* faultOnHost_ = nullptr;  // pinned, as are the two halves that copies go through
   char* staging_ = nullptr;

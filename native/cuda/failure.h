@@ -13,6 +13,7 @@ namespace cuda {
 
 inline void must(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();  // it would be reported by the next launch
   const char* report = hadalSimReport ? hadalSimReport() : nullptr;
   std::string text =
       std::string("[cuda] cannot ") + what + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";

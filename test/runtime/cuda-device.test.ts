@@ -168,6 +168,41 @@ describe.skipIf(!loadAddon().backend('cuda-sim').isBuilt)('the simulated GPU', (
     expect((await slots.total?.toFloat32())?.[0]).toBeGreaterThan(0);
   });
 
+  it('frees what steps have worked on once it is disposed of', async () => {
+    using device = openDevice('cuda-sim');
+    const { program, slots } = counting(device);
+    const inputs = { ids: ids(0), flag: Int32Array.of(1) };
+    for (let i = 0; i < 3; i++) await device.run([{ program, slots, inputs }]);
+    const before = device.native.memory().live;
+    slots.table?.dispose();
+    expect(before - device.native.memory().live).toBe(4 * vocabulary * inner);
+  });
+
+  it('makes tensors while steps are captured and run, and leaves them alone', async () => {
+    using device = openDevice('cuda-sim');
+    const tensors: Tensor[] = [];
+    for (let round = 0; round < 8; round++) {
+      const { program, slots } = counting(device);
+      const inputs = { ids: ids(0), flag: Int32Array.of(1) };
+      const steps = Array.from({ length: 3 }, () => device.run([{ program, slots, inputs }]));
+      for (let i = 0; i < 20; i++) tensors.push(device.allocate([3], 'fp32'));
+      await Promise.all(steps);
+      for (const tensor of tensors.slice(-20)) await tensor.write(Float32Array.of(1, 2, 3));
+      await device.run([{ program, slots, inputs }]);
+    }
+    for (const tensor of tensors) expect([...(await tensor.toFloat32())]).toEqual([1, 2, 3]);
+  });
+
+  it('takes no times of a step that failed for those of the next', async () => {
+    using device = openDevice('cuda-sim');
+    const { program, slots } = counting(device);
+    const step = (wrong: number, profile: boolean) =>
+      device.run([{ program, slots, inputs: { ids: ids(0).with(3, wrong), flag: Int32Array.of(1) } }], { profile });
+    for (let i = 0; i < 3; i++) await step(1, false);
+    await expect(step(vocabulary, true)).rejects.toThrow('expected ids');
+    expect(await step(1, false)).toMatchObject({ instructions: [] });
+  });
+
   it('counts its memory, and says how much there is when there is not enough', () => {
     using device = openDevice('cuda-sim');
     const before = device.native.memory();

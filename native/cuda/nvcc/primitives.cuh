@@ -190,9 +190,11 @@ void launch(RunContext& context, Grid grid, Args... args) {
         Gate{context.predicate, context.fault}, args...);
     error = cudaGetLastError();
   }
-  if (error != cudaSuccess)
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // where it is not the launch's, which would be blamed on the next one
     context.fail("[cuda] cannot launch %u x %u x %u blocks of %d threads with %zu bytes of shared memory: %s (%s)",
                  grid.x, grid.y, grid.z, threads, grid.sharedBytes, cudaGetErrorString(error), __PRETTY_FUNCTION__);
+  }
 }
 
 }  // namespace cuda
