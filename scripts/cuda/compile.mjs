@@ -4,7 +4,7 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, freemem } from 'node:os';
 import path from 'node:path';
 import { kernelsOf } from './cubin.mjs';
 import { kernelNames } from './names.mjs';
@@ -41,7 +41,7 @@ export const cudaSources = () =>
     .map((name) => path.join('native/cuda', name));
 
 /**
- * Compiles what has changed, two at a time: nvcc takes up to a gigabyte.
+ * Compiles what has changed, as many at a time as there are processors and memory for: nvcc takes up to a gigabyte.
  *
  * @param {import('./toolkit.mjs').Toolkit} toolkit @param {readonly string[]} sources paths below the root
  * @param {{ codes?: readonly string[], out?: string }} [options] `out`: where results are kept
@@ -63,7 +63,8 @@ export async function compileAll(toolkit, sources, { codes = architectures, out 
       }
     }
   };
-  await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, work));
+  const atOnce = Math.min(availableParallelism(), Math.max(1, Math.floor(freemem() / 2 ** 30)), sources.length);
+  await Promise.all(Array.from({ length: atOnce }, work));
   return { compiled: compiled.sort((a, b) => (a.source < b.source ? -1 : 1)), failures };
 }
 
