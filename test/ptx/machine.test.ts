@@ -1,7 +1,7 @@
 // Memory, branches, threads together: what a block sees, and what is reported when it goes wrong.
 import { describe, expect, it } from 'vitest';
 import { Rng } from '../support/rng.js';
-import { launch, ptxFile, run } from './machine.js';
+import { launch, missing, ptxFile, run } from './machine.js';
 
 const iota = (n: number, f = (i: number) => i) => Uint32Array.from({ length: n }, (_, i) => f(i));
 /** A kernel with one buffer, whose thread's place is %at and thread %t; with 128 bytes of shared memory `m`, and more. */
@@ -22,7 +22,7 @@ const errorOf = (f: () => void): string => {
   return 'no error';
 };
 
-describe('memory', () => {
+describe.skipIf(missing !== '')(`memory${missing}`, () => {
   it('vectors, extensions by sign, constants, shared memory by its own and by generic addresses', () => {
     const data = iota(64, (i) => i * 0x01010101);
     run(
@@ -118,7 +118,7 @@ describe('memory', () => {
   });
 });
 
-describe('branches', () => {
+describe.skipIf(missing !== '')(`branches${missing}`, () => {
   it('threads part and meet: the Collatz steps of each, by loops and by an indexed branch', () => {
     const data = iota(32, (i) => i + 1);
     run(
@@ -146,7 +146,7 @@ describe('branches', () => {
   });
 });
 
-describe('threads together', () => {
+describe.skipIf(missing !== '')(`threads together${missing}`, () => {
   it('shuffles, votes, matches, reductions', () => {
     const names = ['up', 'down', 'bfly', 'idx'];
     const values = iota(32, (i) => i * i + 5);
@@ -255,7 +255,7 @@ describe('threads together', () => {
   });
 });
 
-describe('matrices', () => {
+describe.skipIf(missing !== '')(`matrices${missing}`, () => {
   const rng = new Rng('matrices');
   it('ldmatrix gives rows, or columns, as the table of the ISA says', () => {
     const numbers = Uint16Array.from({ length: 256 }, (_, i) => i + 1000);
@@ -339,7 +339,7 @@ describe('matrices', () => {
   });
 });
 
-describe('texts that are not understood', () => {
+describe.skipIf(missing !== '')(`texts that are not understood${missing}`, () => {
   const at = (body: string, before?: string) => errorOf(() => run(kernel(body, before), { arguments: [iota(32)] }));
   it.each([
     ['frobnicate.b32 %r1, %r2;', /\.ptx:\d+: unknown instruction: .*frobnicate\.b32 %r1, %r2;/],

@@ -1,12 +1,15 @@
 // Runs PTX by the interpreter alone, build/Release/hadal-ptx.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
 
 export const interpreter = fileURLToPath(new URL('../../build/Release/hadal-ptx', import.meta.url));
+
+/** Why tests are skipped: it is built with the simulated GPU. */
+export const missing = existsSync(interpreter) ? '' : ' (skipped: hadal-ptx is not built)';
 
 export const folder = mkdtempSync(path.join(tmpdir(), 'hadal-ptx-'));
 afterAll(() => rmSync(folder, { recursive: true }));

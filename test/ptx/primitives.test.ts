@@ -10,7 +10,7 @@ import { describe, expect, it } from 'vitest';
 import { nvcc } from '../../scripts/ptx.mjs';
 import { compare, roundTo } from '../support/compare.js';
 import { Rng } from '../support/rng.js';
-import { folder, interpreter, launch } from './machine.js';
+import { folder, interpreter, launch, missing } from './machine.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const original = readFileSync(path.join(root, 'native/cuda/nvcc/primitives.cuh'), 'utf8');
@@ -85,45 +85,44 @@ const faults: Record<string, [string, string]> = {
   'another function': ['ex2.approx.ftz.f32', 'lg2.approx.ftz.f32'],
 };
 
-describe.skipIf(nvcc === undefined)(
-  `inline PTX${nvcc === undefined ? ' (skipped: nvcc is not installed)' : ''}`,
-  () => {
-    it('is right as it stands, and each planted fault is found', async () => {
-      check(await compiled());
-      const waiting = Object.entries(faults);
-      const missed: string[] = [];
-      const work = async () => {
-        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-          const [name, [from, to]] = next;
-          const file = await compiled(from, to);
-          try {
-            check(file);
-            missed.push(name);
-          } catch (error) {
-            expect((error as Error).message).toMatch(/worst element|\[ptx\]/);
-          }
-        }
-      };
-      await Promise.all([work(), work()]);
-      expect(missed).toEqual([]);
-    });
+const reason = nvcc === undefined ? ' (skipped: nvcc is not installed)' : missing;
 
-    it('kernels are found by what g++ calls their launch', async () => {
-      const file = await compiled();
-      const find = (body: string, threads = 32) => {
-        const name = `void hadal::cuda::launch(hadal::RunContext&, Grid, Args ...) [with auto body = ${body}; int threads = ${threads}; int blocksPerProcessor = 1; Args = {int, const float*}]`;
-        return spawnSync(interpreter, ['find', path.dirname(file), name], { encoding: 'utf8' });
-      };
-      expect(find('test_primitives::product<hadal::Bf16>').stdout).toMatch(/^_ZN5hadal4cuda5entry.*4Bf16/);
-      expect(find('hadal::cuda::test_primitives::product<hadal::cuda::F16>').stdout).toMatch(
-        /^_ZN5hadal4cuda5entry.*3F16/,
-      );
-      expect(find('test_primitives::product<float>').stderr).toMatch(
-        /no kernel of the PTX is the launched one(.|\n)*product<Bf16>, threads 32/,
-      );
-      expect(find('test_primitives::product<hadal::Bf16>', 64).stderr).toContain(
-        'wanted: test_primitives::product<Bf16>, threads 64',
-      );
-    }, 60_000);
-  },
-);
+describe.skipIf(reason !== '')(`inline PTX${reason}`, () => {
+  it('is right as it stands, and each planted fault is found', async () => {
+    check(await compiled());
+    const waiting = Object.entries(faults);
+    const missed: string[] = [];
+    const work = async () => {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        const [name, [from, to]] = next;
+        const file = await compiled(from, to);
+        try {
+          check(file);
+          missed.push(name);
+        } catch (error) {
+          expect((error as Error).message).toMatch(/worst element|\[ptx\]/);
+        }
+      }
+    };
+    await Promise.all([work(), work()]);
+    expect(missed).toEqual([]);
+  });
+
+  it('kernels are found by what g++ calls their launch', async () => {
+    const file = await compiled();
+    const find = (body: string, threads = 32) => {
+      const name = `void hadal::cuda::launch(hadal::RunContext&, Grid, Args ...) [with auto body = ${body}; int threads = ${threads}; int blocksPerProcessor = 1; Args = {int, const float*}]`;
+      return spawnSync(interpreter, ['find', path.dirname(file), name], { encoding: 'utf8' });
+    };
+    expect(find('test_primitives::product<hadal::Bf16>').stdout).toMatch(/^_ZN5hadal4cuda5entry.*4Bf16/);
+    expect(find('hadal::cuda::test_primitives::product<hadal::cuda::F16>').stdout).toMatch(
+      /^_ZN5hadal4cuda5entry.*3F16/,
+    );
+    expect(find('test_primitives::product<float>').stderr).toMatch(
+      /no kernel of the PTX is the launched one(.|\n)*product<Bf16>, threads 32/,
+    );
+    expect(find('test_primitives::product<hadal::Bf16>', 64).stderr).toContain(
+      'wanted: test_primitives::product<Bf16>, threads 64',
+    );
+  }, 60_000);
+});
