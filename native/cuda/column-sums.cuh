@@ -22,13 +22,27 @@ struct RowShares {
   }
   static int64_t workspaceBytes(int64_t rows, int64_t dim, int lists) { return countOf(rows) * lists * dim * 4; }
 
+  // Of sums in shared memory, those of every group of rowThreads threads.
+  static int64_t neededBytes(int64_t dim, int lists, int n, int rowThreads) {
+    return threads / rowThreads * lists * ((dim + n - 1) / n) * n * 4;
+  }
+  // What every GPU gives a block without being asked, less what a row's sums take: several blocks find room on each.
+  static constexpr int64_t mostShared = 47 * 1024;
+
+  // Threads of a row of numbers of T. The whole block takes one where the sums of many groups would not fit: `partials` are
+  // those of one group, and others would add to them at the same time.
+  template <class T>
+  static int rowThreadsFor(int64_t dim, int lists) {
+    const int few = cuda::rowThreadsFor(dim * static_cast<int64_t>(sizeof(T)));
+    return neededBytes(dim, lists, packed<T>, few) <= mostShared ? few : threads;
+  }
+
   // For packs of n numbers.
   static RowShares of(int64_t rows, int64_t dim, int lists, int n, int rowThreads, void* workspace) {
     const int64_t count = countOf(rows);
     RowShares shares{count, count ? (rows + count - 1) / count : 0, lists, static_cast<float*>(workspace), 0};
-    // What every GPU gives a block without being asked, less what a row's sums take: several blocks find room on each.
-    const int64_t needed = threads / rowThreads * lists * ((dim + n - 1) / n) * n * 4;
-    if (needed <= 47 * 1024) shares.sharedBytes = static_cast<size_t>(needed);
+    const int64_t needed = neededBytes(dim, lists, n, rowThreads);
+    if (needed <= mostShared) shares.sharedBytes = static_cast<size_t>(needed);
     return shares;
   }
   // Σ of list `list` over shares; D numbers of dtype.
