@@ -83,8 +83,8 @@ __device__ __forceinline__ Part loadPart(const float* z, int64_t first, int step
 }
 
 template <class T>
-__device__ __forceinline__ void storeFour(T* to, int64_t i, int64_t count, const float (&x)[4]) {
-  if (i + 4 <= count) {
+__device__ __forceinline__ void storeFour(T* to, int64_t i, int64_t count, const float (&x)[4], bool isWide = true) {
+  if (isWide && i + 4 <= count) {
     Pack<T, 4> four;
 #pragma unroll
     for (int l = 0; l < 4; l++) four.at[l] = fromFloat<T>(x[l]);
@@ -198,9 +198,9 @@ __device__ void sumLosses(int64_t rows, const float* losses, const float* scale,
   if (threadIdx.x == 0) *loss = static_cast<float>(*scale * sum);
 }
 
-// to = from · scale, which is 1 where null. May be in place.
+// to = from · scale, which is 1 where null. May be in place. isWide: four numbers of `to` can be stored at once.
 template <class T>
-__device__ void finishGradient(int64_t count, const float* from, const float* scale, T* to) {
+__device__ void finishGradient(int64_t count, const float* from, const float* scale, T* to, bool isWide) {
   const float factor = scale ? *scale : 1;
   const int64_t step = static_cast<int64_t>(gridDim.x) * threads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x; 4 * i < count; i += step) {
@@ -213,7 +213,7 @@ __device__ void finishGradient(int64_t count, const float* from, const float* sc
 #pragma unroll
       for (int l = 0; l < 4; l++) x[l] = 4 * i + l < count ? from[4 * i + l] * factor : 0;
     }
-    storeFour(to, 4 * i, count, x);
+    storeFour(to, 4 * i, count, x, isWide);
   }
 }
 
@@ -284,8 +284,9 @@ void launchRows(const Chunk& chunk, int64_t rows, RunContext& context) {
 void launchFinish(int64_t count, const float* from, const float* scale, void* to, DType dtype, RunContext& context) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
+    // A chunk of few rows may begin at any number of dhidden.
     launch<finishGradient<T>, threads>(context, {.x = blocksFor(count, 4 * threads)}, count, from, scale,
-                                       static_cast<T*>(to));
+                                       static_cast<T*>(to), isAligned(to, sizeof(Pack<T, 4>)));
   });
 }
 

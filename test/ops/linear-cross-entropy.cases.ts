@@ -72,6 +72,7 @@ export const cases: OpCase[] = [
   lossCase('both, another ignored label', [5, 17, 4], { labelSmoothing: 0.2, zLoss: 0.01, ignoreIndex: 3 }),
   lossCase('losses of rows', [6, 11, 5], { labelSmoothing: 0.1, zLoss: 0.05 }, 'loss and losses'),
   lossCase('chunks of a given size', [10, 11, 5], { chunkRows: 4, labelSmoothing: 0.1 }),
+  lossCase('chunks that begin at odd addresses', [7, 11, 5], { chunkRows: 3 }),
   lossCase('a chunk that holds all rows', [6, 11, 5], { chunkRows: 100 }),
   lossCase('one row', [1, 9, 3], {}),
   lossCase('a vocabulary of one', [3, 1, 4], { zLoss: 0.1 }),
