@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type CommonFlags, described, oneOf } from './output.js';
+import { type CommonFlags, described, oneOf, wholeNumber } from './output.js';
 
 /** What `hadal cuda-selftest` does in processes of its own. */
 export const selftestParts = ['kernels', 'benchmarks'] as const;
@@ -9,6 +9,7 @@ export interface CudaSelftestFlags extends CommonFlags {
   device: string;
   out?: string;
   part?: (typeof selftestParts)[number];
+  from: number;
 }
 
 /** `hadal cuda-selftest`. */
@@ -20,7 +21,8 @@ export function registerCudaSelftest(program: Command): void {
   )
     .option('--device <name>', 'cuda, cuda:<number> or cuda-sim', 'cuda:0')
     .option('--out <folder>', 'where selftest.json and selftest.md go (default: they are only printed)')
-    .option('--part <name>', 'one part alone, as JSON', oneOf(selftestParts))
+    .option('--part <name>', 'one part alone, as lines of JSON', oneOf(selftestParts))
+    .option('--from <number>', 'with --part: how many of its cases to leave out at the beginning', wholeNumber(0), 0)
     .action(async (flags: CudaSelftestFlags) => {
       const { runCudaSelftest } = await import('./run-cuda-selftest.js');
       await runCudaSelftest(flags);

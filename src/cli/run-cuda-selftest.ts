@@ -10,7 +10,7 @@ import { formatBytes, formatInteger } from '../core/format.js';
 import { version } from '../core/version.js';
 import { backendOf, openDevice } from '../runtime/device.js';
 import { type Benchmark, benchmark } from '../selftest/benchmarks.js';
-import { type SelfTestReport, selfTest } from '../selftest/selftest.js';
+import { type SelfTestResult, selfTest, suspectsOf } from '../selftest/selftest.js';
 import type { CudaSelftestFlags } from './cuda-selftest.js';
 import { printJson, printLine } from './output.js';
 import { presets } from './presets/presets.js';
@@ -38,16 +38,20 @@ interface Report {
 }
 
 const main = fileURLToPath(new URL('./main.js', import.meta.url));
-/** Of one part; all of them are done in eight minutes on an H100. */
+/** That a process may say nothing. */
 const limitMs = 300_000;
+/** The same of a part, whose cases take seconds: a kernel that never ends is to cost no more. */
+const caseLimitMs = 90_000;
+/** Processes of a part, of which each but the last ended amidst a case. */
+const mostProcesses = 20;
 const steps = 20;
 /** Differences of losses over twenty steps, relative: other orders of sums, and what routers make of them. */
 const allowedDifference = { fp32: 1e-5, bf16: 1e-2, fp16: 1e-2 } as const;
 
 /** Tests and measures a device. Exit status 1 where a part failed. */
 export async function runCudaSelftest(flags: CudaSelftestFlags): Promise<void> {
-  if (flags.part === 'kernels') return printJson(await testKernels(flags.device));
-  if (flags.part === 'benchmarks') return printJson(await measureKernels(flags.device));
+  if (flags.part === 'kernels') return testKernels(flags);
+  if (flags.part === 'benchmarks') return measureKernels(flags);
   const { backend, index } = backendOf(flags.device);
   const { devices, libraries, why } = loadAddon().backend(backend);
   const card = devices[index];
@@ -62,7 +66,7 @@ export async function runCudaSelftest(flags: CudaSelftestFlags): Promise<void> {
   const report: Report = { hadal: version, date, device: flags.device, simulated, card, libraries, parts: [] };
   const folder = await mkdtemp(join(tmpdir(), 'hadal-selftest-'));
   try {
-    for (const [name, work] of Object.entries(partsOf(flags.device, simulated, folder))) {
+    for (const [name, work] of Object.entries(partsOf(flags.device, simulated, card.memoryBytes, folder))) {
       const part = await attempt(name, work);
       report.parts.push(part);
       if (flags.out !== undefined) await write(flags.out, report);
@@ -78,13 +82,17 @@ export async function runCudaSelftest(flags: CudaSelftestFlags): Promise<void> {
   else printLine(asMarkdown(report));
 }
 
+/** The end of a summary. */
+const told = (what: string, names: readonly string[]) => (names.length > 0 ? `; ${what}: ${names.join(', ')}` : '');
+
 type Work = () => Promise<{ passed: boolean; summary: string; details: unknown }>;
 
-function partsOf(device: string, simulated: boolean, folder: string): Record<string, Work> {
+function partsOf(device: string, simulated: boolean, memoryBytes: number, folder: string): Record<string, Work> {
   const losses = new Map<string, number[]>();
   let bestProduct = Number.NaN; // TFLOP/s, once it was measured
+  const env: Record<string, string> = {}; // of the device's runs
   const training = (dtype: keyof typeof allowedDifference) => async () => {
-    const [expected, got] = [await lossesOf('cpu', dtype, folder), await lossesOf(device, dtype, folder)];
+    const [expected, got] = [await lossesOf('cpu', dtype, folder), await lossesOf(device, dtype, folder, env)];
     losses.set(dtype, got);
     const worst = Math.max(...expected.map((loss, i) => Math.abs(loss - (got[i] ?? Number.NaN)) / loss));
     const passed = got.length === steps && worst <= allowedDifference[dtype];
@@ -93,40 +101,42 @@ function partsOf(device: string, simulated: boolean, folder: string): Record<str
   };
   return {
     kernels: async () => {
-      const { results, suspects } = (await inProcess([
-        'cuda-selftest',
-        '--part',
-        'kernels',
-        '--device',
-        device,
-      ])) as SelfTestReport;
+      // One after the other, so that errors are told with the op.
+      const { rows, failed } = await rowsOf<SelfTestResult>('kernels', device, { HADAL_CUDA_SYNC: '1' });
+      const ended = failed.map(({ name, why }) => ({ name, failure: why }));
+      const suspects = suspectsOf(rows);
+      const results = [...rows, ...ended];
       const failures = results.filter(({ failure }) => failure !== null);
-      const summary = `${results.length - failures.length} of ${results.length} computations agree with the CPU's${failures.length > 0 ? `; suspects: ${suspects.join(', ')}` : ''}`;
+      const summary = `${results.length - failures.length} of ${results.length} computations agree with the CPU's${told('suspects', suspects)}${told(
+        'no result',
+        ended.map(({ name }) => name),
+      )}`;
       return { passed: failures.length === 0, summary, details: { failures, suspects, computations: results.length } };
     },
     'training in fp32': training('fp32'),
-    'training in bf16': training('bf16'),
-    'training in fp16, with loss scaling': training('fp16'),
     'CUDA graphs': async () => {
       const eager = await lossesOf(device, 'fp32', folder, { HADAL_CUDA_GRAPHS: '0' });
       const replayed = losses.get('fp32') ?? [];
       const passed = replayed.length === steps && eager.every((loss, i) => loss === replayed[i]);
-      return {
-        passed,
-        summary: passed ? 'replayed steps give the bits of steps that were launched' : 'replayed steps differ',
-        details: { eager, replayed },
-      };
+      if (!passed) env.HADAL_CUDA_GRAPHS = '0'; // so that the parts that follow have something to tell
+      const summary = passed
+        ? 'replayed steps give the bits of steps that were launched'
+        : 'replayed steps fail or differ; the parts that follow launch each kernel';
+      return { passed, summary, details: { eager, replayed } };
     },
+    'training in bf16': training('bf16'),
+    'training in fp16, with loss scaling': training('fp16'),
     microbenchmarks: async () => {
-      const rows = (await inProcess(['cuda-selftest', '--part', 'benchmarks', '--device', device])) as Benchmark[];
+      const { rows, failed } = await rowsOf<Benchmark>('benchmarks', device);
       const { tflops, summary } = peaksOf(rows);
       bestProduct = tflops;
-      return { passed: rows.length > 0, summary, details: rows };
+      const refusals = failed.map(({ name, why }) => `; no time of ${name}: ${why}`);
+      return { passed: rows.length > 0 && failed.length === 0, summary: summary + refusals.join(''), details: rows };
     },
     ...Object.fromEntries(
       (simulated ? (['test'] as const) : (['gpt2-124m', 'test'] as const)).map((preset) => [
         `tokens per second, ${preset}`,
-        () => measureStep(device, preset, simulated, folder, bestProduct),
+        () => measureStep(device, preset, { simulated, memoryBytes, folder, bestProduct, env }),
       ]),
     ),
   };
@@ -140,25 +150,77 @@ async function attempt(name: string, work: Work): Promise<Part> {
 
 /** Runs a command of hadal and gives what it printed as JSON. */
 async function inProcess(args: readonly string[], env: Record<string, string> = {}): Promise<unknown> {
+  const { lines, why } = await linesOf(args, env, limitMs);
+  if (why !== null) throw new Error(why);
+  return JSON.parse(lines.at(-1) as string);
+}
+
+/** Runs a command of hadal that is ended when it prints nothing for so long; why it failed, or null. */
+async function linesOf(args: readonly string[], env: Record<string, string>, silenceMs: number) {
   const child = spawn(process.execPath, [main, ...args, '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
-    timeout: limitMs,
-    killSignal: 'SIGKILL',
+    // What a card got wrong is to be seen here, not replaced as in the runs of users.
+    env: { ...process.env, HADAL_CUDA_SELFTEST: '0', ...env },
   });
+  const end = () => child.kill('SIGKILL');
+  let timer = setTimeout(end, silenceMs);
   let [out, err] = ['', ''];
-  child.stdout.on('data', (text) => (out += text));
+  child.stdout.on('data', (text) => {
+    out += text;
+    clearTimeout(timer);
+    timer = setTimeout(end, silenceMs);
+  });
   child.stderr.on('data', (text) => (err += text));
   const [code, signal] = await new Promise<[number | null, string | null]>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (...ended) => resolve(ended));
-  });
+  }).finally(() => clearTimeout(timer));
   const lines = out.trim().split('\n');
-  if (code !== 0)
-    throw new Error(
-      `hadal ${args[0]} ended with ${signal ?? `status ${code}`}: ${err.trim().slice(-600) || lines.at(-1)}`,
-    );
-  return JSON.parse(lines.at(-1) as string);
+  const told = err.trim().slice(-600) || lines.at(-1);
+  const why = code === 0 ? null : `hadal ${args[0]} ended with ${signal ?? `status ${code}`}: ${told}`;
+  return { lines, why };
+}
+
+/** A line of a part: a case begins, or gave something, or there are no more of them. */
+type Line = { at: number; name: string } | { row: unknown } | { isDone: true };
+
+/**
+ * Runs a part whose process may end amidst a case: a GPU that was given a bad address is of no use to a process any more, and a
+ * kernel may never end. Another one goes on with the next case.
+ */
+async function rowsOf<Row>(part: string, device: string, env: Record<string, string> = {}) {
+  const [rows, failed]: [Row[], { name: string; why: string }[]] = [[], []];
+  for (let from = 0, count = 0; ; count++) {
+    if (count === mostProcesses) {
+      failed.push({ name: `all from the ${from}th on`, why: `${mostProcesses} processes have failed` });
+      break;
+    }
+    const args = ['cuda-selftest', '--part', part, '--device', device, '--from', `${from}`];
+    const { lines, why } = await linesOf(args, env, caseLimitMs);
+    let begun: { at: number; name: string } | null = null;
+    let isDone = false;
+    for (const text of lines) {
+      const line = asLine(text);
+      if (line === null) continue;
+      if ('at' in line) begun = line;
+      if ('row' in line) rows.push(line.row as Row);
+      isDone ||= 'isDone' in line;
+    }
+    if (isDone) break;
+    if (begun === null) throw new Error(why ?? `hadal ${args[0]} printed nothing`);
+    if (why !== null) failed.push({ name: begun.name, why });
+    from = begun.at + 1;
+  }
+  return { rows, failed };
+}
+
+/** Null for what a process that was ended had no time to finish. */
+function asLine(text: string): Line | null {
+  try {
+    return JSON.parse(text) as Line;
+  } catch {
+    return null;
+  }
 }
 
 async function lossesOf(
@@ -182,14 +244,18 @@ async function lossesOf(
 async function measureStep(
   device: string,
   preset: 'gpt2-124m' | 'test',
-  simulated: boolean,
-  folder: string,
-  bestProduct: number,
+  {
+    simulated,
+    memoryBytes,
+    folder,
+    bestProduct,
+    env,
+  }: { simulated: boolean; memoryBytes: number; folder: string; bestProduct: number; env: Record<string, string> },
 ) {
   const config = join(folder, `${preset}.json`);
   const { model, seqLen = 64 } = presets[preset]() as { model: { config: unknown }; seqLen?: number };
   await writeFile(config, JSON.stringify(model.config));
-  const batch = simulated ? 2 : preset === 'test' ? 256 : 32;
+  const batch = simulated ? 2 : preset === 'test' ? 256 : memoryBytes > 36 * 2 ** 30 ? 32 : 8;
   const args = [
     '--config',
     config,
@@ -204,7 +270,7 @@ async function measureStep(
     '--warmup',
     '3',
   ];
-  const measured = (await inProcess(['bench', 'step', '--device', device, ...args])) as Record<string, number>;
+  const measured = (await inProcess(['bench', 'step', '--device', device, ...args], env)) as Record<string, number>;
   const { tokens_per_s: speed = 0, step_ms: ms = 0, flops_per_token: flops = 0 } = measured;
   const tflops = (speed * flops) / 1e12;
   const share = `${((100 * tflops) / bestProduct).toFixed(0)} % of the fastest product measured here`;
@@ -212,14 +278,21 @@ async function measureStep(
   return { passed: speed > 0, summary, details: { batch, seqLen, ...measured } };
 }
 
-async function testKernels(name: string): Promise<SelfTestReport> {
+async function testKernels({ device: name, from }: CudaSelftestFlags): Promise<void> {
   using device = openDevice(name);
-  return await selfTest(device);
+  const onBegin = (at: number, name: string) => printJson({ at, name });
+  const { results } = await selfTest(device, (row) => printJson({ row }), { from, onBegin, endsAtError: true });
+  if (!results.at(-1)?.isError) printJson({ isDone: true });
 }
 
-async function measureKernels(name: string): Promise<Benchmark[]> {
+async function measureKernels({ device: name, from }: CudaSelftestFlags): Promise<void> {
   using device = openDevice(name);
-  return await benchmark(device, device.name === 'cuda-sim' ? { shrink: 64, times: 1 } : {});
+  const onBegin = (at: number, name: string) => printJson({ at, name });
+  const sizes = device.name === 'cuda-sim' ? { shrink: 64, times: 1 } : {};
+  await benchmark(device, { ...sizes, from, onBegin }, (rows) => {
+    for (const row of rows) printJson({ row });
+  });
+  printJson({ isDone: true });
 }
 
 /** The fastest product and the fastest pass over memory: what this card reached at its best, here. */

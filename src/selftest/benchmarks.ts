@@ -156,16 +156,24 @@ const aside = ['random-fill', 'reduce'];
 /**
  * Times the kernels of a step.
  *
- * @param shrink - how many times smaller than on a GPU; a power of two to 64
+ * @param options - `shrink`: how many times smaller than on a GPU, a power of two to 64; `from`: rows that are left out at the
+ *   beginning; `onBegin`: called before each row, with its place
  * @param onRow - called after each row
  */
 export async function benchmark(
   device: Device,
-  { shrink = 1, times = 5 }: { shrink?: number; times?: number } = {},
+  {
+    shrink = 1,
+    times = 5,
+    from = 0,
+    onBegin = () => {},
+  }: { shrink?: number; times?: number; from?: number; onBegin?: (at: number, name: string) => void } = {},
   onRow: (rows: readonly Benchmark[]) => void = () => {},
 ): Promise<Benchmark[]> {
   const all: Benchmark[] = [];
-  for (const row of rowsOf(shrink)) {
+  for (const [at, row] of rowsOf(shrink).entries()) {
+    if (at < from) continue;
+    onBegin(at, row.name);
     const rows = await timeRow(device, row, times);
     onRow(rows);
     all.push(...rows);

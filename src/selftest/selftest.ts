@@ -18,6 +18,18 @@ export interface SelfTestResult {
   error: number;
   /** What went wrong, naming the worst number; null where nothing did. */
   failure: string | null;
+  /** The device gave an error instead of numbers, after which it may be of no use to this process. */
+  isError: boolean;
+}
+
+/** For who tests in several processes, since a GPU may be of no use to a process any more. */
+export interface SelfTestOptions {
+  /** How many cases are left out at the beginning. */
+  from?: number;
+  /** Called before each case, with its place. */
+  onBegin?: (at: number, name: string) => void;
+  /** Nothing is computed after an error of the device. */
+  endsAtError?: boolean;
 }
 
 /** What a device gave. */
@@ -38,21 +50,24 @@ const allowance: Readonly<Record<string, number>> = { fp32: 1e-4, bf16: 4e-2, fp
 export async function selfTest(
   device: Device,
   onResult: (result: SelfTestResult) => void = () => {},
+  { from = 0, onBegin = () => {}, endsAtError = false }: SelfTestOptions = {},
 ): Promise<SelfTestReport> {
   using processor = openDevice('cpu', { threads: 1 });
   const results: SelfTestResult[] = [];
-  for (const one of selfTestCases) {
-    for (const dtype of one.dtypes) {
-      const result = await testCase(one, dtype, device, processor);
-      results.push(result);
-      onResult(result);
-    }
+  const all = selfTestCases.flatMap((one) => one.dtypes.map((dtype) => ({ one, dtype })));
+  for (const [at, { one, dtype }] of all.entries()) {
+    if (at < from) continue;
+    onBegin(at, `${one.name} in ${dtype}`);
+    const result = await testCase(one, dtype, device, processor);
+    results.push(result);
+    onResult(result);
+    if (endsAtError && result.isError) break;
   }
   return { results, suspects: suspectsOf(results) };
 }
 
-/** A kernel that any case of the same number format got right is not at fault where another one fails. */
-function suspectsOf(results: readonly SelfTestResult[]): string[] {
+/** A kernel that any case of the same number format got right is not at fault where another one fails. @internal */
+export function suspectsOf(results: readonly SelfTestResult[]): string[] {
   const uses = (failed: boolean) =>
     results
       .filter(({ failure }) => (failure !== null) === failed)
@@ -70,7 +85,7 @@ async function testCase(
   processor: Device,
 ): Promise<SelfTestResult> {
   const expected = await compute(one, dtype, processor);
-  const about = { name: one.name, dtype, kernels: expected.kernels };
+  const about = { name: one.name, dtype, kernels: expected.kernels, isError: false };
   try {
     const got = await compute(one, dtype, device);
     const worst = expected.results.map((result, i) =>
@@ -79,7 +94,7 @@ async function testCase(
     const error = Math.max(...worst.map((one) => one.error));
     return { ...about, kernels: got.kernels, error, failure: worst.find((one) => one.error > 1)?.text ?? null };
   } catch (error) {
-    return { ...about, error: Number.POSITIVE_INFINITY, failure: (error as Error).message };
+    return { ...about, error: Number.POSITIVE_INFINITY, failure: (error as Error).message, isError: true };
   }
 }
 

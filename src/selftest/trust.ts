@@ -6,7 +6,7 @@ import { loadAddon } from '../addon/addon.js';
 import { HadalError } from '../core/errors.js';
 import { version } from '../core/version.js';
 import type { Device } from '../runtime/device.js';
-import { selfTest } from './selftest.js';
+import { type SelfTestResult, selfTest } from './selftest.js';
 
 /** Kernels that a card got wrong, by what it is. */
 type Known = Record<string, string[]>;
@@ -35,12 +35,15 @@ export async function trustDevice(device: Device, cache: string = cacheFile()): 
 }
 
 async function findSuspects(device: Device): Promise<string[]> {
-  const { suspects } = await selfTest(device);
+  const before = await selfTest(device);
+  const { suspects } = before;
   if (suspects.length === 0) return [];
   device.distrust(suspects);
   const { results } = await selfTest(device);
-  const still = results.find(({ failure }) => failure !== null);
-  if (!still) return suspects;
+  if (results.every(({ failure }) => failure === null)) return suspects;
+  // After an error the device may refuse everything: it began with the first one.
+  const failed = [...before.results.filter(({ isError }) => isError), ...results];
+  const still = failed.find(({ failure }) => failure !== null) as SelfTestResult;
   throw new HadalError(
     'HADAL_ERR_DEVICE',
     `[device] expected ${device.name} to compute what the CPU does, got a wrong '${still.name}' in ${still.dtype}: ${still.failure}; run hadal cuda-selftest and report it, or take device cpu`,

@@ -86,6 +86,27 @@ describe('the self-test', () => {
     await expect(trustDevice(device, join(folder, 'none.json'))).rejects.toMatchObject(refusal);
   });
 
+  it('can be ended by an error of the device, and go on behind it with another one', async () => {
+    const begun: [number, string][] = [];
+    const onBegin = (at: number, name: string) => begun.push([at, name]);
+    using broken = openDevice('cpu', { threads: 1 });
+    const run = broken.run.bind(broken);
+    broken.run = (schedule, options) => {
+      const isSwiglu = schedule.some(({ program }) => program.instructions.some(({ kernel }) => kernel === 'swiglu'));
+      return isSwiglu ? Promise.reject(new Error('[cuda] cannot run a step')) : run(schedule, options);
+    };
+    const { results } = await selfTest(broken, undefined, { onBegin, endsAtError: true });
+    const last = { name: 'SwiGLU', dtype: 'fp32', isError: true, failure: '[cuda] cannot run a step' };
+    expect(results.at(-1)).toMatchObject(last);
+    expect(results.slice(0, -1).every(({ failure }) => failure === null)).toBe(true);
+    const [at, name] = begun.at(-1) as [number, string];
+    expect([at, name]).toEqual([results.length - 1, 'SwiGLU in fp32']);
+    using device = openDevice('cpu', { threads: 1 });
+    const rest = await selfTest(device, undefined, { onBegin, from: at + 1 });
+    expect(begun[at + 1]).toEqual([at + 1, 'SwiGLU in bf16']);
+    expect(rest.results.every(({ failure }) => failure === null)).toBe(true);
+  });
+
   it('is not for the processor', async () => {
     using device = wrongIn('cpu', 'matmul');
     expect(await trustDevice(device, join(folder, 'none.json'))).toEqual([]);
