@@ -127,7 +127,7 @@ struct Contract {
 
 // What device code reports of bad data: the first report of a step stands.
 struct Fault {
-  int32_t isRaised;     // 0 or 1
+  int32_t isRaised;     // 0, or 1 + the instruction that reported it
   int32_t instruction;  // which one of the program reported it
   int64_t numbers[3];   // what the kernel's explain() makes a message of
 };

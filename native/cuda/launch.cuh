@@ -71,7 +71,7 @@ struct FaultSite {
   int32_t instruction;
 
   __device__ void report(int64_t a, int64_t b = 0, int64_t c = 0) const {
-    if (atomicCAS(&fault->isRaised, 0, 1) != 0) return;
+    if (atomicCAS(&fault->isRaised, 0, 1 + instruction) != 0) return;
     fault->instruction = instruction;
     fault->numbers[0] = a, fault->numbers[1] = b, fault->numbers[2] = c;
   }

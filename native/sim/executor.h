@@ -80,6 +80,7 @@ constexpr int maxArguments = 64;
 struct Gate {
   const int32_t* predicate;
   const Fault* fault;
+  int32_t instruction;
 };
 
 // A launch as it is put on a stream. The arguments are the kernel's parameters, gate first.

@@ -13,7 +13,7 @@ struct LaunchGrid {
 
 // Runs a whole launch before it returns, and says whether it did. `kernelName` is __PRETTY_FUNCTION__ of the launch: its text
 // names the body, the threads, the blocks a multiprocessor and the types of all arguments. The arguments are the kernel's
-// parameters in order, hadal::cuda::Gate (two pointers, by value) first; their memory is host memory and lasts for the call,
+// parameters in order, hadal::cuda::Gate (by value) first; their memory is host memory and lasts for the call,
 // pointers in them are device memory, which this process can read and write. Called in stream order, from one
 // thread at a time.
 using Interpreter = bool (*)(const char* kernelName, LaunchGrid grid, int threads, void* const* argumentPointers,

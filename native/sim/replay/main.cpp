@@ -138,8 +138,8 @@ struct Bench {
     const cudaError_t error = cudaStreamSynchronize(stream);
     std::string wrong = context.failed         ? context.message
                         : error != cudaSuccess ? std::string(cudaGetErrorName(error)) + ": " + hadalSimReport()
-                        : fault->isRaised != call.raisesFault ? "a fault that was not recorded, or none"
-                                                              : "";
+                        : (fault->isRaised != 0) != call.raisesFault ? "a fault that was not recorded, or none"
+                                                                     : "";
     for (size_t i = 0; i < call.buffers.size() && wrong.empty(); i++) {
       const RecordedBuffer& b = call.buffers[i];
       size_t at;
