@@ -22,26 +22,15 @@ struct RowShares {
   }
   static int64_t workspaceBytes(int64_t rows, int64_t dim, int lists) { return countOf(rows) * lists * dim * 4; }
 
-  // Of sums in shared memory, those of every group of rowThreads threads.
-  static int64_t neededBytes(int64_t dim, int lists, int n, int rowThreads) {
-    return threads / rowThreads * lists * ((dim + n - 1) / n) * n * 4;
-  }
-  // What every GPU gives a block without being asked, less what a row's sums take: several blocks find room on each.
-  static constexpr int64_t mostShared = 47 * 1024;
-
-  // Threads of a row of numbers of T. The whole block takes one where the sums of many groups would not fit: `partials` are
-  // those of one group, and others would add to them at the same time.
-  template <class T>
-  static int rowThreadsFor(int64_t dim, int lists) {
-    const int few = cuda::rowThreadsFor(dim * static_cast<int64_t>(sizeof(T)));
-    return neededBytes(dim, lists, packed<T>, few) <= mostShared ? few : threads;
-  }
+  // The sums of all warps that take rows of up to 2 KB, for two gradients: `partials` have room for those of one group, and
+  // others would add to them at the same time. Every card gives a block so much, most of them two.
+  static constexpr int64_t mostShared = 64 * 1024;
 
   // For packs of n numbers.
   static RowShares of(int64_t rows, int64_t dim, int lists, int n, int rowThreads, void* workspace) {
     const int64_t count = countOf(rows);
     RowShares shares{count, count ? (rows + count - 1) / count : 0, lists, static_cast<float*>(workspace), 0};
-    const int64_t needed = neededBytes(dim, lists, n, rowThreads);
+    const int64_t needed = threads / rowThreads * lists * ((dim + n - 1) / n) * n * 4;
     if (needed <= mostShared) shares.sharedBytes = static_cast<size_t>(needed);
     return shares;
   }
@@ -110,6 +99,7 @@ class ColumnSums {
   using Quad = Pack<float, 4>;
   static constexpr int quads = n / 4;
   static_assert(n % 4 == 0);
+  static_assert(threads / warpSize * lists * (warpRowBytes / 16 * n) * 4 <= RowShares::mostShared);
   __device__ __forceinline__ int64_t quadAt(int group, int list, int quad) const {
     return ((group * lists + list) * quads + quad) * packs_;
   }

@@ -125,7 +125,7 @@ int64_t backwardWorkspace(const LayerNormParams& p, int) { return RowShares::wor
 void runBackward(const LayerNormBackwardParams& p, void* const* b, RunContext& context) {
   dispatch(p.dtype, [&](auto t) {
     using T = decltype(t);
-    const int rowThreads = RowShares::rowThreadsFor<T>(p.dim, 2);
+    const int rowThreads = rowThreadsFor(p.dim * static_cast<int64_t>(sizeof(T)));
     const RowShares shares = RowShares::of(p.rows, p.dim, 2, packed<T>, rowThreads, context.workspace);
     launch<backward<T>, threads>(
         context, {.x = static_cast<unsigned>(shares.count), .sharedBytes = sizeof(RowShared) + shares.sharedBytes},

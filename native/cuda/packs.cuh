@@ -89,7 +89,8 @@ __device__ __forceinline__ void addPack(Pack<T, n>& x, const Pack<T, n>& y) {
 // delivers eight times as fast as memory, and registers are left for more rows under way.
 
 // Threads that take a row of so many bytes together: a warp, of which a lane then takes at most four packs, or a block.
-inline int rowThreadsFor(int64_t rowBytes) { return rowBytes <= 4 * 16 * warpSize ? warpSize : threads; }
+constexpr int64_t warpRowBytes = 4 * 16 * warpSize;
+inline int rowThreadsFor(int64_t rowBytes) { return rowBytes <= warpRowBytes ? warpSize : threads; }
 
 // Over the threads of a row; `shared` holds a number a warp.
 __device__ __forceinline__ float rowSum(float x, int rowThreads, float* shared) {

@@ -110,7 +110,7 @@ int64_t backwardWorkspace(const RmsNormParams& p, int) { return RowShares::works
 void runBackward(const RmsNormBackwardParams& p, void* const* b, RunContext& context) {
   dispatch(p.dtype, [&](auto t) {
     using T = decltype(t);
-    const int rowThreads = RowShares::rowThreadsFor<T>(p.dim, 1);
+    const int rowThreads = rowThreadsFor(p.dim * static_cast<int64_t>(sizeof(T)));
     const RowShares shares = RowShares::of(p.rows, p.dim, 1, packed<T>, rowThreads, context.workspace);
     launch<backward<T>, threads>(
         context, {.x = static_cast<unsigned>(shares.count), .sharedBytes = sizeof(RowShared) + shares.sharedBytes},

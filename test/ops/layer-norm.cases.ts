@@ -61,8 +61,8 @@ export const cases: OpCase[] = [
   layerNormCase(0, 8),
   layerNormCase(19, 24), // more than one share of the rows
   layerNormCase(2, 1028), // longer than a warp takes
-  layerNormCase(19, 768), // rows for warps, with more sums than shared memory has room for
-  layerNormCase(1, 6024, { dtypes: ['fp32'] }), // more columns than shared memory has room for
+  layerNormCase(19, 1016), // warps' rows, of which eight sums at a time are most of 64 KB
+  layerNormCase(1, 8200, { dtypes: ['fp32'] }), // more columns than shared memory has room for
   layerNormCase(4, 9, { fp32Weight: true }),
   layerNormCase(3, 20, { scale: 1e-2 }), // where eps counts
   layerNormCase(3, 21, { offset: 4 }), // E[x²] − E[x]² would cancel
