@@ -61,9 +61,6 @@ export interface DeviceOptions {
   pinThreads?: boolean;
 }
 
-/** Kinds of devices, and what `auto` chooses from. */
-export const deviceNames = ['cpu', 'cuda', 'cuda-sim'] as const;
-
 /** The form of a device's name: a GPU may have a number. */
 export const devicePattern = /^(?:auto|cpu|cuda(?:-sim)?(?::\d{1,3})?)$/;
 

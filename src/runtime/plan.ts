@@ -16,7 +16,7 @@ import { packParams } from './kernel-params.js';
 import { offload } from './offload.js';
 import { type DeviceTarget, type Target, targetOf } from './target.js';
 import { findWaits, type Waits } from './waits.js';
-import { largestWorkspace } from './workspace.js';
+import { largestWorkspace, workspaceOf } from './workspace.js';
 
 /** Type of a tensor bound to a program. */
 export interface TensorSpec {
@@ -470,9 +470,7 @@ class Planner {
     info: Omit<InstructionInfo, 'queue'>,
   ): void {
     const params = packParams(call.kernel, call.params);
-    // Queues beside compute have one thread each.
-    const { backend, threads } = this.#target;
-    const workspaceBytes = loadAddon().workspaceBytes(call.kernel, params, queue === 'compute' ? threads : 1, backend);
+    const workspaceBytes = workspaceOf(call.kernel, params, queue, this.#target);
     const workspace = workspaceBytes > 0 ? this.#workspaceOn(queue, workspaceBytes) : null;
     this.#instructions.push({
       kernel: call.kernel,

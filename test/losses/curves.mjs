@@ -77,7 +77,12 @@ async function curveOf(config) {
   const model = modelFromConfig(config);
   const step = { ...defaultStepConfig({ batch: 2, seqLen }, 'fp32'), labelSmoothing: 0.05, zLoss: 1e-4 };
   const device = openDevice('cpu', { threads });
-  const stepper = new Stepper(device, model, step, await planPrograms(model, step, { target: threads, accumulates: true }));
+  const stepper = new Stepper(
+    device,
+    model,
+    step,
+    await planPrograms(model, step, { target: threads, accumulates: true }),
+  );
   await stepper.initialize(1);
   const curve = [];
   for (let i = 0; i < steps; i++) {

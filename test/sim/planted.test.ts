@@ -20,7 +20,7 @@ const everywhere: Mode[] = ['forward', 'reverse', 'random', 'address', 'thread']
 const anyOrder: Mode[] = ['forward', 'reverse', 'random'];
 const deadlock = (where: RegExp): Fault => ({
   by: everywhere,
-  says: new RegExp(`deadlock in block \\(0, 0, 0\\)[^]*${where.source}[^]*kernel: `),
+  says: new RegExp(`deadlock in block \\(0, 0, 0\\)[\s\S]*${where.source}[\s\S]*kernel: `),
 });
 const refused = (says: RegExp): Fault => ({ by: everywhere, says });
 const isNan: Fault = { by: everywhere, says: /wrong result at \d+: expected .*, got -?nan/ };
@@ -38,8 +38,8 @@ const faults: Record<string, Fault> = {
   'exit-before-shuffle': deadlock(/waits at __shfl_xor_sync with mask 0xffffffff/),
   'lane-outside-mask': refused(/lane \d+\) at planted\.cu:\d+.*reads lane 31, which its mask 0x0000ffff does not name/),
   'mask-without-itself': refused(/mask 0x7fffffff.*does not name/),
-  'different-masks': deadlock(/a vote of the warp with mask 0x0001ffff[^]*a vote of the warp with mask 0xffffffff/),
-  'different-operations': deadlock(/a vote of the warp[^]*__shfl_sync/),
+  'different-masks': deadlock(/a vote of the warp with mask 0x0001ffff[\s\S]*a vote of the warp with mask 0xffffffff/),
+  'different-operations': deadlock(/a vote of the warp[\s\S]*__shfl_sync/),
   'mask-beyond-block': refused(/mask 0xffffffff in a warp of only 16 lanes/),
   'product-by-half-a-warp': deadlock(/multiplyAdd \(mma\)/),
   'matrices-by-half-a-warp': deadlock(/loadMatrices \(ldmatrix\)/),
