@@ -5,6 +5,7 @@ const report = process.env.HADAL_TEST_REPORT;
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    setupFiles: ['test/support/one-planning-thread.ts'],
     // A native fault must end one worker, not the whole run; two workers because kernels use threads of their own.
     pool: 'forks',
     maxWorkers: 2,

@@ -37,7 +37,7 @@ function runReported(title, script, args, variable, read) {
   add(succeeded || counts.failed > 0 ? counts : { ...counts, failed: 1 });
 }
 
-/** Builds while tests run, with what processors these leave idle. */
+/** Builds while checks and tests run, with what processors these leave idle. */
 async function buildBeside(script, ...args) {
   const child = spawn(process.execPath, [script, ...args], { cwd: root, stdio: 'ignore' });
   if (child.pid !== undefined) os.setPriority(child.pid, os.constants.priority.PRIORITY_LOW);
@@ -57,8 +57,8 @@ if (run('set-up', 'scripts/setup.mjs')) {
   } else {
     add({ skipped: 1 });
   }
-  runReported('static checks', 'scripts/check.mjs', ['--all', '--quick'], 'HADAL_CHECK_REPORT', (counts) => counts);
   const building = buildBeside('scripts/build-native.mjs', '--sanitize');
+  runReported('static checks', 'scripts/check.mjs', ['--all', '--quick'], 'HADAL_CHECK_REPORT', (counts) => counts);
   runReported('tests', vitest, ['run'], 'HADAL_TEST_REPORT', readVitest);
   await building; // if it failed, the next step says why
   runReported('tests under sanitizers', 'scripts/sanitize.mjs', [], 'HADAL_TEST_REPORT', readVitest);
