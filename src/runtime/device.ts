@@ -131,7 +131,7 @@ function instructionSetOf(backend: BackendName, index: number): string {
 
 /** An executor with its memory. Steps run one after the other, off the main thread, in the order they were given. */
 export class Device implements Disposable {
-  /** As {@link openDevice} takes it. */
+  /** 'cpu', 'cuda:0', 'cuda-sim'. */
   readonly name: string;
   /** Among its backend's devices. @internal */
   readonly index: number;

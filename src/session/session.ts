@@ -34,7 +34,7 @@ export interface SessionParts {
 
 /** Options of opening a model. */
 export interface SessionOptions {
-  /** As {@link openDevice} takes it: 'cpu', 'cuda', 'cuda:1', 'cuda-sim', or 'auto' (default) for the best there is. */
+  /** 'cpu', 'cuda', 'cuda:1', 'cuda-sim', or 'auto' (default) for the best there is. */
   device?: string;
   /** Number format of the parameters: 'fp32' (default), 'bf16' or 'fp16'. */
   dtype?: string;

@@ -20,7 +20,7 @@ const everywhere: Mode[] = ['forward', 'reverse', 'random', 'address', 'thread']
 const anyOrder: Mode[] = ['forward', 'reverse', 'random'];
 const deadlock = (where: RegExp): Fault => ({
   by: everywhere,
-  says: new RegExp(`deadlock in block \\(0, 0, 0\\)[\s\S]*${where.source}[\s\S]*kernel: `),
+  says: new RegExp(`deadlock in block \\(0, 0, 0\\)[\\s\\S]*${where.source}[\\s\\S]*kernel: `),
 });
 const refused = (says: RegExp): Fault => ({ by: everywhere, says });
 const isNan: Fault = { by: everywhere, says: /wrong result at \d+: expected .*, got -?nan/ };
