@@ -5,7 +5,7 @@
 // `npm run gpu:verify -- cuda-sim` goes the same way on the simulated device, and writes nothing into bench/results.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findToolkit } from './cuda/toolkit.mjs';
@@ -56,8 +56,11 @@ write(selftestLines);
 const tests = path.join(folder, 'cases.json');
 console.error(`every op's case table on ${device}, against the CPU's references …`);
 const chosen = device === 'cuda-sim' ? ['test/ops/rms-norm.test.ts', 'test/ops/swiglu.test.ts'] : ['test/ops'];
-node(['node_modules/vitest/vitest.mjs', 'run', '--reporter=json', `--outputFile=${tests}`, ...chosen], {
+// The references in JavaScript take most of the time.
+const workers = `--maxWorkers=${Math.min(8, availableParallelism())}`;
+node(['node_modules/vitest/vitest.mjs', 'run', workers, '--reporter=json', `--outputFile=${tests}`, ...chosen], {
   HADAL_TEST_DEVICE: device,
+  HADAL_CUDA_SYNC: '1', // an error names the op at fault
 });
 const counts = existsSync(tests) ? JSON.parse(readFileSync(tests, 'utf8')) : { numPassedTests: 0, numFailedTests: 1 };
 const failures = (counts.testResults ?? []).flatMap((/** @type {any} */ suite) =>

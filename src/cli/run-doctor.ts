@@ -109,7 +109,9 @@ function gpus(): Finding[] {
     });
     const none = isBuilt ? `none: ${why}` : 'none: this build has no CUDA kernels';
     const found = list.length > 0 ? [...list, ...libraries].join('; ') : none;
-    const advice = isBuilt ? 'install NVIDIA’s driver 580 or later' : 'where CUDA 13 is installed: npm run build:cuda';
+    const advice = isBuilt
+      ? 'install NVIDIA’s driver 580 or later'
+      : 'in a checkout, where CUDA 13 is installed: npm run build:cuda';
     const simulated = backend('cuda-sim').isBuilt ? 'cpu, cuda-sim (GPU kernels executed by the CPU)' : 'cpu';
     return [
       {
