@@ -118,7 +118,7 @@ export const trainSchema = z.strictObject({
     .describe('Seed of weights and data order: the same seed, the same run.'),
   device: z
     .string()
-    .regex(devicePattern, 'expected auto, cpu, cuda, cuda:<number> or cuda-sim')
+    .regex(devicePattern, 'auto, cpu, cuda, cuda:<number> or cuda-sim')
     .default('auto')
     .describe(
       'Where to compute: `cpu`; `cuda` or `cuda:1`, a GPU; `cuda-sim`, the GPU’s kernels executed by the processor, slowly; `auto`: a GPU where there is one, else the processor.',

@@ -43,7 +43,7 @@ describe('resolveTrainConfig', () => {
     [{ steps: 10n }, "field 'steps' expected a number, got 10n"],
     [{ seed: -1 }, "field 'seed' expected at least 0, got -1"],
     [{ dtype: 'fp64' }, 'field \'dtype\' expected "auto" or "fp32" or "bf16" or "fp16" or "fp8", got "fp64"'],
-    [{ device: 'tpu' }, 'field \'device\' expected "auto" or "cpu", got "tpu"'],
+    [{ device: 'tpu' }, 'field \'device\' expected auto, cpu, cuda, cuda:<number> or cuda-sim, got "tpu"'],
     [{ data: { sources: [] } }, "field 'data.sources' expected at least 1 of them, got []"],
     [{ data: { sources: ['a', 5] } }, "field 'data.sources.1' expected a "],
     [{ model: {} }, "field 'model' expected either { config } or { directory }, got {}"],
