@@ -25,6 +25,8 @@ interface Part {
   details: unknown;
 }
 
+const withoutLibrary = { HADAL_CUBLASLT: 'none' };
+
 /** What is written down, again after each part. */
 interface Report {
   hadal: string;
@@ -62,11 +64,12 @@ export async function runCudaSelftest(flags: CudaSelftestFlags): Promise<void> {
     );
   }
   const simulated = backend === 'cuda-sim';
+  const hasLibrary = libraries.some((line) => line.startsWith('cuBLASLt '));
   const date = new Date().toISOString();
   const report: Report = { hadal: version, date, device: flags.device, simulated, card, libraries, parts: [] };
   const folder = await mkdtemp(join(tmpdir(), 'hadal-selftest-'));
   try {
-    for (const [name, work] of Object.entries(partsOf(flags.device, simulated, card.memoryBytes, folder))) {
+    for (const [name, work] of Object.entries(partsOf(flags.device, simulated, card.memoryBytes, hasLibrary, folder))) {
       const part = await attempt(name, work);
       report.parts.push(part);
       if (flags.out !== undefined) await write(flags.out, report);
@@ -87,9 +90,15 @@ const told = (what: string, names: readonly string[]) => (names.length > 0 ? `; 
 
 type Work = () => Promise<{ passed: boolean; summary: string; details: unknown }>;
 
-function partsOf(device: string, simulated: boolean, memoryBytes: number, folder: string): Record<string, Work> {
+function partsOf(
+  device: string,
+  simulated: boolean,
+  memoryBytes: number,
+  hasLibrary: boolean,
+  folder: string,
+): Record<string, Work> {
   const losses = new Map<string, number[]>();
-  let bestProduct = Number.NaN; // TFLOP/s, once it was measured
+  let bestProduct = 0; // TFLOP/s, once it was measured
   const env: Record<string, string> = {}; // of the device's runs
   const training = (dtype: keyof typeof allowedDifference) => async () => {
     const [expected, got] = [await lossesOf('cpu', dtype, folder), await lossesOf(device, dtype, folder, env)];
@@ -99,10 +108,11 @@ function partsOf(device: string, simulated: boolean, memoryBytes: number, folder
     const summary = `losses of ${steps} steps differ from the CPU's by at most ${worst.toExponential(1)} (allowed ${allowedDifference[dtype]})`;
     return { passed, summary, details: { worst, expected, got } };
   };
-  return {
-    kernels: async () => {
+  const kernels =
+    (env: Record<string, string> = {}) =>
+    async () => {
       // One after the other, so that errors are told with the op.
-      const { rows, failed } = await rowsOf<SelfTestResult>('kernels', device, { HADAL_CUDA_SYNC: '1' });
+      const { rows, failed } = await rowsOf<SelfTestResult>('kernels', device, { HADAL_CUDA_SYNC: '1', ...env });
       const ended = failed.map(({ name, why }) => ({ name, failure: why }));
       const suspects = suspectsOf(rows);
       const results = [...rows, ...ended];
@@ -112,7 +122,20 @@ function partsOf(device: string, simulated: boolean, memoryBytes: number, folder
         ended.map(({ name }) => name),
       )}`;
       return { passed: failures.length === 0, summary, details: { failures, suspects, computations: results.length } };
-    },
+    };
+  const benchmarks =
+    (env: Record<string, string> = {}) =>
+    async () => {
+      const { rows, failed } = await rowsOf<Benchmark>('benchmarks', device, env);
+      const { tflops, summary } = peaksOf(rows);
+      bestProduct = Math.max(bestProduct, tflops);
+      const refusals = failed.map(({ name, why }) => `; no time of ${name}: ${why}`);
+      return { passed: rows.length > 0 && failed.length === 0, summary: summary + refusals.join(''), details: rows };
+    };
+  return {
+    kernels: kernels(),
+    // What products are made by where there is no cuBLASLt, and under a predicate.
+    ...(hasLibrary && { 'kernels without cuBLASLt': kernels(withoutLibrary) }),
     'training in fp32': training('fp32'),
     'CUDA graphs': async () => {
       const eager = await lossesOf(device, 'fp32', folder, { HADAL_CUDA_GRAPHS: '0' });
@@ -126,13 +149,8 @@ function partsOf(device: string, simulated: boolean, memoryBytes: number, folder
     },
     'training in bf16': training('bf16'),
     'training in fp16, with loss scaling': training('fp16'),
-    microbenchmarks: async () => {
-      const { rows, failed } = await rowsOf<Benchmark>('benchmarks', device);
-      const { tflops, summary } = peaksOf(rows);
-      bestProduct = tflops;
-      const refusals = failed.map(({ name, why }) => `; no time of ${name}: ${why}`);
-      return { passed: rows.length > 0 && failed.length === 0, summary: summary + refusals.join(''), details: rows };
-    },
+    microbenchmarks: benchmarks(),
+    ...(hasLibrary && { 'microbenchmarks without cuBLASLt': benchmarks(withoutLibrary) }),
     ...Object.fromEntries(
       (simulated ? (['test'] as const) : (['gpt2-124m', 'test'] as const)).map((preset) => [
         `tokens per second, ${preset}`,
@@ -323,7 +341,7 @@ function asMarkdown({ device, card, libraries, hadal, date, simulated, parts }: 
   const about = simulated
     ? 'The simulated device: its times say nothing about a GPU.'
     : `${name}, compute capability ${major}.${minor}, ${formatBytes(memoryBytes)}.`;
-  const benchmarks = parts.find((part) => part.name === 'microbenchmarks')?.details as Benchmark[] | null | undefined;
+  const measured = parts.filter(({ name, details }) => name.startsWith('microbenchmarks') && details !== null);
   return [
     `# Self-test of ${device}`,
     '',
@@ -333,7 +351,7 @@ function asMarkdown({ device, card, libraries, hadal, date, simulated, parts }: 
       ['part', 'result', 's', ''],
       ...parts.map((part) => [part.name, part.passed ? 'passed' : 'FAILED', part.seconds.toFixed(1), part.summary]),
     ]),
-    ...(benchmarks ? ['', ...benchmarkTable(benchmarks)] : []),
+    ...measured.flatMap((part) => ['', `## ${part.name}`, '', ...benchmarkTable(part.details as Benchmark[])]),
   ].join('\n');
 }
 
