@@ -15,7 +15,9 @@ function objectsByIsa() {
   for (const { directory, command } of JSON.parse(readFileSync(commands, 'utf8'))) {
     const isa = / -DHADAL_ISA=(\w+) /.exec(command)?.[1] ?? 'portable';
     const object = / -o (\S+)/.exec(command)?.[1] ?? '';
-    files.set(isa, [...(files.get(isa) ?? []), path.join(directory, object)]);
+    // Of the binary itself; what else is built is linked by itself.
+    if (/CMakeFiles\/hadal(?:_cpu_\w+)?\.dir\//.test(object))
+      files.set(isa, [...(files.get(isa) ?? []), path.join(directory, object)]);
   }
   return files;
 }
