@@ -26,6 +26,11 @@ struct Opened {
 };
 
 Opened openLibrary(const std::string& name) {
+#if defined(__x86_64__)
+  // What it is compiled for.
+  if (name == "cuda-sim" && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
+    return {nullptr, "the simulated GPU needs a processor with AVX2"};
+#endif
   const std::string path = ownFolder() + "/hadal-" + name + ".so";
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) return {nullptr, "cannot open " + path + " (" + dlerror() + ")"};

@@ -260,7 +260,7 @@ describe('a plan', () => {
     expectHadalError(
       () => device.load(plan(build(), device.threads + 1)),
       'HADAL_ERR_DEVICE',
-      /expected a plan for 2 threads, got one for 3/,
+      /expected a plan for 2 threads of cpu, got one for 3 of cpu/,
     );
   });
 });
