@@ -72,9 +72,9 @@ int run(const std::string& path) {
     if (word == "buffer" || word == "value")
       words >> bytes, memory.push_back({{}, nullptr, bytes, word == "buffer", 0});
   }
-  // A predicate, none, and a fault, not raised.
+  // A predicate, none; a fault, not raised; the number of the instruction.
   static const uint64_t noFault[8] = {};
-  const uint64_t gate[2] = {0, reinterpret_cast<uint64_t>(noFault)};
+  const uint64_t gate[3] = {0, reinterpret_cast<uint64_t>(noFault), 0};
   std::vector<Argument> arguments;
   for (Memory& one : memory) {
     if (one.size == gateMark) {
