@@ -1,5 +1,6 @@
 // Builds the native binary with cmake-js: build/Release/hadal.node; build-asan/Release/hadal.node with --sanitize;
-// build-prebuild/linux-arm64/build/Release/hadal.node with --arch arm64, by a cross compiler. Only what changed is
+// build-prebuild/linux-arm64/build/Release/hadal.node with --arch arm64, by a cross compiler (--compiles arm64: only
+// whether it does). Only what changed is
 // compiled. Used by setup.mjs, sanitize.mjs, prebuild.mjs and `npm run build:native`, which an installed package has too.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -108,6 +109,12 @@ export function buildNative({ out = 'build', defines = {} } = {}) {
 /** The sanitizers' build, in a folder of its own. */
 export const sanitized = { out: 'build-asan', defines: { HADAL_SANITIZE: 'ON' } };
 
+/** Sees whether it compiles for a processor; the binary is good for nothing else. */
+function compileFor(arch) {
+  const out = path.join('build-prebuild', `linux-${arch}-compiles`);
+  return buildNative({ out, defines: { ...toolsFor(arch).defines, HADAL_COMPILES: 'ON' } });
+}
+
 /** Builds for a processor, another one's in a folder of its own. */
 export function buildFor(arch) {
   const out = arch === process.arch ? 'build' : path.join('build-prebuild', `linux-${arch}`, 'build');
@@ -138,6 +145,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [option, value] = process.argv.slice(2);
   try {
     if (option === '--arch') buildFor(value);
+    else if (option === '--compiles') compileFor(value);
     else buildNative(option === '--sanitize' ? sanitized : {});
   } catch (error) {
     console.error(`build-native: ${error.message}`);

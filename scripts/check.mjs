@@ -37,7 +37,7 @@ const steps = [
   { name: 'prebuilt binaries: what they need', command: script('check-prebuild.mjs') },
   {
     name: 'arm64 compiles',
-    command: [...script('build-native.mjs'), '--arch', 'arm64'],
+    command: [...script('build-native.mjs'), '--compiles', 'arm64'],
     needs: 'aarch64-linux-gnu-g++',
   },
   { name: 'CUDA: kernels compile and keep their budgets', command: [...script('check-cuda.mjs'), ...quick] },
