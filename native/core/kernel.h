@@ -127,7 +127,7 @@ struct Contract {
 
 // What device code reports of bad data: the first report of a step stands.
 struct Fault {
-  int32_t isRaised;     // 0, or 1 + the instruction that reported it
+  int32_t isRaised;     // 0, or 1 + the launch that reported it
   int32_t instruction;  // which one of the program reported it
   int64_t numbers[3];   // what the kernel's explain() makes a message of
 };
@@ -145,7 +145,10 @@ struct RunContext {
   const int32_t* predicate = nullptr;
   Fault* fault = nullptr;
   int32_t instruction = 0;
+  int32_t launches = 0;  // of the instruction, so far
   int32_t processors = 1;
+  // Of the next launch, among those of a step.
+  int32_t nextLaunch() const { return instruction * 4096 + launches % 4096; }
   char message[512] = {};
   std::atomic<bool> failed{false};
 

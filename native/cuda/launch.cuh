@@ -65,18 +65,20 @@ __device__ __forceinline__ float blockMax(float x, float* shared) {
   return most;
 }
 
-// Where device code reports bad data.
+// Where device code of the next launch reports bad data.
 struct FaultSite {
   Fault* fault;
-  int32_t instruction;
+  int32_t instruction, launch;
 
   __device__ void report(int64_t a, int64_t b = 0, int64_t c = 0) const {
-    if (atomicCAS(&fault->isRaised, 0, 1 + instruction) != 0) return;
+    if (atomicCAS(&fault->isRaised, 0, 1 + launch) != 0) return;
     fault->instruction = instruction;
     fault->numbers[0] = a, fault->numbers[1] = b, fault->numbers[2] = c;
   }
 };
-inline FaultSite faultsOf(const RunContext& context) { return {context.fault, context.instruction}; }
+inline FaultSite faultsOf(const RunContext& context) {
+  return {context.fault, context.instruction, context.nextLaunch()};
+}
 
 // Calls f with a number of the dtype's storage: float, Bf16 or F16.
 template <class F>

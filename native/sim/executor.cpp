@@ -239,7 +239,7 @@ bool execute(const Launch& launch) {
   // Looked at once: a kernel whose own thread reports a fault goes on with its other blocks.
   if (launch.gate.predicate && *launch.gate.predicate == 0) return true;
   const int32_t raised = launch.gate.fault->isRaised;
-  if (raised != 0 && raised != 1 + launch.gate.instruction) return true;
+  if (raised != 0 && raised != 1 + launch.gate.launch) return true;
   static Team& team = *new Team;
   const auto& g = launch.grid;
   Job job{.launch = launch,

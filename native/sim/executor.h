@@ -80,7 +80,7 @@ constexpr int maxArguments = 64;
 struct Gate {
   const int32_t* predicate;
   const Fault* fault;
-  int32_t instruction;
+  int32_t launch;
 };
 
 // A launch as it is put on a stream. The arguments are the kernel's parameters, gate first.

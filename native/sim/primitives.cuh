@@ -441,7 +441,8 @@ void launch(RunContext& context, Grid grid, Args... args) {
   queued->name = __PRETTY_FUNCTION__;
   queued->grid = grid;
   queued->threads = threads;
-  queued->gate = {context.predicate, context.fault, context.instruction};
+  queued->gate = {context.predicate, context.fault, context.nextLaunch()};
+  context.launches++;
   queued->run = [](void* const* arguments) {
     [&]<size_t... at>(std::index_sequence<at...>) { body(*static_cast<Args*>(arguments[1 + at])...); }
     (std::index_sequence_for<Args...>());

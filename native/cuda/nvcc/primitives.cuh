@@ -156,20 +156,20 @@ __device__ __forceinline__ void multiplyAdd<F16>(float (&d)[4], const uint32_t (
 
 // ---- Launches
 
-// What decides on the device whether a kernel does anything: not where the predicate says 0, and not after a fault of another
-// instruction, so that a step with bad data leaves parameters as they were. Its own must not end it: threads of a block that
+// What decides on the device whether a kernel does anything: not where the predicate says 0, and not after a fault of an
+// earlier launch, so that a step with bad data leaves parameters as they were. Its own must not end it: threads of a block that
 // come later would leave those before them alone at a barrier.
 struct Gate {
   const int32_t* predicate;
   const Fault* fault;
-  int32_t instruction;
+  int32_t launch;
 };
 
 template <auto body, int threads, int blocksPerProcessor, class... Args>
 __global__ void __launch_bounds__(threads, blocksPerProcessor) entry(Gate gate, Args... args) {
   if (gate.predicate && *gate.predicate == 0) return;
   const int32_t raised = gate.fault->isRaised;
-  if (raised != 0 && raised != 1 + gate.instruction) return;
+  if (raised != 0 && raised != 1 + gate.launch) return;
   body(args...);
 }
 
@@ -191,8 +191,9 @@ void launch(RunContext& context, Grid grid, Args... args) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.sharedBytes));
   if (error == cudaSuccess) {
     kernel<<<dim3(grid.x, grid.y, grid.z), threads, grid.sharedBytes, static_cast<cudaStream_t>(context.stream)>>>(
-        Gate{context.predicate, context.fault, context.instruction}, args...);
+        Gate{context.predicate, context.fault, context.nextLaunch()}, args...);
     error = cudaGetLastError();
+    context.launches++;
   }
   if (error != cudaSuccess) {
     cudaGetLastError();  // where it is not the launch's, which would be blamed on the next one

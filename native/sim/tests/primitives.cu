@@ -313,11 +313,10 @@ void gates(Trial& t) {
   t.context.predicate = yes;
   launch<addTo, 64>(t.context, {}, x, 2.0f);
   t.expect(t.read(x, 64), [](size_t) { return 3; });
-  // Another instruction's fault stops what comes after it, its own does not.
-  for (const int32_t instruction : {t.context.instruction + 1, t.context.instruction}) {
-    const Fault fault{1 + instruction, instruction, {}};
+  // Another launch's fault stops what comes after it, its own does not.
+  for (const bool isOwn : {false, true}) {
+    const Fault fault{1 + t.context.nextLaunch() - (isOwn ? 0 : 1), 0, {}};
     t.must(cudaMemcpy(t.context.fault, &fault, sizeof(fault), cudaMemcpyHostToDevice));
-    const bool isOwn = instruction == t.context.instruction;
     launch<addTo, 64>(t.context, {}, x, 4.0f);
     t.expect(t.read(x, 64), [&](size_t) { return isOwn ? 7 : 3; });
   }
