@@ -61,8 +61,9 @@ export function launch(file: string, { kernel = 'k', grid = [1], threads = [32],
   }
   const input = Buffer.concat([Buffer.from(`${lines.join('\n')}\ndata\n`), ...data]);
   const { status, stdout, stderr, error } = spawnSync(interpreter, ['run', file], { input, maxBuffer: 2 ** 28 });
-  if (error) throw error;
-  if (status !== 0) throw new Error(stderr.toString() || `hadal-ptx ended with ${status}`);
+  // First what it says: one that refuses its file ends without having read all that it is given, which is an error, too.
+  if (status) throw new Error(stderr.toString() || `hadal-ptx ended with ${status}`);
+  if (error || status === null) throw error ?? new Error('hadal-ptx was killed');
   let at = 0;
   for (const argument of rest.arguments) {
     if (argument === 'gate' || 'value' in argument) continue;
